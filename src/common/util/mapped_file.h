@@ -1,0 +1,27 @@
+/*
+ * mapped_file.h
+ *	  A whole file, mapped read-only and shared.
+ *
+ * src/common/util/mapped_file.h
+ */
+#ifndef LLM_MAPPED_FILE_H
+#define LLM_MAPPED_FILE_H
+
+#include <stddef.h>
+
+#include "src/common/util/error.h"
+
+typedef struct LlmMappedFile
+{
+	const char *data; /* never NULL after a successful open */
+	size_t size;	  /* bytes */
+} LlmMappedFile;
+
+/* Regular files only.  On failure the struct is zeroed. */
+extern bool
+llm_mapped_file_open(LlmMappedFile *file, const char *path, LlmError *err);
+
+/* Safe on a zeroed struct; zeroes it. */
+extern void llm_mapped_file_close(LlmMappedFile *file);
+
+#endif /* LLM_MAPPED_FILE_H */
