@@ -29,32 +29,32 @@ typedef struct LlmChatTemplate LlmChatTemplate;
 typedef struct LlmTemplateText
 {
 	const char *data;
-	size_t		len;
+	size_t len;
 } LlmTemplateText;
 
 typedef struct LlmTemplateInput
 {
 	/* JSON texts; key order, 1 against 1.0 and big integers are kept */
-	LlmTemplateText messages;	/* an array; required */
-	LlmTemplateText tools;		/* an array; absent renders as none */
-	LlmTemplateText documents;	/* an array; absent renders as none */
-	LlmTemplateText kwargs;		/* an object: further template variables */
+	LlmTemplateText messages;  /* an array; required */
+	LlmTemplateText tools;	   /* an array; absent renders as none */
+	LlmTemplateText documents; /* an array; absent renders as none */
+	LlmTemplateText kwargs;	   /* an object: further template variables */
 
 	/* an object of strings: bos_token, eos_token, ... ; absent = empty */
 	LlmTemplateText special_tokens;
 
-	bool		add_generation_prompt;
+	bool add_generation_prompt;
 
 	/* end the text where the last message's content ends */
-	bool		continue_final_message;
+	bool continue_final_message;
 
-	time_t		now;			/* for strftime_now, in local time */
+	time_t now; /* for strftime_now, in local time */
 
 	const volatile sig_atomic_t *interrupt; /* may be NULL */
 } LlmTemplateInput;
 
-extern LlmChatTemplate *llm_chat_template_compile(const char *source,
-												  size_t len, LlmError *err);
+extern LlmChatTemplate *
+llm_chat_template_compile(const char *source, size_t len, LlmError *err);
 extern void llm_chat_template_free(LlmChatTemplate *chat_template);
 
 /* Appends the rendered text to *out. */
@@ -62,4 +62,4 @@ extern bool llm_chat_template_render(const LlmChatTemplate *chat_template,
 									 const LlmTemplateInput *input,
 									 LlmStrbuf *out, LlmError *err);
 
-#endif							/* LLM_CHAT_TEMPLATE_H */
+#endif /* LLM_CHAT_TEMPLATE_H */

@@ -34,14 +34,14 @@ typedef struct LlmDetokenizer LlmDetokenizer;
  * implementation honours them).  Appends the image to *image.  A component
  * that is not known is LLM_ERROR_UNSUPPORTED and is named.
  */
-extern bool llm_tokenizer_compile(const char *json_text, size_t json_len,
-								  const char *config_text, size_t config_len,
-								  const char *path, LlmStrbuf *image,
-								  LlmError *err);
+extern bool
+llm_tokenizer_compile(const char *json_text, size_t json_len,
+					  const char *config_text, size_t config_len,
+					  const char *path, LlmStrbuf *image, LlmError *err);
 
 /* The image is borrowed (8-byte aligned) and must outlive the tokenizer. */
-extern LlmTokenizer *llm_tokenizer_open(const void *image, size_t n_bytes,
-										LlmError *err);
+extern LlmTokenizer *
+llm_tokenizer_open(const void *image, size_t n_bytes, LlmError *err);
 extern void llm_tokenizer_close(LlmTokenizer *tokenizer);
 
 /* Ids are 0 .. n_vocab - 1, added tokens included. */
@@ -56,8 +56,8 @@ extern const char *llm_tokenizer_id_to_token(const LlmTokenizer *tokenizer,
 											 int32_t token_id, size_t *len);
 
 /* True for ids that skip_special_tokens leaves out of decoded text. */
-extern bool llm_tokenizer_is_special(const LlmTokenizer *tokenizer,
-									 int32_t token_id);
+extern bool
+llm_tokenizer_is_special(const LlmTokenizer *tokenizer, int32_t token_id);
 
 /*
  * Append the ids of a text.  add_special_tokens runs the post-processor
@@ -77,31 +77,29 @@ extern bool llm_tokenizer_encode(LlmTokenizer *tokenizer, const char *text,
  * become U+FFFD, as the reference does).  An id outside the vocabulary is an
  * error.
  */
-extern bool llm_tokenizer_decode(LlmTokenizer *tokenizer, const int32_t *ids,
-								 size_t n_ids, bool skip_special_tokens,
-								 LlmStrbuf *out, LlmError *err);
+extern bool
+llm_tokenizer_decode(LlmTokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+					 bool skip_special_tokens, LlmStrbuf *out, LlmError *err);
 
 /*
  * The text of one token as it stands alone, for logprob listings: its raw
  * bytes (perhaps no valid UTF-8).
  */
-extern bool llm_tokenizer_token_bytes(LlmTokenizer *tokenizer,
-									  int32_t token_id, LlmStrbuf *out,
-									  LlmError *err);
+extern bool llm_tokenizer_token_bytes(LlmTokenizer *tokenizer, int32_t token_id,
+									  LlmStrbuf *out, LlmError *err);
 
 /*
  * Incremental decoding.  What the pushes and the final flush append adds up
  * to llm_tokenizer_decode of all ids; no piece ends within a UTF-8 character.
  * Cost per token does not grow with the length of the answer.
  */
-extern LlmDetokenizer *llm_detokenizer_create(LlmTokenizer *tokenizer,
-											  bool skip_special_tokens,
-											  LlmError *err);
-extern bool llm_detokenizer_push(LlmDetokenizer *detokenizer,
-								 int32_t token_id, LlmStrbuf *out,
-								 LlmError *err);
+extern LlmDetokenizer *
+llm_detokenizer_create(LlmTokenizer *tokenizer, bool skip_special_tokens,
+					   LlmError *err);
+extern bool llm_detokenizer_push(LlmDetokenizer *detokenizer, int32_t token_id,
+								 LlmStrbuf *out, LlmError *err);
 extern bool llm_detokenizer_flush(LlmDetokenizer *detokenizer, LlmStrbuf *out,
 								  LlmError *err);
 extern void llm_detokenizer_free(LlmDetokenizer *detokenizer);
 
-#endif							/* LLM_TOKENIZER_H */
+#endif /* LLM_TOKENIZER_H */

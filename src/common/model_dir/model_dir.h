@@ -1,0 +1,191 @@
+/*
+ * model_dir.h
+ *	  What a Hugging Face model directory says about its model.
+ *
+ * Both wings read it: the server to inspect a model before loading, the
+ * executor to load it.  It reads config.json, generation_config.json,
+ * tokenizer_config.json and the chat template files; weights are only listed
+ * (names, shapes, dtypes).  A config that asks for something the family does
+ * not know is refused by name, never guessed.
+ *
+ * A family is one file, family_<name>.c: which architectures it serves, which
+ * config keys it knows, and how its tensors are called.
+ *
+ * src/common/model_dir/model_dir.h
+ */
+#ifndef LLM_MODEL_DIR_H
+#define LLM_MODEL_DIR_H
+
+#include "src/common/util/dtype.h"
+#include "src/common/util/error.h"
+#include "src/common/util/strbuf.h"
+
+#define LLM_MAX_STOP_IDS 16
+
+typedef enum LlmRopeKind
+{
+	LLM_ROPE_DEFAULT,
+	LLM_ROPE_LINEAR,
+	LLM_ROPE_DYNAMIC,
+	LLM_ROPE_YARN,
+	LLM_ROPE_LLAMA3,
+	LLM_ROPE_LONGROPE
+} LlmRopeKind;
+
+typedef struct LlmRopeConfig
+{
+	LlmRopeKind kind;
+	double theta;
+	double factor;
+	double low_freq_factor;		   /* llama3 */
+	double high_freq_factor;	   /* llama3 */
+	double beta_fast;			   /* yarn */
+	double beta_slow;			   /* yarn */
+	double mscale;				   /* yarn; 0 = not given */
+	double mscale_all_dim;		   /* yarn; 0 = not given */
+	double attention_factor;	   /* 0 = not given */
+	bool truncate;				   /* yarn: round the correction range */
+	int32_t original_max_position; /* 0 = not given */
+	int32_t rotary_dim;			   /* dimensions of a head that rotate */
+	bool interleaved;			   /* pairs (2i, 2i + 1) */
+} LlmRopeConfig;
+
+typedef enum LlmHiddenAct
+{
+	LLM_HIDDEN_ACT_SILU,
+	LLM_HIDDEN_ACT_GELU,
+	LLM_HIDDEN_ACT_GELU_TANH
+} LlmHiddenAct;
+
+typedef struct LlmFamily LlmFamily;
+
+typedef struct LlmModelConfig
+{
+	const LlmFamily *family;
+	char architecture[64]; /* "LlamaForCausalLM" */
+	int32_t n_vocab;
+	int32_t hidden_size;
+	int32_t n_layers;
+	int32_t n_heads;
+	int32_t n_kv_heads;
+	int32_t head_dim;
+	int32_t intermediate_size;
+	int32_t max_position; /* context length */
+	double norm_eps;
+	LlmHiddenAct hidden_act;
+	bool tie_word_embeddings;
+	bool has_qkv_bias;
+	bool has_o_bias;
+	bool has_mlp_bias;
+	bool has_qk_norm;			 /* RMSNorm per head of q and k */
+	int32_t sliding_window;		 /* 0 = none */
+	int32_t first_sliding_layer; /* layers from this one on slide */
+	LlmDtype dtype;				 /* torch_dtype / dtype; f32 where missing */
+	LlmRopeConfig rope;
+	int32_t bos_token_id; /* -1 = none */
+	int32_t n_stop_ids;	  /* eos ids of generation_config or config */
+	int32_t stop_ids[LLM_MAX_STOP_IDS];
+} LlmModelConfig;
+
+/* generation_config.json's sampling defaults; has_* where the file says so. */
+typedef struct LlmGenerationDefaults
+{
+	bool present; /* the file exists */
+	bool has_temperature;
+	bool has_top_p;
+	bool has_top_k;
+	bool has_min_p;
+	bool has_repetition_penalty;
+	bool has_max_new_tokens;
+	double temperature; /* do_sample false gives 0 here */
+	double top_p;
+	int32_t top_k;
+	double min_p;
+	double repetition_penalty;
+	int32_t max_new_tokens;
+} LlmGenerationDefaults;
+
+/* Which weight of the forward pass a tensor is. */
+typedef enum LlmWeightRole
+{
+	LLM_WEIGHT_EMBED,
+	LLM_WEIGHT_FINAL_NORM,
+	LLM_WEIGHT_LM_HEAD,
+	LLM_WEIGHT_ATTN_NORM, /* per layer from here on */
+	LLM_WEIGHT_Q,
+	LLM_WEIGHT_K,
+	LLM_WEIGHT_V,
+	LLM_WEIGHT_O,
+	LLM_WEIGHT_Q_BIAS,
+	LLM_WEIGHT_K_BIAS,
+	LLM_WEIGHT_V_BIAS,
+	LLM_WEIGHT_O_BIAS,
+	LLM_WEIGHT_Q_NORM,
+	LLM_WEIGHT_K_NORM,
+	LLM_WEIGHT_MLP_NORM,
+	LLM_WEIGHT_GATE,
+	LLM_WEIGHT_UP,
+	LLM_WEIGHT_DOWN,
+	LLM_WEIGHT_GATE_BIAS,
+	LLM_WEIGHT_UP_BIAS,
+	LLM_WEIGHT_DOWN_BIAS,
+	LLM_WEIGHT_ROLE_COUNT
+} LlmWeightRole;
+
+typedef struct LlmWeightSpec
+{
+	LlmWeightRole role;
+	int32_t layer_idx; /* -1 for those outside layers */
+	char name[128];	   /* tensor name in the checkpoint */
+	int64_t n_rows;
+	int64_t n_cols; /* 0 = a vector of n_rows */
+} LlmWeightSpec;
+
+/* Read config.json (and generation_config.json's eos ids). */
+extern bool
+llm_model_config_read(const char *dir, LlmModelConfig *config, LlmError *err);
+
+extern bool
+llm_generation_defaults_read(const char *dir, LlmGenerationDefaults *defaults,
+							 LlmError *err);
+
+/*
+ * The weights a config calls for, in load order.  Iterate weight_idx from 0
+ * until the function returns false.
+ */
+extern bool llm_model_weight_spec(const LlmModelConfig *config, int weight_idx,
+								  LlmWeightSpec *spec);
+
+/* Parameters of the whole model; a tied head counts once. */
+extern int64_t llm_model_n_params(const LlmModelConfig *config);
+
+/* KV cache bytes of one token. */
+extern int64_t
+llm_model_kv_bytes_per_token(const LlmModelConfig *config, LlmDtype kv_dtype);
+
+/*
+ * The chat template's source: chat_template.jinja, or chat_template.json, or
+ * tokenizer_config.json's chat_template (of several named ones "default").
+ * Returns true with *found = false where the directory has none.
+ */
+extern bool llm_model_chat_template_read(const char *dir, LlmStrbuf *source,
+										 bool *found, LlmError *err);
+
+/*
+ * Append a JSON object of the special tokens that templates may name
+ * (bos_token, eos_token, ... as strings) from tokenizer_config.json and
+ * special_tokens_map.json.
+ */
+extern bool
+llm_model_special_tokens_read(const char *dir, LlmStrbuf *json, LlmError *err);
+
+/*
+ * Describe a directory as a JSON object without loading it: license,
+ * architecture, context length, chat template, parameters, bytes of weights
+ * and of KV per token, and "unsupported": an array of reasons why it would
+ * be refused (empty when it would load).  Fails only where the directory
+ * cannot be read at all.
+ */
+extern bool llm_model_inspect(const char *dir, LlmStrbuf *json, LlmError *err);
+
+#endif /* LLM_MODEL_DIR_H */

@@ -1,0 +1,52 @@
+/*
+ * safetensors.h
+ *	  Reading safetensors files: one file, or a directory's shards with their
+ *	  index, mapped read-only.
+ *
+ * Everything a hostile header could say is checked when the file is opened:
+ * sizes, offsets, overlaps, dtypes, shapes.  After that a tensor is a pointer
+ * into the mapping.
+ *
+ * src/common/safetensors/safetensors.h
+ */
+#ifndef LLM_SAFETENSORS_H
+#define LLM_SAFETENSORS_H
+
+#include "src/common/util/dtype.h"
+#include "src/common/util/error.h"
+
+#define LLM_SAFETENSORS_MAX_DIMS 8
+
+typedef struct LlmSafetensors LlmSafetensors;
+
+typedef struct LlmStoredTensor
+{
+	const char *name;		/* borrowed */
+	const char *dtype_name; /* as written: "BF16"; borrowed */
+	bool is_known_dtype;	/* whether dtype is valid */
+	LlmDtype dtype;
+	int32_t n_dims;
+	int64_t shape[LLM_SAFETENSORS_MAX_DIMS];
+	const void *data; /* little-endian, perhaps unaligned */
+	size_t n_bytes;
+} LlmStoredTensor;
+
+/*
+ * Open model.safetensors, or the shards that model.safetensors.index.json
+ * names, of a directory; or one file where path names a file.
+ */
+extern LlmSafetensors *llm_safetensors_open(const char *path, LlmError *err);
+extern void llm_safetensors_close(LlmSafetensors *tensors);
+
+extern int llm_safetensors_n_tensors(const LlmSafetensors *tensors);
+extern const LlmStoredTensor *
+llm_safetensors_get(const LlmSafetensors *tensors, int tensor_idx);
+
+/* NULL where there is no tensor of that name. */
+extern const LlmStoredTensor *
+llm_safetensors_find(const LlmSafetensors *tensors, const char *name);
+
+/* Bytes of all files. */
+extern size_t llm_safetensors_total_bytes(const LlmSafetensors *tensors);
+
+#endif /* LLM_SAFETENSORS_H */

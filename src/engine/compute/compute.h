@@ -1,0 +1,342 @@
+/*
+ * compute.h
+ *	  The operations of a forward pass, as one table that every compute
+ *	  backend fills: the CPU here, CUDA in cuda/.
+ *
+ * The callers (model, executor) hold device addresses without looking behind
+ * them.  Operations are enqueued in order on the backend's one stream; on the
+ * CPU they are done when they return.  An operation checks nothing about
+ * shapes beyond asserts: the model has sized everything at load.  It returns
+ * false only when the device failed, with *err set; results are valid after
+ * sync.  No operation allocates.
+ *
+ * Shapes are written in brackets, slowest dimension first, always row-major:
+ * [n_tokens, n_heads, head_dim].  Activations have the backend's own
+ * activation dtype (activation_dtype): f32 on the CPU, bf16 on a GPU.  Logits
+ * are always f32.
+ *
+ * src/engine/compute/compute.h
+ */
+#ifndef LLM_COMPUTE_H
+#define LLM_COMPUTE_H
+
+#include "src/common/util/dtype.h"
+#include "src/common/util/error.h"
+#include "src/common/util/sampling_params.h"
+
+typedef struct LlmCompute LlmCompute;
+typedef struct LlmKvCache LlmKvCache;
+
+/* A weight [n_rows, n_cols]: y = x W^T maps n_cols inputs to n_rows outputs. */
+typedef struct LlmMatrix
+{
+	const void *data; /* device address */
+	LlmDtype dtype;	  /* f32, f16 or bf16 */
+	int64_t n_rows;
+	int64_t n_cols;
+} LlmMatrix;
+
+/* A weight vector; dtype as stored. data NULL = absent. */
+typedef struct LlmVector
+{
+	const void *data;
+	LlmDtype dtype;
+	int64_t n;
+} LlmVector;
+
+typedef enum LlmActivation
+{
+	LLM_ACTIVATION_SILU,
+	LLM_ACTIVATION_GELU, /* exact, erf */
+	LLM_ACTIVATION_GELU_TANH
+} LlmActivation;
+
+/*
+ * One step's inputs, device addresses.  Sequence s owns the query tokens
+ * query_start[s] .. query_start[s + 1] - 1, which are the last ones of its
+ * context_len[s] tokens; its token at position p lives in the cache at block
+ * block_tables[s * max_blocks_per_seq + p / block_size], row p % block_size.
+ */
+typedef struct LlmStepInputs
+{
+	int32_t n_tokens;
+	int32_t n_seqs;
+	int32_t n_logit_rows;
+	int32_t max_blocks_per_seq;
+	int32_t max_query_len;
+	int32_t max_context_len;
+	const int32_t *token_ids;	 /* [n_tokens] */
+	const int32_t *positions;	 /* [n_tokens] */
+	const int32_t *token_seq;	 /* [n_tokens] sequence of each token */
+	const int32_t *query_start;	 /* [n_seqs + 1] */
+	const int32_t *context_len;	 /* [n_seqs] this step's tokens included */
+	const int32_t *block_tables; /* [n_seqs, max_blocks_per_seq] */
+	const int32_t *logit_rows;	 /* [n_logit_rows] token indexes, ascending */
+} LlmStepInputs;
+
+typedef struct LlmKvCacheSpec
+{
+	int32_t n_layers;
+	int32_t n_kv_heads;
+	int32_t head_dim;
+	int32_t block_size; /* tokens of a block: 16, 32 or 64 */
+	int32_t n_blocks;
+	LlmDtype dtype; /* f32 or bf16 on the CPU */
+} LlmKvCacheSpec;
+
+/* out[i] = table[token_ids[i]] * scale */
+typedef struct LlmEmbedArgs
+{
+	LlmMatrix table;		  /* [n_vocab, dim] */
+	const int32_t *token_ids; /* [n_rows] */
+	void *out;				  /* [n_rows, dim] */
+	int32_t n_rows;
+	float scale;
+} LlmEmbedArgs;
+
+/*
+ * RMSNorm (Zhang & Sennrich 2019), with the residual stream folded in:
+ * where residual is set, residual += x first and its new value is normalized.
+ * out = v / sqrt(mean(v^2) + eps) * (weight + weight_offset).
+ */
+typedef struct LlmRmsNormArgs
+{
+	const void *x;	  /* [n_rows, dim] */
+	void *residual;	  /* [n_rows, dim] in and out, or NULL */
+	LlmVector weight; /* [dim] */
+	void *out;		  /* [n_rows, dim]; may be x */
+	int32_t n_rows;
+	int32_t dim;
+	float eps;
+	float weight_offset; /* 0, or 1 for families that store w - 1 */
+} LlmRmsNormArgs;
+
+#define LLM_LINEAR_MAX_PARTS 3
+
+/*
+ * out_i = x W_i^T + bias_i for up to three weights that share their input
+ * (q/k/v, gate/up), so that x is read and converted once.  out_i is
+ * [n_rows, W_i.n_rows] with out_stride elements from row to row.
+ */
+typedef struct LlmLinearArgs
+{
+	const void *x; /* [n_rows, n_cols] */
+	int32_t n_rows;
+	int32_t n_parts;
+	bool out_is_f32; /* logits: f32 whatever the activations are */
+	struct
+	{
+		LlmMatrix weight;
+		LlmVector bias; /* data NULL: none */
+		void *out;
+		int64_t out_stride; /* elements */
+	} part[LLM_LINEAR_MAX_PARTS];
+} LlmLinearArgs;
+
+/*
+ * Prepare q, k, v of a layer's new tokens: optional RMSNorm per head of q and
+ * k, rotary embedding in place on the first rotary_dim dimensions of each
+ * head (pairs (i, i + rotary_dim / 2); (2i, 2i + 1) where interleaved), then
+ * write k and v to the cache.  cos_sin [n_positions, rotary_dim] f32 holds
+ * rotary_dim / 2 cosines, then as many sines, of each position, attention
+ * factors included.
+ */
+typedef struct LlmRopeKvArgs
+{
+	const LlmStepInputs *step;
+	void *q;		  /* [n_tokens, n_heads, head_dim] in and out */
+	void *k;		  /* [n_tokens, n_kv_heads, head_dim] */
+	const void *v;	  /* [n_tokens, n_kv_heads, head_dim] */
+	int64_t q_stride; /* elements from token to token */
+	int64_t k_stride;
+	int64_t v_stride;
+	LlmVector q_norm; /* [head_dim] or absent */
+	LlmVector k_norm;
+	float norm_eps;
+	float norm_weight_offset;
+	const float *cos_sin;
+	int32_t rotary_dim;
+	bool interleaved;
+	int32_t n_heads;
+	int32_t n_kv_heads;
+	int32_t head_dim;
+	LlmKvCache *kv;
+	int32_t layer_idx;
+} LlmRopeKvArgs;
+
+/*
+ * Causal attention of the step's queries over the paged cache:
+ * softmax(q k^T * scale) v, grouped-query (head h reads kv head
+ * h * n_kv_heads / n_heads).  soft_cap > 0: scores become
+ * soft_cap * tanh(score / soft_cap).  sliding_window > 0: a query at position
+ * p sees positions p - sliding_window + 1 .. p only.
+ */
+typedef struct LlmAttentionArgs
+{
+	const LlmStepInputs *step;
+	const void *q;	  /* [n_tokens, n_heads, head_dim] */
+	int64_t q_stride; /* elements */
+	void *out;		  /* [n_tokens, n_heads * head_dim] */
+	int32_t n_heads;
+	int32_t n_kv_heads;
+	int32_t head_dim;
+	float scale;
+	float soft_cap;
+	int32_t sliding_window;
+	LlmKvCache *kv;
+	int32_t layer_idx;
+} LlmAttentionArgs;
+
+/* out = activation(gate) * up */
+typedef struct LlmGatedActArgs
+{
+	const void *gate;  /* [n_rows, dim] */
+	const void *up;	   /* [n_rows, dim] */
+	void *out;		   /* [n_rows, dim]; may be gate */
+	int64_t in_stride; /* elements, of gate and up */
+	int32_t n_rows;
+	int32_t dim;
+	LlmActivation activation;
+} LlmGatedActArgs;
+
+/* out[i] = x[rows[i]] */
+typedef struct LlmGatherArgs
+{
+	const void *x;		 /* [any, dim] */
+	const int32_t *rows; /* [n_rows], device */
+	void *out;			 /* [n_rows, dim] */
+	int32_t n_rows;
+	int32_t dim;
+} LlmGatherArgs;
+
+typedef struct LlmLogitBias
+{
+	int32_t token_id;
+	float bias;
+} LlmLogitBias;
+
+/*
+ * How one row of logits becomes a token.  Host pointers, borrowed for the
+ * call.  Order, as in vLLM: raw log-probabilities are taken first (from the
+ * untouched logits); then allowed_mask, forbidden ids, logit_bias; then
+ * repetition, frequency and presence penalties; temperature; min_p; top_k;
+ * top_p; then the draw.  The draw uses Philox with key params.seed and
+ * counter n_output, so it does not depend on what else is in the batch.
+ */
+typedef struct LlmSampleRow
+{
+	LlmSamplingParams params;
+	const int32_t *prompt_ids; /* for the repetition penalty */
+	const int32_t *output_ids; /* generated so far */
+	int32_t n_prompt;
+	int32_t n_output;
+	const LlmLogitBias *bias;
+	int32_t n_bias;
+	int32_t n_forbidden;
+	const int32_t *forbidden_ids; /* impossible now: stop ids before
+									 * min_tokens */
+	const uint32_t *allowed_mask; /* bit per token id, or NULL */
+} LlmSampleRow;
+
+typedef struct LlmSampleResult
+{
+	int32_t token_id; /* -1: no token has a probability */
+	float logprob;	  /* of the raw logits; 0 when not asked for */
+	int32_t n_top;
+	int32_t top_ids[LLM_MAX_LOGPROBS]; /* most probable first */
+	float top_logprobs[LLM_MAX_LOGPROBS];
+} LlmSampleResult;
+
+typedef struct LlmSampleArgs
+{
+	float *logits; /* [n_rows, n_vocab] device; overwritten */
+	int32_t n_rows;
+	int32_t n_vocab;
+	const LlmSampleRow *rows; /* [n_rows] host */
+	LlmSampleResult *results; /* [n_rows] host, valid after sync */
+} LlmSampleArgs;
+
+typedef struct LlmComputeOps
+{
+	const char *name; /* "cpu", "cuda" */
+
+	void (*close)(LlmCompute *compute);
+
+	/* device memory, 64-byte aligned, zeroed; "name" is for the message */
+	void *(*alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
+				   LlmError *err);
+	void (*free)(LlmCompute *compute, void *address);
+
+	/* host to device and back, in stream order; read waits */
+	bool (*write)(LlmCompute *compute, void *dest, const void *src,
+				  size_t n_bytes, LlmError *err);
+	bool (*read)(LlmCompute *compute, void *dest, const void *src,
+				 size_t n_bytes, LlmError *err);
+
+	/*
+	 * Make a weight that lies in a mapped file available on the device.  The
+	 * CPU returns the mapping itself; the mapping outlives the weight.
+	 */
+	const void *(*weight)(LlmCompute *compute, const void *mapped,
+						  size_t n_bytes, const char *name, LlmError *err);
+	void (*weight_free)(LlmCompute *compute, const void *address);
+
+	LlmKvCache *(*kv_create)(LlmCompute *compute, const LlmKvCacheSpec *spec,
+							 LlmError *err);
+	void (*kv_free)(LlmKvCache *kv);
+	size_t (*kv_bytes)(const LlmKvCacheSpec *spec);
+
+	/*
+	 * Bring host arrays of a step to the device: *device gets the addresses.
+	 * One step is in flight at a time.
+	 */
+	bool (*step_upload)(LlmCompute *compute, const LlmStepInputs *host,
+						LlmStepInputs *device, LlmError *err);
+
+	bool (*embed)(LlmCompute *, const LlmEmbedArgs *, LlmError *);
+	bool (*rms_norm)(LlmCompute *, const LlmRmsNormArgs *, LlmError *);
+	bool (*linear)(LlmCompute *, const LlmLinearArgs *, LlmError *);
+	bool (*rope_kv)(LlmCompute *, const LlmRopeKvArgs *, LlmError *);
+	bool (*attention)(LlmCompute *, const LlmAttentionArgs *, LlmError *);
+	bool (*gated_act)(LlmCompute *, const LlmGatedActArgs *, LlmError *);
+	bool (*gather)(LlmCompute *, const LlmGatherArgs *, LlmError *);
+	bool (*sample)(LlmCompute *, const LlmSampleArgs *, LlmError *);
+
+	/* wait until everything enqueued is done; reports a device's late errors */
+	bool (*sync)(LlmCompute *compute, LlmError *err);
+} LlmComputeOps;
+
+/* Every backend's own struct begins with this. */
+struct LlmCompute
+{
+	const LlmComputeOps *ops;
+	LlmDtype activation_dtype; /* of activation buffers */
+	LlmDtype precision;		   /* bf16: matrix products may round their
+								 * inputs to bf16; f32: they must not */
+};
+
+typedef struct LlmComputeOptions
+{
+	LlmDtype precision; /* f32 or bf16 */
+	int32_t n_threads;	/* 0: what the process may use */
+	int32_t max_rows;	/* most rows of any operation: scratch memory */
+	int32_t max_cols;	/* widest input of any linear operation */
+	int32_t max_seqs;
+	int32_t max_context_len;
+	int32_t max_heads; /* most query heads of an attention */
+	int32_t max_vocab;
+	const char *isa; /* NULL: best; or "portable", "avx2", "avx512",
+								 * "avx512bf16" to force a path (tests) */
+} LlmComputeOptions;
+
+/* The CPU backend.  NULL: *err. */
+extern LlmCompute *
+llm_compute_cpu_open(const LlmComputeOptions *options, LlmError *err);
+
+/* The instruction set in use, for views: "avx512bf16" ... */
+extern const char *llm_compute_cpu_isa(const LlmCompute *compute);
+
+/* Threads in use. */
+extern int llm_compute_cpu_n_threads(const LlmCompute *compute);
+
+#endif /* LLM_COMPUTE_H */
