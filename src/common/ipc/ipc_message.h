@@ -1,0 +1,140 @@
+/*
+ * ipc_message.h
+ *	  What the scheduler and an executor say to each other.
+ *
+ * The channel is a byte stream (a socket pair today; a connection to another
+ * host could carry it too) of frames: a fixed header, then n_bytes of payload.
+ * Both ends run the same build of the same host type, so structs travel as
+ * they are; the version in each header makes a mix-up an error.  Payload
+ * arrays follow their struct without padding, each 4-byte aligned.
+ *
+ * Requests are named by an id that the scheduler never reuses.  The executor
+ * answers every REQUEST with any number of TOKENS and exactly one FINISHED or
+ * FAILED, also after a CANCEL (a FINISHED with LLM_FINISH_CANCELLED), so both
+ * sides always agree on who is still there.
+ *
+ * src/common/ipc/ipc_message.h
+ */
+#ifndef LLM_IPC_MESSAGE_H
+#define LLM_IPC_MESSAGE_H
+
+#include "src/common/util/error.h"
+#include "src/common/util/sampling_params.h"
+
+#define LLM_IPC_VERSION 1
+
+/* A frame larger than this is a protocol error. */
+#define LLM_IPC_MAX_FRAME_BYTES (64u << 20)
+
+/* The executor finds its channel here. */
+#define LLM_IPC_EXECUTOR_FD 3
+
+typedef enum LlmMessageType
+{
+	/* scheduler to executor */
+	LLM_MESSAGE_LOAD = 1, /* JSON text, see LlmExecutorOptions */
+	LLM_MESSAGE_REQUEST,  /* LlmWireRequest and its arrays */
+	LLM_MESSAGE_CANCEL,	  /* empty; a request that is gone is ignored */
+	LLM_MESSAGE_STOP,	  /* empty; finish nothing, exit with 0 */
+
+	/* executor to scheduler */
+	LLM_MESSAGE_LOADED = 64, /* JSON text: facts of the loaded model */
+	LLM_MESSAGE_LOAD_FAILED, /* LlmError; the executor then exits */
+	LLM_MESSAGE_TOKENS,		 /* LlmWireTokens and its entries */
+	LLM_MESSAGE_FINISHED,	 /* LlmWireFinished */
+	LLM_MESSAGE_FAILED,		 /* LlmError: this request cannot be served */
+	LLM_MESSAGE_STATS,		 /* LlmWireStats, about once a second */
+	LLM_MESSAGE_LOG			 /* LlmWireLog and its text */
+} LlmMessageType;
+
+typedef struct LlmFrameHeader
+{
+	uint32_t n_bytes;	 /* of the payload */
+	uint16_t type;		 /* LlmMessageType */
+	uint16_t version;	 /* LLM_IPC_VERSION */
+	uint64_t request_id; /* 0 where the message is about none */
+} LlmFrameHeader;
+
+_Static_assert(sizeof(LlmFrameHeader) == 16, "wire layout");
+
+/*
+ * Followed by int32 prompt_ids[n_prompt], int32 output_ids[n_output], int32
+ * stop_ids[n_stop_ids], {int32 token_id; float bias}[n_bias], uint32
+ * grammar[n_grammar_words].  output_ids are tokens that an earlier executor
+ * generated for the same request: generation goes on behind them as if it had
+ * never stopped.
+ */
+typedef struct LlmWireRequest
+{
+	LlmSamplingParams params;
+	uint64_t cache_salt;	/* 0 = shared prefix cache */
+	uint64_t adapter_id;	/* 0 = base model */
+	uint32_t request_class; /* 0 interactive, 1 batch */
+	uint32_t tenant_id;		/* fairness is between these */
+	uint32_t n_prompt;
+	uint32_t n_output;
+	uint32_t n_stop_ids;
+	uint32_t n_bias;
+	uint32_t n_grammar_words; /* 0: no grammar */
+	uint32_t reserved;
+} LlmWireRequest;
+
+_Static_assert(sizeof(LlmWireRequest) == 104, "wire layout");
+
+typedef struct LlmWireBias
+{
+	int32_t token_id;
+	float bias;
+} LlmWireBias;
+
+/*
+ * Followed by n_tokens entries: int32 token_id; where has_logprobs also float
+ * logprob, uint32 n_top, n_top times {int32 token_id; float logprob}.
+ */
+typedef struct LlmWireTokens
+{
+	uint32_t n_tokens;
+	uint32_t has_logprobs;
+} LlmWireTokens;
+
+typedef enum LlmFinishReason
+{
+	LLM_FINISH_NONE = 0,
+	LLM_FINISH_STOP,   /* an eos or stop token */
+	LLM_FINISH_LENGTH, /* max_tokens, or the context is full */
+	LLM_FINISH_CANCELLED,
+	LLM_FINISH_ERROR
+} LlmFinishReason;
+
+typedef struct LlmWireFinished
+{
+	uint32_t reason; /* LlmFinishReason */
+	uint32_t n_prompt;
+	uint32_t n_cached; /* of the prompt, found in the prefix cache */
+	uint32_t n_output;
+} LlmWireFinished;
+
+typedef struct LlmWireStats
+{
+	uint32_t n_waiting;
+	uint32_t n_running;
+	uint32_t n_free_blocks;
+	uint32_t n_blocks;
+	uint32_t block_size; /* tokens */
+	uint32_t reserved;
+	uint64_t n_steps;
+	uint64_t n_prompt_tokens;
+	uint64_t n_cached_tokens;
+	uint64_t n_generated_tokens;
+	uint64_t n_preemptions;
+	uint64_t busy_us;	   /* time spent in steps */
+	uint64_t memory_bytes; /* resident, of the executor */
+} LlmWireStats;
+
+typedef struct LlmWireLog
+{
+	uint32_t is_warning; /* 0: LOG, 1: WARNING */
+	uint32_t n_bytes;	 /* of the text that follows */
+} LlmWireLog;
+
+#endif /* LLM_IPC_MESSAGE_H */

@@ -1,0 +1,20 @@
+/*
+ * report.h
+ *	  The one place where an LlmError becomes an ereport.
+ *
+ * src/server/report.h
+ */
+#ifndef LLM_REPORT_H
+#define LLM_REPORT_H
+
+#include "postgres.h"
+
+#include "src/common/util/error.h"
+
+/* The SQLSTATE for an LlmErrorCode, as an errcode() value. */
+extern int llm_report_sqlstate(int32 code);
+
+/* ereport(elevel) with the error's message, hint and SQLSTATE. */
+extern void llm_report(int elevel, const LlmError *err);
+
+#endif /* LLM_REPORT_H */

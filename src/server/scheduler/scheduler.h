@@ -1,0 +1,191 @@
+/*
+ * scheduler.h
+ *	  How SQL functions (and other front ends) use the models: submit a
+ *	  request, wait for its tokens, cancel it; load and unload models.
+ *
+ * A request belongs to the memory context it was created in: when that is
+ * reset or deleted - at the end of the statement, on error, on cancel, on
+ * subtransaction abort - its slot is given up, whatever state it is in.
+ * Nothing here is to be called outside a transaction's normal flow of control
+ * (ereport is used throughout).
+ *
+ * src/server/scheduler/scheduler.h
+ */
+#ifndef LLM_SCHEDULER_H
+#define LLM_SCHEDULER_H
+
+#include "postgres.h"
+
+#include "src/common/ipc/ipc_message.h"
+#include "src/common/util/error.h"
+#include "utils/timestamp.h"
+
+#define LLM_MODEL_NAME_BYTES NAMEDATALEN
+
+typedef struct LlmRequest LlmRequest;
+
+typedef struct LlmRequestSpec
+{
+	int model_idx;			 /* from LlmModelInfo */
+	uint32 model_generation; /* likewise: the request fails cleanly where
+								 * the model was replaced in between */
+	const int32 *prompt_ids; /* copied */
+	uint32 n_prompt;
+	LlmSamplingParams params;
+	const int32 *stop_ids; /* besides the model's own */
+	uint32 n_stop_ids;
+	const LlmWireBias *bias;
+	uint32 n_bias;
+	bool is_batch; /* one of many rows of a statement */
+	uint64 cache_salt;
+	int timeout_ms; /* 0 = none besides statement_timeout */
+} LlmRequestSpec;
+
+typedef struct LlmTopLogprob
+{
+	int32 token_id;
+	float4 logprob;
+} LlmTopLogprob;
+
+/* What has arrived so far; grows while the request runs. */
+typedef struct LlmRequestResult
+{
+	bool is_finished;
+	LlmFinishReason reason; /* once finished */
+	uint32 n_prompt;
+	uint32 n_cached; /* once finished */
+	uint32 n_tokens;
+	const int32 *token_ids; /* [n_tokens] */
+	bool has_logprobs;
+	const float4 *logprobs;	  /* [n_tokens] */
+	const uint32 *n_top;	  /* [n_tokens] */
+	const LlmTopLogprob *top; /* [n_tokens][LLM_MAX_LOGPROBS] */
+} LlmRequestResult;
+
+/*
+ * Take a slot and queue the request.  Waits for a free slot where
+ * llm_ext.queue_wait is on, else raises 53000 with the setting to raise.
+ */
+extern LlmRequest *llm_request_submit(const LlmRequestSpec *spec);
+
+/*
+ * Collect what has arrived, without waiting.  Raises the request's own error
+ * where it failed.  The result is valid until the next call for this request.
+ */
+extern const LlmRequestResult *llm_request_poll(LlmRequest *request);
+
+/* Wait until there is more to poll.  Interruptible. */
+extern const LlmRequestResult *llm_request_wait(LlmRequest *request);
+
+/* Give the slot up, finished or not.  The memory goes with its context. */
+extern void llm_request_release(LlmRequest *request);
+
+/* -- models -- */
+
+typedef enum LlmModelState
+{
+	LLM_MODEL_EMPTY = 0,
+	LLM_MODEL_LOADING, /* nothing to serve with yet */
+	LLM_MODEL_READY,
+	LLM_MODEL_FAILED /* the configured model could not be loaded */
+} LlmModelState;
+
+/* A snapshot of one entry of the model table. */
+typedef struct LlmModelInfo
+{
+	int model_idx;
+	uint32 generation; /* changes with every (re)load */
+	LlmModelState state;
+	bool is_default;
+	char name[LLM_MODEL_NAME_BYTES];
+	char path[MAXPGPATH];
+	char image_path[MAXPGPATH]; /* tokenizer and template, see
+										 * model_image.h */
+	int32 max_model_len;
+	int32 n_vocab;
+	TimestampTz loaded_at;
+	LlmError error; /* of the last attempt, while not READY */
+} LlmModelInfo;
+
+/*
+ * Look a model up by name; NULL = the default one.  Waits while it is LOADING
+ * for the first time (interruptible).  Raises an error where there is none or
+ * it has FAILED.  Does not check rights.
+ */
+extern void llm_scheduler_get_model(const char *name, LlmModelInfo *info);
+
+/* All entries; returns their number, the array is palloc'ed. */
+extern int llm_scheduler_list_models(LlmModelInfo **infos);
+
+/*
+ * Load a model and serve it under a name, replacing the one of that name when
+ * the new one is ready; if it fails, the old one keeps serving and the error
+ * is raised here.  options_json: an object of executor options.  Waits until
+ * done; cancelling the wait cancels the load.
+ */
+extern void llm_scheduler_load_model(const char *name, const char *path,
+									 const char *options_json);
+
+/* Requests in flight finish first; new ones are refused at once. */
+extern void llm_scheduler_unload_model(const char *name);
+
+extern void llm_scheduler_set_default_model(const char *name);
+
+/* -- views -- */
+
+typedef struct LlmActivityRow
+{
+	uint32 slot_idx;
+	uint32 generation;
+	const char *state; /* static string */
+	int pid;
+	Oid role_id;
+	Oid database_id;
+	char model[LLM_MODEL_NAME_BYTES];
+	int executor_pid; /* 0 = none yet */
+	bool is_batch;
+	uint32 n_prompt;
+	uint32 n_output;
+	uint32 max_tokens;
+	TimestampTz submitted_at;
+} LlmActivityRow;
+
+typedef struct LlmExecutorRow
+{
+	int executor_idx;
+	int pid;
+	char model[LLM_MODEL_NAME_BYTES];
+	const char *state; /* static string: starting, loading, ready,
+								 * draining, backing off */
+	char device[64];
+	char facts[4096]; /* the JSON text of LOADED */
+	uint32 n_restarts;
+	uint32 n_in_flight; /* requests assigned to it */
+	TimestampTz started_at;
+	LlmWireStats stats;
+} LlmExecutorRow;
+
+/* Counters since the server started. */
+typedef struct LlmSchedulerCounters
+{
+	uint64 n_requests;
+	uint64 n_finished;
+	uint64 n_failed;
+	uint64 n_cancelled;
+	uint64 n_resumed; /* sent again after an executor died */
+	uint64 n_refused; /* queue full */
+	uint64 n_prompt_tokens;
+	uint64 n_cached_tokens;
+	uint64 n_generated_tokens;
+	uint64 n_executor_deaths;
+	uint32 n_slots;
+	uint32 n_free_slots;
+	int scheduler_pid; /* 0 while it is not running */
+	TimestampTz scheduler_started_at;
+} LlmSchedulerCounters;
+
+extern int llm_scheduler_list_activity(LlmActivityRow **rows);
+extern int llm_scheduler_list_executors(LlmExecutorRow **rows);
+extern void llm_scheduler_get_counters(LlmSchedulerCounters *counters);
+
+#endif /* LLM_SCHEDULER_H */

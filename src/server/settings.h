@@ -1,0 +1,42 @@
+/*
+ * settings.h
+ *	  Every llm_ext.* setting.
+ *
+ * src/server/settings.h
+ */
+#ifndef LLM_SETTINGS_H
+#define LLM_SETTINGS_H
+
+#include "postgres.h"
+
+/* PGC_POSTMASTER */
+extern char *llm_setting_executor_path; /* '' = llm_executor in pkglibdir */
+extern int llm_setting_max_requests;	/* request slots */
+extern int llm_setting_max_models;
+
+/* PGC_SIGHUP: used when an executor is started */
+extern char *llm_setting_model;		 /* directory loaded at start; '' = none */
+extern char *llm_setting_model_name; /* '' = the directory's last part */
+extern char *llm_setting_device;	 /* auto | cpu | cuda */
+extern char *llm_setting_dtype;		 /* auto | float32 | bfloat16 | float16 */
+extern char *llm_setting_kv_cache_dtype; /* auto | float32 | bfloat16 */
+extern char *llm_setting_load_format;	 /* auto | dummy */
+extern int llm_setting_max_model_len;	 /* 0 = the model's own, bounded by
+										 * memory */
+extern int llm_setting_max_num_seqs;
+extern int llm_setting_max_num_batched_tokens;
+extern int llm_setting_block_size;
+extern int llm_setting_kv_cache_memory_mb; /* 0 = chosen */
+extern int llm_setting_num_threads;		   /* 0 = all that the server may use */
+extern bool llm_setting_enable_prefix_caching;
+extern int llm_setting_aging_ms;
+
+/* PGC_SUSET / PGC_USERSET */
+extern bool llm_setting_queue_wait;		   /* wait for a slot, or refuse */
+extern int llm_setting_request_timeout_ms; /* 0 = none */
+extern int llm_setting_max_requests_per_backend;
+
+/* Define all of them and reserve the prefix. */
+extern void llm_settings_define(void);
+
+#endif /* LLM_SETTINGS_H */
