@@ -1,0 +1,344 @@
+/*
+ * model_image.c
+ *	  What PostgreSQL processes need of a loaded model, in one file.
+ *
+ * Layout: a header with the sections' offsets and sizes, then the sections,
+ * each 64-byte aligned.  The reader trusts nothing but its own bounds checks:
+ * the file lies in the data directory, but a damaged one must be an error.
+ *
+ * src/common/model_image/model_image.c
+ */
+#include "src/common/model_image/model_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/common/util/mapped_file.h"
+
+#define IMAGE_MAGIC UINT64_C(0x31474D494D4C4C50)
+#define IMAGE_VERSION 1
+#define SECTION_ALIGNMENT ((size_t) 64)
+
+typedef enum ImageSection
+{
+	SECTION_FACTS,			/* LlmModelImageFacts */
+	SECTION_TOKENIZER,		/* an image of the tokenizer room */
+	SECTION_TEMPLATE,		/* text; empty = none */
+	SECTION_SPECIAL_TOKENS, /* JSON text */
+	SECTION_COUNT
+} ImageSection;
+
+typedef struct ImageHeader
+{
+	uint64_t magic;
+	uint32_t version;
+	uint32_t n_sections;
+	struct
+	{
+		uint64_t off;
+		uint64_t n_bytes;
+	} section[SECTION_COUNT];
+} ImageHeader;
+
+struct LlmModelImage
+{
+	LlmMappedFile file;
+	const ImageHeader *header;
+	LlmTokenizer *tokenizer;
+	LlmChatTemplate *chat_template; /* NULL until first use */
+};
+
+/* -- writing -- */
+
+static void
+append_section(LlmStrbuf *file, ImageHeader *header, ImageSection section,
+			   const void *bytes, size_t n_bytes)
+{
+	static const char zeros[SECTION_ALIGNMENT];
+	size_t misaligned = file->len % SECTION_ALIGNMENT;
+
+	if (misaligned > 0)
+		llm_strbuf_append(file, zeros, SECTION_ALIGNMENT - misaligned);
+	header->section[section].off = file->len;
+	header->section[section].n_bytes = n_bytes;
+	llm_strbuf_append(file, bytes, n_bytes);
+}
+
+static bool
+write_all(int fd, const char *bytes, size_t n_bytes)
+{
+	while (n_bytes > 0)
+	{
+		ssize_t n = write(fd, bytes, n_bytes);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		bytes += n;
+		n_bytes -= (size_t) n;
+	}
+	return true;
+}
+
+static bool
+write_file(const char *path, const LlmStrbuf *content, LlmError *err)
+{
+	char temp_path[4096];
+	bool ok;
+	int fd;
+
+	if (snprintf(temp_path, sizeof(temp_path), "%s.%d.tmp", path,
+				 (int) getpid()) >= (int) sizeof(temp_path))
+		return llm_error_set(err, LLM_ERROR_LIMIT, "path \"%s\" is too long",
+							 path);
+	fd = open(temp_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return llm_error_errno(err, "could not create \"%s\"", temp_path);
+	ok = write_all(fd, content->data, content->len);
+	if (!ok)
+		llm_error_errno(err, "could not write \"%s\"", temp_path);
+	close(fd);
+	if (ok && rename(temp_path, path) != 0)
+		ok = llm_error_errno(err, "could not rename \"%s\"", temp_path);
+	if (!ok)
+		unlink(temp_path);
+	return ok;
+}
+
+/* Compile <dir>/tokenizer.json. */
+static bool
+compile_tokenizer(const char *dir, LlmStrbuf *image, LlmError *err)
+{
+	char path[4096];
+	char config_path[4096];
+	LlmMappedFile json;
+	LlmMappedFile config;
+	LlmError ignored;
+	bool ok;
+
+	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+	snprintf(config_path, sizeof(config_path), "%s/tokenizer_config.json", dir);
+	if (!llm_mapped_file_open(&json, path, err))
+		return false;
+	if (!llm_mapped_file_open(&config, config_path, &ignored) &&
+		ignored.code != LLM_ERROR_NOT_FOUND)
+	{
+		*err = ignored;
+		llm_mapped_file_close(&json);
+		return false;
+	}
+	ok = llm_tokenizer_compile(json.data, json.size, config.data, config.size,
+							   path, image, err);
+	llm_mapped_file_close(&json);
+	llm_mapped_file_close(&config);
+	return ok;
+}
+
+static bool
+gather_facts(const char *dir, const LlmModelConfig *config,
+			 LlmModelImageFacts *facts, LlmError *err)
+{
+	memset(facts, 0, sizeof(*facts));
+	facts->n_vocab = config->n_vocab;
+	facts->max_position = config->max_position;
+	facts->bos_token_id = config->bos_token_id;
+	facts->n_stop_ids = config->n_stop_ids;
+	memcpy(facts->stop_ids, config->stop_ids, sizeof(facts->stop_ids));
+	memcpy(facts->architecture, config->architecture,
+		   sizeof(facts->architecture));
+	return llm_generation_defaults_read(dir, &facts->defaults, err);
+}
+
+bool
+llm_model_image_write(const char *dir, const LlmModelConfig *config,
+					  const char *image_path, LlmError *err)
+{
+	ImageHeader header = {
+		.magic = IMAGE_MAGIC,
+		.version = IMAGE_VERSION,
+		.n_sections = SECTION_COUNT,
+	};
+	LlmModelImageFacts facts;
+	LlmStrbuf file;
+	LlmStrbuf tokenizer;
+	LlmStrbuf source;
+	LlmStrbuf special;
+	bool found = false;
+	bool ok;
+
+	llm_strbuf_init(&file);
+	llm_strbuf_init(&tokenizer);
+	llm_strbuf_init(&source);
+	llm_strbuf_init(&special);
+	ok = gather_facts(dir, config, &facts, err) &&
+		 compile_tokenizer(dir, &tokenizer, err) &&
+		 llm_model_chat_template_read(dir, &source, &found, err) &&
+		 llm_model_special_tokens_read(dir, &special, err);
+	if (ok)
+	{
+		llm_strbuf_append(&file, &header, sizeof(header));
+		append_section(&file, &header, SECTION_FACTS, &facts, sizeof(facts));
+		append_section(&file, &header, SECTION_TOKENIZER, tokenizer.data,
+					   tokenizer.len);
+		append_section(&file, &header, SECTION_TEMPLATE,
+					   llm_strbuf_str(&source), found ? source.len : 0);
+		append_section(&file, &header, SECTION_SPECIAL_TOKENS,
+					   llm_strbuf_str(&special), special.len);
+		if (file.failed)
+			ok = llm_error_no_memory(err, file.len + tokenizer.len,
+									 "a model image");
+	}
+	if (ok)
+	{
+		memcpy(file.data, &header, sizeof(header));
+		ok = write_file(image_path, &file, err);
+	}
+	llm_strbuf_free(&file);
+	llm_strbuf_free(&tokenizer);
+	llm_strbuf_free(&source);
+	llm_strbuf_free(&special);
+	return ok;
+}
+
+/* -- reading -- */
+
+static const char *
+section_data(const LlmModelImage *image, ImageSection section)
+{
+	return image->file.data + image->header->section[section].off;
+}
+
+static size_t
+section_bytes(const LlmModelImage *image, ImageSection section)
+{
+	return (size_t) image->header->section[section].n_bytes;
+}
+
+static bool
+check_header(const LlmMappedFile *file, const char *path, LlmError *err)
+{
+	const ImageHeader *header = (const ImageHeader *) file->data;
+
+	if (file->size < sizeof(*header) || header->magic != IMAGE_MAGIC ||
+		header->version != IMAGE_VERSION || header->n_sections != SECTION_COUNT)
+		return llm_error_set(err, LLM_ERROR_FORMAT,
+							 "\"%s\" is not a model image of this version",
+							 path);
+	for (int i = 0; i < SECTION_COUNT; i++)
+	{
+		uint64_t off = header->section[i].off;
+
+		if (off % SECTION_ALIGNMENT != 0 || off > file->size ||
+			header->section[i].n_bytes > file->size - off)
+			return llm_error_set(err, LLM_ERROR_FORMAT,
+								 "\"%s\" is damaged: section %d lies outside "
+								 "the file",
+								 path, i);
+	}
+	if (header->section[SECTION_FACTS].n_bytes != sizeof(LlmModelImageFacts))
+		return llm_error_set(err, LLM_ERROR_FORMAT,
+							 "\"%s\" is damaged: wrong size of its facts",
+							 path);
+	return true;
+}
+
+LlmModelImage *
+llm_model_image_open(const char *image_path, LlmError *err)
+{
+	LlmModelImage *image = calloc(1, sizeof(LlmModelImage));
+
+	if (image == NULL)
+	{
+		llm_error_no_memory(err, sizeof(LlmModelImage), "a model image");
+		return NULL;
+	}
+	if (!llm_mapped_file_open(&image->file, image_path, err))
+	{
+		free(image);
+		return NULL;
+	}
+	if (!check_header(&image->file, image_path, err))
+	{
+		llm_model_image_close(image);
+		return NULL;
+	}
+	image->header = (const ImageHeader *) image->file.data;
+	image->tokenizer =
+		llm_tokenizer_open(section_data(image, SECTION_TOKENIZER),
+						   section_bytes(image, SECTION_TOKENIZER), err);
+	if (image->tokenizer == NULL)
+	{
+		llm_model_image_close(image);
+		return NULL;
+	}
+	return image;
+}
+
+void
+llm_model_image_close(LlmModelImage *image)
+{
+	if (image == NULL)
+		return;
+	if (image->tokenizer != NULL)
+		llm_tokenizer_close(image->tokenizer);
+	if (image->chat_template != NULL)
+		llm_chat_template_free(image->chat_template);
+	llm_mapped_file_close(&image->file);
+	free(image);
+}
+
+LlmTokenizer *
+llm_model_image_tokenizer(LlmModelImage *image)
+{
+	return image->tokenizer;
+}
+
+const LlmModelImageFacts *
+llm_model_image_facts(const LlmModelImage *image)
+{
+	return (const LlmModelImageFacts *) section_data(image, SECTION_FACTS);
+}
+
+LlmTemplateText
+llm_model_image_template_source(const LlmModelImage *image)
+{
+	LlmTemplateText text = { NULL, section_bytes(image, SECTION_TEMPLATE) };
+
+	if (text.len > 0)
+		text.data = section_data(image, SECTION_TEMPLATE);
+	return text;
+}
+
+LlmTemplateText
+llm_model_image_special_tokens(const LlmModelImage *image)
+{
+	LlmTemplateText text = { section_data(image, SECTION_SPECIAL_TOKENS),
+							 section_bytes(image, SECTION_SPECIAL_TOKENS) };
+
+	return text;
+}
+
+const LlmChatTemplate *
+llm_model_image_chat_template(LlmModelImage *image, LlmError *err)
+{
+	LlmTemplateText source = llm_model_image_template_source(image);
+
+	if (image->chat_template != NULL)
+		return image->chat_template;
+	if (source.data == NULL)
+	{
+		llm_error_set(err, LLM_ERROR_NOT_FOUND,
+					  "the model has no chat template");
+		llm_error_hint(err, "Use llm_generate with a prompt in the model's own "
+							"format, or load a model that ships a template.");
+		return NULL;
+	}
+	image->chat_template =
+		llm_chat_template_compile(source.data, source.len, err);
+	return image->chat_template;
+}
