@@ -33,7 +33,8 @@ typedef struct LlmStoredTensor
 
 /*
  * Open model.safetensors, or the shards that model.safetensors.index.json
- * names, of a directory; or one file where path names a file.
+ * names, of a directory; or one file where path names a file.  Tensors are
+ * sorted by name.  NULL: *err names the file and the tensor.
  */
 extern LlmSafetensors *llm_safetensors_open(const char *path, LlmError *err);
 extern void llm_safetensors_close(LlmSafetensors *tensors);
@@ -45,6 +46,10 @@ llm_safetensors_get(const LlmSafetensors *tensors, int tensor_idx);
 /* NULL where there is no tensor of that name. */
 extern const LlmStoredTensor *
 llm_safetensors_find(const LlmSafetensors *tensors, const char *name);
+
+/* The file that holds a tensor of these; borrowed. */
+extern const char *llm_safetensors_path(const LlmSafetensors *tensors,
+										const LlmStoredTensor *tensor);
 
 /* Bytes of all files. */
 extern size_t llm_safetensors_total_bytes(const LlmSafetensors *tensors);
