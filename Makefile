@@ -4,15 +4,11 @@
 # PostgreSQL's headers.  Everything else is compiled here by plain rules and
 # without PostgreSQL's include path, so that a stray #include of a server
 # header is a compile error (src/README.md says who may include whom).
-#
-#   make                 llm_ext.so and llm_executor
-#   make install         into the server that PG_CONFIG names
-#   make demo|psql|stop  a private cluster with the demo model
-#   make test            everything that needs no GPU
-#   make BUILD_TYPE=debug|asan …   other builds of common, engine and tests
+# "make help" lists the targets.
 
 BUILD_TYPE ?= release
 BUILD ?= build/$(BUILD_TYPE)
+WERROR ?= -Werror
 
 # ---------------------------------------------------------------- server
 MODULE_big = llm_ext
@@ -22,34 +18,52 @@ PGFILEDESC = "llm_ext - language models inside the database"
 
 SERVER_SRCS = $(sort $(wildcard src/server/*.c src/server/*/*.c))
 OBJS = $(SERVER_SRCS:.c=.o)
+EXPORTS = $(BUILD)/exports.map
 
-PG_CPPFLAGS = -I.
-PG_CFLAGS = -std=gnu11 -Wextra -Wno-unused-parameter -Wno-sign-compare \
+SERVER_CFLAGS = -std=gnu11 -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-cast-function-type \
-	-Wno-declaration-after-statement -fvisibility=hidden $(SERVER_WERROR)
-SHLIB_LINK = $(BUILD)/libllm_common.a -lcjson -lpcre2-8 -lutf8proc -lm
+	-Wno-declaration-after-statement
+PG_CPPFLAGS = -I.
+PG_CFLAGS = $(SERVER_CFLAGS) -MMD -MP $(SERVER_WERROR)
+SHLIB_LINK = $(BUILD)/libllm_common.a $(COMMON_LIBS) -lm \
+	-Wl,--version-script=$(EXPORTS)
 
-# the demo's and the tests' helpers are found here
-EXTRA_CLEAN = build
+# "make installcheck" is for packagers, after "make install", with
+# shared_preload_libraries taken care of; "make test" needs none of that.
+REGRESS_CONFIG = test/regress.conf
+REGRESS = $(sort $(patsubst sql/%.sql,%, \
+	$(filter-out $(DATA),$(wildcard sql/*.sql))))
+REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=$(REGRESS_CONFIG)
+TAP_TESTS = $(if $(wildcard test/*.pl),1)
+PROVE_TESTS ?= test/*.pl
 
+EXTRA_CLEAN = build tmp_check $(SERVER_SRCS:.c=.d)
+
+# Without PostgreSQL the targets that install it still work.
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 with_llvm = no
+ifneq ($(PGXS),)
 include $(PGXS)
+-include $(SERVER_SRCS:.c=.d)
+endif
 
 # ------------------------------------------------- common, engine, tests
 OPT_release = -O3 -DNDEBUG -g
 OPT_debug = -O1 -g
 OPT_asan = -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer \
 	-fno-sanitize-recover=undefined
+OPT_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 LINK_asan = -fsanitize=address,undefined
+LINK_tsan = -fsanitize=thread
 
-OWN_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter \
+OWN_CFLAGS = -std=gnu11 -Wall -Wextra $(WERROR) -Wno-unused-parameter \
 	-Wno-missing-field-initializers -Wstrict-prototypes -Wvla \
 	-fPIC -fvisibility=hidden -ffp-contract=fast \
 	-D_GNU_SOURCE -I. -MMD -MP $(OPT_$(BUILD_TYPE)) $(EXTRA_CFLAGS)
 OWN_LDFLAGS = $(LINK_$(BUILD_TYPE)) $(EXTRA_LDFLAGS)
-OWN_LIBS = -lcjson -lpcre2-8 -lutf8proc -lpthread -ldl -lm
+COMMON_LIBS = -lcjson -lpcre2-8 -lutf8proc
+OWN_LIBS = $(COMMON_LIBS) -lpthread -ldl -lm
 
 COMMON_SRCS = $(sort $(wildcard src/common/*/*.c))
 ENGINE_SRCS = $(sort $(filter-out src/engine/executor/main.c, \
@@ -93,7 +107,18 @@ $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libllm_engine.a \
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 all: $(EXECUTOR)
-llm_ext.so: $(BUILD)/libllm_common.a
+llm_ext.so: $(BUILD)/libllm_common.a $(EXPORTS)
+
+# What PostgreSQL looks up by name, and nothing else: the functions that have
+# an info record, the entry points, and the background worker's.
+export_map = { nm -g --defined-only $(1) | sed -n \
+	's/.* pg_finfo_\(.*\)/\1; pg_finfo_\1;/p' | LC_ALL=C sort; } | \
+	{ echo '{ global: _PG_init; Pg_magic_func; llm_scheduler_main;'; cat; \
+	echo 'local: *; };'; }
+
+$(BUILD)/exports.map: $(OBJS)
+	@mkdir -p $(@D)
+	@$(call export_map,$(OBJS)) > $@
 
 install: install-executor
 install-executor: $(EXECUTOR)
@@ -103,6 +128,26 @@ uninstall: uninstall-executor
 uninstall-executor:
 	rm -f '$(DESTDIR)$(pkglibdir)/llm_executor'
 
+# The server part with any compiler, against any server's headers, strict,
+# without PGXS: what "make test" does with clang and with newer majors.
+PG_SERVER_INCLUDE ?= $(shell $(PG_CONFIG) --includedir-server)
+CHECK_OBJS = $(SERVER_SRCS:%.c=$(BUILD)/check/%.o)
+CHECK_CFLAGS = $(SERVER_CFLAGS) -Wall -Werror -Wmissing-prototypes \
+	-Wpointer-arith -Wvla -O2 -g -fPIC -fno-strict-aliasing -fwrapv \
+	-D_GNU_SOURCE -I. -isystem $(PG_SERVER_INCLUDE) -MMD -MP
+
+$(BUILD)/check/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CHECK_CFLAGS) -c $< -o $@
+
+$(BUILD)/check/llm_ext.so: $(CHECK_OBJS) $(BUILD)/libllm_common.a
+	@$(call export_map,$(CHECK_OBJS)) > $(BUILD)/check/exports.map
+	$(CC) -shared $^ $(COMMON_LIBS) -lm -o $@ \
+		-Wl,--version-script=$(BUILD)/check/exports.map
+
+check-server: $(BUILD)/check/llm_ext.so
+
+# ----------------------------------------------------------------- tests
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
 
@@ -110,4 +155,54 @@ bench-programs: $(BENCH_PROGRAMS)
 unit-%: $(BUILD)/test/unit/test_%
 	$<
 
-.PHONY: install-executor uninstall-executor unit-programs bench-programs
+# the same, compiled with the sanitizers or with asserts
+asan debug tsan:
+	$(MAKE) BUILD_TYPE=$@ unit-programs build/$@/llm_executor
+
+test:
+	@tools/install-packages.sh test
+	@tools/run-tests.sh
+
+bench:
+	@tools/install-packages.sh build
+	@$(MAKE) -s bench-programs
+	@tools/run-bench.sh $(BUILD) $(CSV)
+
+check-format check-layers check-headers check-style:
+	@tools/$@.sh
+
+check-symbols: all
+	@tools/$@.sh $(EXECUTOR) llm_ext.so
+
+check-newer:
+	@tools/check-newer.sh 17
+	@tools/check-newer.sh 18
+
+# ------------------------------------------------------------------ demo
+demo psql stop:
+	@tools/demo.sh $@
+
+help:
+	@echo 'make                the extension and the executor'
+	@echo 'make install        into the server that PG_CONFIG names'
+	@echo 'make demo           a private cluster with the demo model'
+	@echo 'make psql           connect to it (also SQL on standard input)'
+	@echo 'make stop           stop it'
+	@echo 'make test           everything that needs no GPU'
+	@echo 'make bench          measure this machine; CSV=1 also writes docs/bench'
+	@echo 'make unit-ROOM      the unit tests of one room, as in unit-tokenizer'
+	@echo 'make asan|debug|tsan  libraries, executor and unit tests of that kind'
+	@echo 'make check-format   layout of the sources (tools/check-format.sh --fix)'
+	@echo 'make check-layers   who includes whom'
+	@echo 'make check-headers  every header compiles alone'
+	@echo 'make check-style    sizes, names, headers of files'
+	@echo 'make check-symbols  what both products use and export'
+	@echo 'make check-newer    compile against newer PostgreSQL majors'
+	@echo 'make clean'
+	@echo
+	@echo 'variables: BUILD_TYPE=release|debug|asan|tsan, BUILD=folder, PG_CONFIG,'
+	@echo '           CC, WERROR= (warnings are no errors), EXTRA_CFLAGS'
+
+.PHONY: all install-executor uninstall-executor unit-programs bench-programs \
+	asan debug tsan test bench check-format check-layers check-headers \
+	check-style check-symbols check-newer check-server demo psql stop help

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# check-headers.sh
+#	Compile every header alone: each must include what it uses.
+#
+# Headers outside src/server are compiled without PostgreSQL's include path,
+# so that one of them that leans on it fails here, too.
+#
+# tools/check-headers.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/sources.sh
+
+cc=${CC:-gcc}
+pg_include=$(${PG_CONFIG:-pg_config} --includedir-server)
+flags=(-std=gnu11 -D_GNU_SOURCE -fsyntax-only -I. -Wall -Wextra -Werror
+	-Wno-unused-parameter -Wno-missing-field-initializers
+	-Wno-sign-compare -Wno-unused-function -Wno-unused-variable -x c)
+if [[ "$($cc --version)" == *clang* ]]; then
+	flags+=(-Wno-pragma-once-outside-header)
+fi
+
+n_headers=0
+failed=0
+while IFS= read -r header; do
+	n_headers=$((n_headers + 1))
+	case $header in
+		src/server/*) own=(-isystem "$pg_include") ;;
+		*) own=() ;;
+	esac
+	if ! printf '#include "%s"\n' "$header" |
+		"$cc" "${flags[@]}" "${own[@]}" -; then
+		echo "$header does not compile alone"
+		failed=1
+	fi
+done < <(list_files '*.h')
+
+[ "$failed" = 0 ]
+echo "$n_headers headers compile alone"
