@@ -1,0 +1,121 @@
+/*
+ * executor.h
+ *	  The executor program: owner of a model, its KV cache and its requests.
+ *
+ *	  main.c				starts up, loads, runs, exits
+ *	  executor_options.c	the LOAD message's JSON
+ *	  executor_load.c		model directory to a ready executor
+ *	  request_table.c		requests by id
+ *	  step_loop.c			receive, plan, compute, sample, send; forever
+ *
+ * src/engine/executor/executor.h
+ */
+#ifndef LLM_EXECUTOR_H
+#define LLM_EXECUTOR_H
+
+#include "src/common/ipc/ipc_channel.h"
+#include "src/engine/batch/batch.h"
+#include "src/engine/model/model.h"
+#include "src/engine/sample/sample.h"
+
+/* What LOAD asks for.  Strings live as long as the struct. */
+typedef struct LlmExecutorOptions
+{
+	char path[4096];		 /* model directory */
+	char image_path[4096];	 /* model image to write; "" = none */
+	char device[16];		 /* auto, cpu, cuda */
+	char dtype[16];			 /* auto, float32, float16, bfloat16 */
+	char kv_cache_dtype[16]; /* auto, float32, bfloat16 */
+	bool dummy_weights;		 /* load_format = dummy */
+	bool enable_prefix_caching;
+	int32_t max_model_len;			/* 0 = the model's, or what fits */
+	int32_t max_num_seqs;			/* 0 = chosen */
+	int32_t max_num_batched_tokens; /* 0 = chosen */
+	int32_t block_size;				/* tokens */
+	int32_t num_threads;			/* 0 = all CPUs of the affinity mask */
+	int64_t kv_cache_memory_bytes;	/* 0 = chosen */
+	int64_t aging_ms;
+	uint64_t dummy_seed;
+	int32_t debug_crash_token; /* abort when a prompt holds it; -1 = off */
+} LlmExecutorOptions;
+
+extern bool
+llm_executor_options_parse(const char *json, size_t len,
+						   LlmExecutorOptions *options, LlmError *err);
+
+typedef struct LlmExecRequest LlmExecRequest;
+
+/* Requests by id; chained hash table. */
+typedef struct LlmRequestTable
+{
+	LlmExecRequest **buckets;
+	uint32_t n_buckets; /* a power of two */
+	uint32_t n_requests;
+} LlmRequestTable;
+
+struct LlmExecRequest
+{
+	LlmExecRequest *next; /* in its bucket */
+	uint64_t request_id;
+	LlmSequence *sequence; /* owned by the planner */
+	LlmSampler *sampler;
+	bool has_logprobs;
+	uint32_t n_prompt;
+};
+
+extern bool llm_request_table_init(LlmRequestTable *table, LlmError *err);
+extern void llm_request_table_destroy(LlmRequestTable *table);
+extern LlmExecRequest *
+llm_request_table_add(LlmRequestTable *table, uint64_t request_id,
+					  LlmError *err);
+extern LlmExecRequest *
+llm_request_table_find(const LlmRequestTable *table, uint64_t request_id);
+
+/* Frees the record and its sampler; the sequence must be gone. */
+extern void
+llm_request_table_remove(LlmRequestTable *table, LlmExecRequest *request);
+
+typedef struct LlmExecutor
+{
+	LlmExecutorOptions options;
+	LlmChannel *channel;
+	LlmCompute *compute;
+	LlmModelConfig config;
+	LlmModel *model;
+	LlmKvCacheSpec kv_spec;
+	LlmKvCache *kv;
+	LlmPlanner *planner;
+	LlmRequestTable requests;
+	int32_t max_model_len;
+	int32_t max_num_seqs;
+	int32_t max_num_batched_tokens;
+	int64_t load_us;
+
+	/* [max_num_seqs] each, taken once at load */
+	LlmSampleRow *rows;
+	LlmSampleResult *results;
+	LlmExecRequest **row_requests;
+
+	uint64_t busy_us;
+	int64_t next_stats_us;
+} LlmExecutor;
+
+/* Make an executor ready to serve.  On failure what was taken is freed. */
+extern bool llm_executor_load(LlmExecutor *executor, LlmError *err);
+extern void llm_executor_unload(LlmExecutor *executor);
+
+/* Append the JSON of LOADED. */
+extern void llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json);
+
+/* Serve until the channel closes or STOP arrives; the program's exit code. */
+extern int llm_executor_run(LlmExecutor *executor);
+
+/* Queue a line for the server's log. */
+extern void
+llm_executor_log(LlmExecutor *executor, bool is_warning, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Wait until all queued frames are written, the other end permitting. */
+extern void llm_executor_flush(LlmExecutor *executor);
+
+#endif /* LLM_EXECUTOR_H */

@@ -1,0 +1,535 @@
+/*
+ * step_loop.c
+ *	  Receive, plan, compute, sample, send; forever.
+ *
+ * One thread does all of it: frames are taken between steps, so a request
+ * joins the batch, and a cancelled one leaves it, within one step.  The loop
+ * itself allocates nothing; requests bring their memory when they arrive and
+ * take it along when they leave.
+ *
+ * src/engine/executor/step_loop.c
+ */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/common/util/clock.h"
+#include "src/engine/executor/executor.h"
+
+#define STATS_INTERVAL_US INT64_C(1000000)
+
+void
+llm_executor_log(LlmExecutor *executor, bool is_warning, const char *fmt, ...)
+{
+	char text[1024];
+	LlmWireLog log = { .is_warning = is_warning };
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	log.n_bytes = (uint32_t) strlen(text);
+	/* a log line that finds no memory is not worth a failure */
+	(void) llm_channel_send(executor->channel, LLM_MESSAGE_LOG, 0, &log,
+							sizeof(log), text, log.n_bytes, NULL);
+}
+
+void
+llm_executor_flush(LlmExecutor *executor)
+{
+	LlmError err;
+	struct pollfd pfd = {
+		.fd = llm_channel_fd(executor->channel),
+		.events = POLLOUT,
+	};
+
+	while (llm_channel_flush(executor->channel, &err) &&
+		   llm_channel_pending_bytes(executor->channel) > 0)
+		if (poll(&pfd, 1, 1000) < 0 && errno != EINTR)
+			return;
+}
+
+/* The executor cannot trust its state any more: the scheduler starts over. */
+static void __attribute__((noreturn))
+give_up(LlmExecutor *executor, const LlmError *err)
+{
+	llm_executor_log(executor, true, "executor gives up: %s", err->message);
+	llm_executor_flush(executor);
+	_exit(1);
+}
+
+static void
+send_or_give_up(LlmExecutor *executor, LlmMessageType type, uint64_t request_id,
+				const void *payload, size_t n_bytes)
+{
+	LlmError err;
+
+	if (!llm_channel_send(executor->channel, type, request_id, payload, n_bytes,
+						  NULL, 0, &err))
+		give_up(executor, &err);
+}
+
+/* -- requests come and go -- */
+
+/*
+ * A request ends: tell the scheduler, then forget it.  An error without a
+ * record (the request was refused) is sent by refuse_request.
+ */
+static void
+finish_request(LlmExecutor *executor, LlmExecRequest *request,
+			   LlmFinishReason reason)
+{
+	int32_t n_prompt;
+	int32_t n_output;
+	LlmWireFinished finished;
+
+	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_output);
+	finished = (LlmWireFinished){
+		.reason = reason,
+		.n_prompt = (uint32_t) n_prompt,
+		.n_cached = (uint32_t) llm_sequence_n_cached(request->sequence),
+		.n_output = (uint32_t) n_output,
+	};
+	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
+					&finished, sizeof(finished));
+	llm_planner_remove(executor->planner, request->sequence);
+	llm_request_table_remove(&executor->requests, request);
+}
+
+static void
+fail_request(LlmExecutor *executor, LlmExecRequest *request,
+			 const LlmError *why)
+{
+	send_or_give_up(executor, LLM_MESSAGE_FAILED, request->request_id, why,
+					sizeof(*why));
+	llm_planner_remove(executor->planner, request->sequence);
+	llm_request_table_remove(&executor->requests, request);
+}
+
+/* The arrays behind an LlmWireRequest, checked against the frame's size. */
+typedef struct RequestArrays
+{
+	const int32_t *prompt_ids;
+	const int32_t *output_ids;
+	const int32_t *stop_ids;
+	const LlmLogitBias *bias;
+} RequestArrays;
+
+_Static_assert(sizeof(LlmLogitBias) == sizeof(LlmWireBias),
+			   "biases are used as they arrive");
+
+static bool
+locate_arrays(const LlmWireRequest *wire, size_t n_bytes, RequestArrays *arrays,
+			  LlmError *err)
+{
+	uint64_t need =
+		sizeof(*wire) +
+		4 * ((uint64_t) wire->n_prompt + wire->n_output + wire->n_stop_ids +
+			 2 * (uint64_t) wire->n_bias + wire->n_grammar_words);
+
+	if (need != n_bytes)
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "request message of %zu bytes should have %llu",
+							 n_bytes, (unsigned long long) need);
+	if (wire->n_grammar_words > 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "this executor does not serve grammars");
+	if (wire->adapter_id != 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "this executor does not serve adapters");
+	arrays->prompt_ids = (const int32_t *) (wire + 1);
+	arrays->output_ids = arrays->prompt_ids + wire->n_prompt;
+	arrays->stop_ids = arrays->output_ids + wire->n_output;
+	arrays->bias = (const LlmLogitBias *) (arrays->stop_ids + wire->n_stop_ids);
+	return true;
+}
+
+static bool
+check_ids(const LlmExecutor *executor, const LlmWireRequest *wire,
+		  const RequestArrays *arrays, LlmError *err)
+{
+	uint64_t n_ids = (uint64_t) wire->n_prompt + wire->n_output;
+
+	if (wire->n_prompt == 0)
+		return llm_error_set(err, LLM_ERROR_INVALID, "the prompt is empty");
+	for (uint64_t i = 0; i < n_ids; i++)
+	{
+		int32_t id = arrays->prompt_ids[i];
+
+		if (id < 0 || id >= executor->config.n_vocab)
+			return llm_error_set(err, LLM_ERROR_INVALID,
+								 "token id %d is outside the model's "
+								 "vocabulary of %d",
+								 id, executor->config.n_vocab);
+		if (id == executor->options.debug_crash_token)
+			abort();
+	}
+	return true;
+}
+
+static LlmSampler *
+create_sampler(const LlmExecutor *executor, const LlmWireRequest *wire,
+			   const RequestArrays *arrays, LlmError *err)
+{
+	LlmSamplerSpec spec = {
+		.params = wire->params,
+		.eos_ids = executor->config.stop_ids,
+		.n_eos_ids = executor->config.n_stop_ids,
+		.stop_ids = arrays->stop_ids,
+		.n_stop_ids = (int32_t) wire->n_stop_ids,
+		.bias = arrays->bias,
+		.n_bias = (int32_t) wire->n_bias,
+		.n_vocab = executor->config.n_vocab,
+		.max_model_len = executor->max_model_len,
+		.n_prompt = (int32_t) wire->n_prompt,
+	};
+
+	return llm_sampler_create(&spec, err);
+}
+
+static LlmSequence *
+add_sequence(LlmExecutor *executor, LlmExecRequest *request,
+			 const LlmWireRequest *wire, const RequestArrays *arrays,
+			 LlmError *err)
+{
+	LlmPlannerRequest planned = {
+		.request_id = request->request_id,
+		.prompt_ids = arrays->prompt_ids,
+		.n_prompt = (int32_t) wire->n_prompt,
+		.output_ids = arrays->output_ids,
+		.n_output = (int32_t) wire->n_output,
+		.max_tokens = (int32_t) wire->params.max_tokens,
+		.request_class =
+			wire->request_class == 0 ? LLM_CLASS_INTERACTIVE : LLM_CLASS_BATCH,
+		.tenant_id = wire->tenant_id,
+		.adapter_id = wire->adapter_id,
+		.cache_salt = wire->cache_salt,
+		.arrival_us = llm_clock_us(),
+		.owner = request,
+	};
+
+	return llm_planner_add(executor->planner, &planned, err);
+}
+
+static bool
+try_add_request(LlmExecutor *executor, uint64_t request_id,
+				const LlmWireRequest *wire, size_t n_bytes, LlmError *err)
+{
+	RequestArrays arrays;
+	LlmExecRequest *request;
+
+	if (n_bytes < sizeof(*wire))
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "request message of %zu bytes is too short",
+							 n_bytes);
+	if (llm_request_table_find(&executor->requests, request_id) != NULL)
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "request %llu exists already",
+							 (unsigned long long) request_id);
+	if (!locate_arrays(wire, n_bytes, &arrays, err) ||
+		!check_ids(executor, wire, &arrays, err))
+		return false;
+	request = llm_request_table_add(&executor->requests, request_id, err);
+	if (request == NULL)
+		return false;
+	request->has_logprobs = wire->params.n_logprobs >= 0;
+	request->n_prompt = wire->n_prompt;
+	request->sampler = create_sampler(executor, wire, &arrays, err);
+	if (request->sampler != NULL)
+		request->sequence = add_sequence(executor, request, wire, &arrays, err);
+	if (request->sequence == NULL)
+	{
+		llm_request_table_remove(&executor->requests, request);
+		return false;
+	}
+	return true;
+}
+
+static void
+add_request(LlmExecutor *executor, uint64_t request_id,
+			const LlmWireRequest *wire, size_t n_bytes)
+{
+	LlmError err;
+
+	if (!try_add_request(executor, request_id, wire, n_bytes, &err))
+		send_or_give_up(executor, LLM_MESSAGE_FAILED, request_id, &err,
+						sizeof(err));
+}
+
+/* -- frames -- */
+
+typedef enum FrameOutcome
+{
+	FRAMES_DONE, /* nothing more to read now */
+	FRAMES_STOP	 /* the scheduler is gone or said stop */
+} FrameOutcome;
+
+static FrameOutcome
+receive_frames(LlmExecutor *executor)
+{
+	LlmFrameHeader header;
+	const void *payload;
+	LlmError err;
+	LlmExecRequest *request;
+
+	for (;;)
+	{
+		switch (llm_channel_receive(executor->channel, &header, &payload, &err))
+		{
+			case LLM_RECEIVE_NOTHING:
+				return FRAMES_DONE;
+			case LLM_RECEIVE_CLOSED:
+				return FRAMES_STOP;
+			case LLM_RECEIVE_FRAME:
+				break;
+		}
+		switch (header.type)
+		{
+			case LLM_MESSAGE_REQUEST:
+				add_request(executor, header.request_id, payload,
+							header.n_bytes);
+				break;
+			case LLM_MESSAGE_CANCEL:
+				request = llm_request_table_find(&executor->requests,
+												 header.request_id);
+				if (request != NULL)
+					finish_request(executor, request, LLM_FINISH_CANCELLED);
+				break;
+			case LLM_MESSAGE_STOP:
+				return FRAMES_STOP;
+			default:
+				llm_error_set(&err, LLM_ERROR_INTERNAL,
+							  "unexpected message of type %u", header.type);
+				give_up(executor, &err);
+		}
+	}
+}
+
+/* -- one step -- */
+
+/* Compute the planned step's logits and draw from them. */
+static bool
+compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
+{
+	LlmCompute *compute = executor->compute;
+	LlmStepInputs host = {
+		.n_tokens = step->n_tokens,
+		.n_seqs = step->n_seqs,
+		.n_logit_rows = step->n_logit_rows,
+		.max_blocks_per_seq = step->max_blocks_per_seq,
+		.max_query_len = step->max_query_len,
+		.max_context_len = step->max_context_len,
+		.token_ids = step->token_ids,
+		.positions = step->positions,
+		.token_seq = step->token_seq,
+		.query_start = step->query_start,
+		.context_len = step->context_len,
+		.block_tables = step->block_tables,
+		.logit_rows = step->logit_rows,
+	};
+	LlmStepInputs device;
+	LlmSampleArgs sample = {
+		.n_rows = step->n_logit_rows,
+		.n_vocab = executor->config.n_vocab,
+		.rows = executor->rows,
+		.results = executor->results,
+	};
+
+	return compute->ops->step_upload(compute, &host, &device, err) &&
+		   llm_model_forward(executor->model, &device, executor->kv,
+							 &sample.logits, err) &&
+		   (step->n_logit_rows == 0 ||
+			compute->ops->sample(compute, &sample, err)) &&
+		   compute->ops->sync(compute, err);
+}
+
+static void
+prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step)
+{
+	for (int32_t i = 0; i < step->n_seqs; i++)
+	{
+		const LlmPlannedSequence *planned = &step->sequences[i];
+		LlmExecRequest *request;
+		const int32_t *ids;
+		int32_t n_prompt;
+		int32_t n_output;
+
+		if (planned->logit_row < 0)
+			continue;
+		assert(planned->logit_row < executor->max_num_seqs);
+		request = llm_sequence_owner(planned->sequence);
+		ids = llm_sequence_ids(planned->sequence, &n_prompt, &n_output);
+		llm_sampler_fill_row(request->sampler, ids, n_prompt, ids + n_prompt,
+							 n_output, &executor->rows[planned->logit_row]);
+		executor->row_requests[planned->logit_row] = request;
+	}
+}
+
+/* TOKENS with one token. */
+static void
+send_token(LlmExecutor *executor, const LlmExecRequest *request,
+		   const LlmSampleResult *result)
+{
+	struct
+	{
+		LlmWireTokens tokens;
+		int32_t token_id;
+		float logprob;
+		uint32_t n_top;
+		struct
+		{
+			int32_t token_id;
+			float logprob;
+		} top[LLM_MAX_LOGPROBS];
+	} message = { .tokens = { 1, request->has_logprobs } };
+	size_t n_bytes = sizeof(LlmWireTokens) + sizeof(int32_t);
+
+	message.token_id = result->token_id;
+	if (request->has_logprobs)
+	{
+		message.logprob = result->logprob;
+		message.n_top = (uint32_t) result->n_top;
+		for (int32_t i = 0; i < result->n_top; i++)
+		{
+			message.top[i].token_id = result->top_ids[i];
+			message.top[i].logprob = result->top_logprobs[i];
+		}
+		n_bytes += 8 + 8 * (size_t) result->n_top;
+	}
+	send_or_give_up(executor, LLM_MESSAGE_TOKENS, request->request_id, &message,
+					n_bytes);
+}
+
+static void
+deliver_row(LlmExecutor *executor, int32_t row)
+{
+	LlmExecRequest *request = executor->row_requests[row];
+	const LlmSampleResult *result = &executor->results[row];
+	LlmFinishReason reason;
+	int32_t n_prompt;
+	int32_t n_output;
+
+	if (result->token_id < 0)
+	{
+		LlmError err;
+
+		llm_error_set(&err, LLM_ERROR_INVALID,
+					  "no token has a probability: the logits are not finite, "
+					  "or the options exclude every token");
+		fail_request(executor, request, &err);
+		return;
+	}
+	send_token(executor, request, result);
+	llm_planner_append(executor->planner, request->sequence, result->token_id);
+	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_output);
+	reason =
+		llm_sampler_finish_reason(request->sampler, result->token_id, n_output);
+	if (reason != LLM_FINISH_NONE)
+		finish_request(executor, request, reason);
+}
+
+static void
+run_step(LlmExecutor *executor, const LlmPlannedStep *step)
+{
+	LlmError err;
+	int64_t start_us = llm_clock_us();
+	int32_t n_rows = step->n_logit_rows;
+
+	prepare_rows(executor, step);
+	if (!compute_step(executor, step, &err))
+		give_up(executor, &err);
+	llm_planner_commit(executor->planner);
+	for (int32_t row = 0; row < n_rows; row++)
+		deliver_row(executor, row);
+	executor->busy_us += (uint64_t) (llm_clock_us() - start_us);
+}
+
+/* -- the loop -- */
+
+static uint64_t
+resident_bytes(void)
+{
+	unsigned long long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "re");
+
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%*s %llu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return pages * (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
+static void
+send_stats(LlmExecutor *executor)
+{
+	LlmPlannerStats planner;
+	LlmWireStats stats;
+
+	llm_planner_stats(executor->planner, &planner);
+	stats = (LlmWireStats){
+		.n_waiting = (uint32_t) planner.n_waiting,
+		.n_running = (uint32_t) planner.n_running,
+		.n_free_blocks = (uint32_t) planner.n_free_blocks,
+		.n_blocks = (uint32_t) planner.n_blocks,
+		.block_size = (uint32_t) executor->kv_spec.block_size,
+		.n_steps = planner.n_steps,
+		.n_prompt_tokens = planner.n_prompt_tokens,
+		.n_cached_tokens = planner.n_cached_tokens,
+		.n_generated_tokens = planner.n_generated_tokens,
+		.n_preemptions = planner.n_preemptions,
+		.busy_us = executor->busy_us,
+		.memory_bytes = resident_bytes(),
+	};
+	send_or_give_up(executor, LLM_MESSAGE_STATS, 0, &stats, sizeof(stats));
+}
+
+/* Nothing to compute: sleep until the scheduler has something to say. */
+static void
+wait_for_frames(LlmExecutor *executor)
+{
+	struct pollfd pfd = {
+		.fd = llm_channel_fd(executor->channel),
+		.events = POLLIN,
+	};
+	int64_t left_us = executor->next_stats_us - llm_clock_us();
+
+	if (llm_channel_pending_bytes(executor->channel) > 0)
+		pfd.events |= POLLOUT;
+	/* an idle executor's numbers do not change: only the memory may */
+	(void) poll(&pfd, 1, left_us <= 0 ? 0 : (int) (left_us / 1000) + 1);
+}
+
+int
+llm_executor_run(LlmExecutor *executor)
+{
+	LlmError err;
+
+	executor->next_stats_us = llm_clock_us();
+	for (;;)
+	{
+		const LlmPlannedStep *step;
+		int64_t now_us;
+
+		if (receive_frames(executor) == FRAMES_STOP)
+			return 0;
+		now_us = llm_clock_us();
+		step = llm_planner_plan(executor->planner, now_us);
+		if (step != NULL)
+			run_step(executor, step);
+		if (now_us >= executor->next_stats_us)
+		{
+			send_stats(executor);
+			executor->next_stats_us = now_us + STATS_INTERVAL_US;
+		}
+		if (!llm_channel_flush(executor->channel, &err))
+			return 0;
+		if (step == NULL)
+			wait_for_frames(executor);
+	}
+}
