@@ -216,11 +216,40 @@ add_sequence(LlmExecutor *executor, LlmExecRequest *request,
 	return llm_planner_add(executor->planner, &planned, err);
 }
 
+/*
+ * An earlier executor may have died between the last token and its FINISHED.
+ */
+static LlmFinishReason
+finished_before(const LlmExecRequest *request, const LlmWireRequest *wire,
+				const RequestArrays *arrays)
+{
+	if (wire->n_output == 0)
+		return LLM_FINISH_NONE;
+	return llm_sampler_finish_reason(request->sampler,
+									 arrays->output_ids[wire->n_output - 1],
+									 (int32_t) wire->n_output);
+}
+
+static void
+answer_finished(LlmExecutor *executor, LlmExecRequest *request,
+				const LlmWireRequest *wire, const RequestArrays *arrays)
+{
+	LlmWireFinished finished = {
+		.reason = finished_before(request, wire, arrays),
+		.n_prompt = wire->n_prompt,
+		.n_output = wire->n_output,
+	};
+
+	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
+					&finished, sizeof(finished));
+	llm_request_table_remove(&executor->requests, request);
+}
+
 static bool
 try_add_request(LlmExecutor *executor, uint64_t request_id,
 				const LlmWireRequest *wire, size_t n_bytes, LlmError *err)
 {
-	RequestArrays arrays;
+	RequestArrays arrays = { 0 };
 	LlmExecRequest *request;
 
 	if (n_bytes < sizeof(*wire))
@@ -240,6 +269,11 @@ try_add_request(LlmExecutor *executor, uint64_t request_id,
 	request->has_logprobs = wire->params.n_logprobs >= 0;
 	request->n_prompt = wire->n_prompt;
 	request->sampler = create_sampler(executor, wire, &arrays, err);
+	if (request->sampler != NULL && finished_before(request, wire, &arrays))
+	{
+		answer_finished(executor, request, wire, &arrays);
+		return true;
+	}
 	if (request->sampler != NULL)
 		request->sequence = add_sequence(executor, request, wire, &arrays, err);
 	if (request->sequence == NULL)
