@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "src/common/util/error.h"
+
 #define LLM_MAX_LOGPROBS 20
 
 typedef struct LlmSamplingParams
@@ -18,7 +20,7 @@ typedef struct LlmSamplingParams
 	float temperature;		  /* 0 = greedy */
 	float top_p;			  /* 1 = off; in (0, 1] */
 	float min_p;			  /* 0 = off; in [0, 1] */
-	int32_t top_k;			  /* 0 = off */
+	int32_t top_k;			  /* 0 or -1 = off */
 	float repetition_penalty; /* 1 = off; > 0; prompt and output */
 	float presence_penalty;	  /* 0 = off; in [-2, 2]; output only */
 	float frequency_penalty;  /* 0 = off; in [-2, 2]; output only */
@@ -47,5 +49,9 @@ llm_sampling_params_default(void)
 
 	return params;
 }
+
+/* Are all values within their ranges?  LLM_ERROR_INVALID names the first. */
+extern bool llm_sampling_params_check(const LlmSamplingParams *params,
+									  int32_t n_vocab, LlmError *err);
 
 #endif /* LLM_SAMPLING_PARAMS_H */
