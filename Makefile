@@ -106,6 +106,7 @@ $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libllm_engine.a \
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
+.DEFAULT_GOAL = all
 all: $(EXECUTOR)
 llm_ext.so: $(BUILD)/libllm_common.a $(EXPORTS)
 
