@@ -20,7 +20,11 @@
 #include "src/common/util/error.h"
 #include "src/common/util/strbuf.h"
 
+struct LlmSafetensors;
+
 #define LLM_MAX_STOP_IDS 16
+#define LLM_MAX_HEAD_DIM 512
+#define LLM_MAX_ROPE_FACTORS (LLM_MAX_HEAD_DIM / 2)
 
 typedef enum LlmRopeKind
 {
@@ -45,9 +49,12 @@ typedef struct LlmRopeConfig
 	double mscale_all_dim;		   /* yarn; 0 = not given */
 	double attention_factor;	   /* 0 = not given */
 	bool truncate;				   /* yarn: round the correction range */
-	int32_t original_max_position; /* 0 = not given */
+	int32_t original_max_position; /* set for yarn, llama3, longrope */
 	int32_t rotary_dim;			   /* dimensions of a head that rotate */
 	bool interleaved;			   /* pairs (2i, 2i + 1) */
+	int32_t n_factors;			   /* longrope: rotary_dim / 2, else 0 */
+	float short_factor[LLM_MAX_ROPE_FACTORS];
+	float long_factor[LLM_MAX_ROPE_FACTORS];
 } LlmRopeConfig;
 
 typedef enum LlmHiddenAct
@@ -145,6 +152,17 @@ typedef struct LlmWeightSpec
 extern bool
 llm_model_config_read(const char *dir, LlmModelConfig *config, LlmError *err);
 
+/* The same from the text of a config.json; "what" names it in messages. */
+extern bool
+llm_model_config_parse(const char *text, size_t len, const char *what,
+					   LlmModelConfig *config, LlmError *err);
+
+/* "llama", "qwen2" ... */
+extern const char *llm_family_name(const LlmFamily *family);
+
+/* "default", "llama3" ... */
+extern const char *llm_rope_kind_name(LlmRopeKind kind);
+
 extern bool
 llm_generation_defaults_read(const char *dir, LlmGenerationDefaults *defaults,
 							 LlmError *err);
@@ -155,6 +173,17 @@ llm_generation_defaults_read(const char *dir, LlmGenerationDefaults *defaults,
  */
 extern bool llm_model_weight_spec(const LlmModelConfig *config, int weight_idx,
 								  LlmWeightSpec *spec);
+
+/*
+ * Hold the tensors of a checkpoint against the weights that a config calls
+ * for: each must be there with its shape and a dtype that can be used, and
+ * there must be no other, but for those that are known to be harmless
+ * (README.md lists them).  Returns the number of problems; the
+ * first max_problems of them are described.
+ */
+extern int llm_model_check_tensors(const LlmModelConfig *config,
+								   const struct LlmSafetensors *tensors,
+								   LlmError *problems, int max_problems);
 
 /* Parameters of the whole model; a tied head counts once. */
 extern int64_t llm_model_n_params(const LlmModelConfig *config);

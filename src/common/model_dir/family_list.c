@@ -1,0 +1,19 @@
+/*
+ * family_list.c
+ *	  The families that can be loaded.
+ *
+ * A new family is one describing file and one line here.
+ *
+ * src/common/model_dir/family_list.c
+ */
+#include "src/common/model_dir/model_dir_internal.h"
+
+const LlmFamily *const model_dir_families[] = {
+	&family_llama, &family_mistral, &family_qwen2, &family_qwen3, NULL,
+};
+
+const char *
+llm_family_name(const LlmFamily *family)
+{
+	return family->name;
+}

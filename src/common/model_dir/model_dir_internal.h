@@ -1,0 +1,144 @@
+/*
+ * model_dir_internal.h
+ *	  What a family is, and what the files of this room share.
+ *
+ * A family describes: its tables and defaults stand in family_<name>.c, and
+ * family_list.c names it once.  The code that reads configs and lists
+ * tensors is the same for all.
+ *
+ * src/common/model_dir/model_dir_internal.h
+ */
+#ifndef LLM_MODEL_DIR_INTERNAL_H
+#define LLM_MODEL_DIR_INTERNAL_H
+
+#include "src/common/model_dir/model_dir.h"
+#include "src/common/util/json.h"
+
+#define MODEL_DIR_MAX_PATH_BYTES 4096
+
+/* config.json and generation_config.json are a few kilobytes. */
+#define MODEL_DIR_MAX_CONFIG_BYTES ((size_t) 4 << 20)
+
+/* tokenizer_config.json lists every added token. */
+#define MODEL_DIR_MAX_TOKENIZER_CONFIG_BYTES ((size_t) 32 << 20)
+#define MODEL_DIR_MAX_TEMPLATE_BYTES ((size_t) 1 << 20)
+#define MODEL_DIR_MAX_TOKENIZER_BYTES ((size_t) 256 << 20)
+
+/* A config that is being read; getters fail with its path in the message. */
+typedef struct ConfigReader
+{
+	const cJSON *json;
+	const char *path;
+	const LlmFamily *family;
+	LlmError *err;
+} ConfigReader;
+
+/*
+ * The values that transformers' config class has where a key is missing.
+ * A key that is present but null means "none" there, and here: derived from
+ * other keys, or absent.
+ */
+typedef struct FamilyDefaults
+{
+	int32_t n_kv_heads; /* 0 = as many as heads */
+	int32_t head_dim;	/* 0 = hidden_size / n_heads */
+	int32_t max_position;
+	int32_t sliding_window; /* 0 = none */
+	int32_t bos_token_id;	/* -1 = none */
+	int32_t eos_token_id;	/* -1 = none */
+} FamilyDefaults;
+
+struct LlmFamily
+{
+	const char *name;
+	const char *model_type;			  /* config.json's "model_type" */
+	const char *const *architectures; /* ends with NULL; the first is the
+									   * one meant where none is named */
+	const char *const *keys;		  /* config keys beyond the common ones;
+									   * ends with NULL */
+	FamilyDefaults defaults;
+
+	/* Tensor names; '#' stands for the layer; NULL where there is none. */
+	const char *const *tensor_names; /* [LLM_WEIGHT_ROLE_COUNT] */
+
+	/* Tensors that checkpoints hold and nobody needs; '#' as above. */
+	const char *const *harmless_tensors; /* ends with NULL */
+
+	/* What is the family's own: biases, norms, windows. */
+	bool (*read)(const ConfigReader *reader, LlmModelConfig *config);
+};
+
+/* family_list.c */
+extern const LlmFamily *const model_dir_families[]; /* ends with NULL */
+
+/* family_llama.c: names that several families share */
+extern const char *const family_llama_tensor_names[LLM_WEIGHT_ROLE_COUNT];
+extern const char *const family_llama_harmless_tensors[];
+
+extern const LlmFamily family_llama;
+extern const LlmFamily family_mistral;
+extern const LlmFamily family_qwen2;
+extern const LlmFamily family_qwen3;
+
+/*
+ * config_reader.c: the getters leave *value where the key is absent or null,
+ * and fail where it has another type or is out of range.
+ */
+extern bool config_get_int(const ConfigReader *reader, const char *key,
+						   int64_t min, int64_t max, int32_t *value);
+extern bool config_need_int(const ConfigReader *reader, const char *key,
+							int64_t min, int64_t max, int32_t *value);
+extern bool config_get_double(const ConfigReader *reader, const char *key,
+							  double min, double max, double *value);
+extern bool
+config_get_bool(const ConfigReader *reader, const char *key, bool *value);
+extern bool config_get_string(const ConfigReader *reader, const char *key,
+							  const char **value);
+
+/* Whether the key is there, be it with null. */
+extern bool config_has(const ConfigReader *reader, const char *key);
+extern bool config_is_one_of(const char *const *names /* ends with NULL */,
+							 const char *name);
+
+/* Refuse a value that is well-formed but not something we can do. */
+extern bool config_unsupported(const ConfigReader *reader, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Refuse keys that are neither known nor harmless. */
+extern bool config_check_keys(const ConfigReader *reader);
+
+/* "eos_token_id": an id or a list of ids; *found where it is not null. */
+extern bool config_get_stop_ids(const ConfigReader *reader,
+								LlmModelConfig *config, bool *found);
+
+/* rope_config.c: needs head_dim and max_position, and may extend the latter */
+extern bool
+rope_config_read(const ConfigReader *reader, LlmModelConfig *config);
+
+/*
+ * sliding_layers.c: "sliding_window" with the layers it is for: all of them,
+ * or as "layer_types" says, or from layer first_sliding on.
+ */
+extern bool sliding_layers_read(const ConfigReader *reader, int32_t window,
+								int32_t first_sliding, LlmModelConfig *config);
+
+/* ... as Qwen2 and Qwen3 say it: use_sliding_window, max_window_layers */
+extern bool
+qwen_sliding_layers_read(const ConfigReader *reader, LlmModelConfig *config);
+
+/* model_paths.c: dir/name; false where it is too long */
+extern bool model_dir_path(char path[MODEL_DIR_MAX_PATH_BYTES], const char *dir,
+						   const char *name, LlmError *err);
+extern bool model_dir_has(const char *dir, const char *name);
+
+/*
+ * Parse dir/name where it exists; *json NULL where it does not.  The tree
+ * is the caller's to delete.
+ */
+extern bool model_dir_parse(const char *dir, const char *name, size_t max_bytes,
+							cJSON **json, LlmError *err);
+
+/* model_license.c: false where the directory does not say */
+extern bool model_license_read(const char *dir, char *license, size_t size);
+
+#endif /* LLM_MODEL_DIR_INTERNAL_H */
