@@ -29,15 +29,16 @@ find_mirror() {
 	[ -r /etc/os-release ] && command -v apt-get >/dev/null || return 0
 	codename=$(. /etc/os-release && [ "${ID:-}" = debian ] &&
 		echo "${VERSION_CODENAME:-}")
+	# apt replaces these $(...), and leaves alone those it has no value for
+	# shellcheck disable=SC2016
 	apt-get indextargets --format \
 		'$(CREATED_BY) $(RELEASE) $(REPO_URI) $(SIGNED_BY)' 2>/dev/null |
 		awk -v codename="$codename" \
 			'$1 == "Packages" && $2 == codename && !n++ {print $3, $4}'
 }
 
-# apt with a state of its own below .cache
+# apt with a state of its own in $root
 own_apt() {
-	local root=$PWD/.cache/apt/$release
 	local -a options=(-q -y
 		-o "Dir::Etc::sourcelist=$root/sources.sources"
 		-o Dir::Etc::sourceparts=/dev/null
@@ -63,7 +64,7 @@ fetch_release() {
 	{
 		printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n' \
 			"$mirror" "$release"
-		[ -z "$keyring" ] || printf 'Signed-By: %s\n' "$keyring"
+		[ ! -r "$keyring" ] || printf 'Signed-By: %s\n' "$keyring"
 	} >"$root/sources.sources"
 	own_apt update || return 1
 	(
@@ -75,7 +76,10 @@ fetch_release() {
 	mkdir -p "$cache"
 	dpkg-deb -x "$root"/postgresql-server-dev-"$major"_*.deb "$cache"
 	[ -e "$include/postgres.h" ] || return 1
+	# that release's libc declares functions that this one may not have
+	sed -i 's/^\(#define HAVE_DECL_STRL[A-Z]*\) 1/\1 0/' "$include/pg_config.h"
 	touch "$cache/complete"
+	rm -rf "$root"
 }
 
 fetch_headers() {
@@ -83,8 +87,7 @@ fetch_headers() {
 	read -r mirror keyring < <(find_mirror) || true
 	[ -n "${mirror:-}" ] ||
 		skip "no Debian mirror to take PostgreSQL $major's headers from"
-	keyring=${keyring:-}
-	[ -n "$keyring" ] || ! [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
+	[ -r "${keyring:-}" ] ||
 		keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	for release in "${releases[@]}"; do
 		fetch_release && return

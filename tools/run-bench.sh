@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# run-bench.sh BUILD [CSV]
+#	Run the benchmark programs of test/bench on this machine, one after another.
+#
+# Each prints a table; called with --csv it prints the same as lines of commas.
+# With a second argument those go to docs/bench/MACHINE/PROGRAM.csv, so that
+# figures of different machines lie side by side.  Nothing else should run on
+# the machine meanwhile.
+#
+# tools/run-bench.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${1:?build folder}
+with_csv=${2:-}
+
+# A folder's name out of the processor's: amd-epyc-9b14-2-cpus
+machine_name() {
+	local model
+	model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u)
+	printf '%s-%s-cpus\n' "${model:-$(uname -m)}" "$(nproc)" |
+		tr '[:upper:]' '[:lower:]' |
+		sed 's/(r)\|(tm)\|processor\|cpu @.*ghz//g; s/[^a-z0-9]\+/-/g; s/^-\|-$//g'
+}
+
+for source in test/bench/bench_*.c; do
+	if [ ! -e "$source" ]; then
+		echo "there are no benchmarks in test/bench"
+		exit 0
+	fi
+	name=$(basename "$source" .c)
+	program=$build/test/bench/$name
+	echo "== $name"
+	if [ -n "$with_csv" ]; then
+		folder=docs/bench/$(machine_name)
+		mkdir -p "$folder"
+		"$program" --csv | tee "$folder/$name.csv"
+	else
+		"$program"
+	fi
+done
