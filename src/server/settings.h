@@ -30,11 +30,13 @@ extern int llm_setting_kv_cache_memory_mb; /* 0 = chosen */
 extern int llm_setting_num_threads;		   /* 0 = all that the server may use */
 extern bool llm_setting_enable_prefix_caching;
 extern int llm_setting_aging_ms;
+extern int llm_setting_load_timeout_s; /* 0 = none */
 
 /* PGC_SUSET / PGC_USERSET */
 extern bool llm_setting_queue_wait;		   /* wait for a slot, or refuse */
 extern int llm_setting_request_timeout_ms; /* 0 = none */
 extern int llm_setting_max_requests_per_backend;
+extern int llm_setting_debug_crash_token; /* -1 = off */
 
 /* Define all of them and reserve the prefix. */
 extern void llm_settings_define(void);

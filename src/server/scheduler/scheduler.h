@@ -52,6 +52,8 @@ typedef struct LlmRequestResult
 {
 	bool is_finished;
 	LlmFinishReason reason; /* once finished */
+	const LlmError *error;	/* set where the request failed (reason
+							 * LLM_FINISH_ERROR) */
 	uint32 n_prompt;
 	uint32 n_cached; /* once finished */
 	uint32 n_tokens;
@@ -69,8 +71,9 @@ typedef struct LlmRequestResult
 extern LlmRequest *llm_request_submit(const LlmRequestSpec *spec);
 
 /*
- * Collect what has arrived, without waiting.  Raises the request's own error
- * where it failed.  The result is valid until the next call for this request.
+ * Collect what has arrived, without waiting.  A failed request is a result with
+ * an error, not an ereport: the caller may want NULL for that row.  The result
+ * is valid until the next call for this request.
  */
 extern const LlmRequestResult *llm_request_poll(LlmRequest *request);
 

@@ -1,0 +1,80 @@
+/*
+ * pg_compat.h
+ *	  The differences between PostgreSQL 15, 16, 17 and 18, in one place.
+ *
+ * No other file tests PG_VERSION_NUM.  Where a newer major offers something
+ * better (named wait events), older ones get the nearest thing they have.
+ *
+ * src/server/pg_compat.h
+ */
+#ifndef LLM_PG_COMPAT_H
+#define LLM_PG_COMPAT_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "storage/latch.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_proc.h"
+#endif
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "llm_ext needs PostgreSQL 15 or later"
+#endif
+
+/* 18 shows a module's name and version in pg_get_loaded_modules(). */
+#if PG_VERSION_NUM >= 180000
+#define LLM_PG_MODULE_MAGIC(module_name, module_version) \
+	PG_MODULE_MAGIC_EXT(.name = module_name, .version = module_version)
+#else
+#define LLM_PG_MODULE_MAGIC(module_name, module_version) PG_MODULE_MAGIC
+#endif
+
+/*
+ * A wait event of our own for pg_stat_activity; before 17 all extensions
+ * share one.  *cache is 0 at first and keeps the number for this process.
+ */
+static inline uint32
+llm_compat_wait_event(uint32 *cache, const char *name)
+{
+	if (*cache == 0)
+	{
+#if PG_VERSION_NUM >= 170000
+		*cache = WaitEventExtensionNew(name);
+#else
+		*cache = PG_WAIT_EXTENSION;
+#endif
+	}
+	return *cache;
+}
+
+/* A wait event set that lives until it is freed. */
+static inline WaitEventSet *
+llm_compat_create_wait_event_set(int n_events)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, n_events);
+#else
+	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
+
+/* May the role call the function? */
+static inline AclResult
+llm_compat_function_aclcheck(Oid function_id, Oid role_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function_id, role_id,
+						   ACL_EXECUTE);
+#else
+	return pg_proc_aclcheck(function_id, role_id, ACL_EXECUTE);
+#endif
+}
+
+#endif /* LLM_PG_COMPAT_H */

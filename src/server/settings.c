@@ -1,0 +1,234 @@
+/*
+ * settings.c
+ *	  Every llm_ext.* setting.
+ *
+ * Names and meanings are vLLM's wherever it has one.  Those that describe an
+ * executor are read by the scheduler when it starts one, so a reload changes
+ * what the next load gets, never a running model; llm_load_model's options
+ * override them for one model.
+ *
+ * src/server/settings.c
+ */
+#include "src/server/settings.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+char *llm_setting_executor_path;
+int llm_setting_max_requests;
+int llm_setting_max_models;
+char *llm_setting_model;
+char *llm_setting_model_name;
+char *llm_setting_device;
+char *llm_setting_dtype;
+char *llm_setting_kv_cache_dtype;
+char *llm_setting_load_format;
+int llm_setting_max_model_len;
+int llm_setting_max_num_seqs;
+int llm_setting_max_num_batched_tokens;
+int llm_setting_block_size;
+int llm_setting_kv_cache_memory_mb;
+int llm_setting_num_threads;
+bool llm_setting_enable_prefix_caching;
+int llm_setting_aging_ms;
+int llm_setting_load_timeout_s;
+bool llm_setting_queue_wait;
+int llm_setting_request_timeout_ms;
+int llm_setting_max_requests_per_backend;
+int llm_setting_debug_crash_token;
+
+/* Is *value in a NULL-terminated list?  Else say what would be. */
+static bool
+check_choice(char **value, const char *const *choices, const char *detail)
+{
+	for (; *choices != NULL; choices++)
+		if (strcmp(*value, *choices) == 0)
+			return true;
+	GUC_check_errdetail("%s", detail);
+	return false;
+}
+
+static bool
+check_device(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "auto", "cpu", "cuda", NULL };
+
+	return check_choice(value, choices,
+						"Available values: auto, cpu, cuda.");
+}
+
+static bool
+check_dtype(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "auto", "float32", "bfloat16",
+										   "float16", NULL };
+
+	return check_choice(value, choices,
+						"Available values: auto, float32, bfloat16, float16.");
+}
+
+static bool
+check_kv_cache_dtype(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "auto", "float32", "bfloat16",
+										   NULL };
+
+	return check_choice(value, choices,
+						"Available values: auto, float32, bfloat16.");
+}
+
+static bool
+check_load_format(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "auto", "dummy", NULL };
+
+	return check_choice(value, choices, "Available values: auto, dummy.");
+}
+
+static bool
+check_block_size(int *value, void **extra, GucSource source)
+{
+	if ((*value & (*value - 1)) == 0)
+		return true;
+	GUC_check_errdetail("The block size must be a power of two.");
+	return false;
+}
+
+static void
+define_postmaster_settings(void)
+{
+	DefineCustomStringVariable(
+		"llm_ext.executor_path",
+		"Program that runs a model.",
+		"Empty: llm_executor in PostgreSQL's library directory.",
+		&llm_setting_executor_path, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_requests",
+		"Number of requests that may be in flight in the whole server.",
+		"Each takes 26 kB of shared memory.",
+		&llm_setting_max_requests, 1024, 4, 65536, PGC_POSTMASTER, 0, NULL,
+		NULL, NULL);
+	DefineCustomIntVariable("llm_ext.max_models",
+							"Number of models that may be loaded at once.",
+							NULL, &llm_setting_max_models, 8, 1, 256,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+static void
+define_model_settings(void)
+{
+	DefineCustomStringVariable(
+		"llm_ext.model", "Model directory that is loaded at server start.",
+		"It becomes the default model.", &llm_setting_model, "", PGC_SIGHUP, 0,
+		NULL, NULL, NULL);
+	DefineCustomStringVariable("llm_ext.model_name",
+							   "Name of the model in llm_ext.model.",
+							   "Empty: the last part of the directory.",
+							   &llm_setting_model_name, "", PGC_SIGHUP, 0, NULL,
+							   NULL, NULL);
+	DefineCustomStringVariable("llm_ext.device", "Where models run.",
+							   "auto takes a GPU where there is one.",
+							   &llm_setting_device, "auto", PGC_SIGHUP, 0,
+							   check_device, NULL, NULL);
+	DefineCustomStringVariable("llm_ext.dtype", "Data type of the weights.",
+							   "auto keeps the type of the model's files.",
+							   &llm_setting_dtype, "auto", PGC_SIGHUP, 0,
+							   check_dtype, NULL, NULL);
+	DefineCustomStringVariable(
+		"llm_ext.kv_cache_dtype", "Data type of the KV cache.", NULL,
+		&llm_setting_kv_cache_dtype, "auto", PGC_SIGHUP, 0,
+		check_kv_cache_dtype, NULL, NULL);
+	DefineCustomStringVariable(
+		"llm_ext.load_format", "Where weights come from.",
+		"dummy fills them with random numbers, to measure speed with only a "
+		"configuration at hand.",
+		&llm_setting_load_format, "auto", PGC_SIGHUP, 0, check_load_format,
+		NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_model_len",
+		"Longest sequence, prompt and answer together, in tokens.",
+		"0: the model's own limit, as far as memory allows.",
+		&llm_setting_max_model_len, 0, 0, 1 << 24, PGC_SIGHUP, 0, NULL, NULL,
+		NULL);
+}
+
+static void
+define_executor_settings(void)
+{
+	DefineCustomIntVariable("llm_ext.max_num_seqs",
+							"Most sequences computed in one step.",
+							"0: chosen for the device.",
+							&llm_setting_max_num_seqs, 0, 0, 4096, PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_num_batched_tokens", "Most tokens computed in one step.",
+		"0: chosen for the device.", &llm_setting_max_num_batched_tokens, 0, 0,
+		1 << 20, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("llm_ext.block_size",
+							"Tokens per block of the KV cache.", NULL,
+							&llm_setting_block_size, 16, 16, 64, PGC_SIGHUP, 0,
+							check_block_size, NULL, NULL);
+	DefineCustomIntVariable("llm_ext.kv_cache_memory", "Size of the KV cache.",
+							"0: chosen from the memory that is free.",
+							&llm_setting_kv_cache_memory_mb, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.num_threads", "Threads of an executor on the CPU.",
+		"0: one for each core that the server may use.",
+		&llm_setting_num_threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"llm_ext.enable_prefix_caching",
+		"Keep computed prompt beginnings for later requests.", NULL,
+		&llm_setting_enable_prefix_caching, true, PGC_SIGHUP, 0, NULL, NULL,
+		NULL);
+	DefineCustomIntVariable(
+		"llm_ext.aging_time",
+		"Waiting time that lifts a request above the next class.",
+		"Interactive requests go before the rows of large statements; after "
+		"this time a row is no longer overtaken.",
+		&llm_setting_aging_ms, 5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+		NULL, NULL);
+	DefineCustomIntVariable("llm_ext.load_timeout",
+							"Longest time a model may take to load.",
+							"0: no limit.", &llm_setting_load_timeout_s, 1800,
+							0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S, NULL,
+							NULL, NULL);
+}
+
+static void
+define_request_settings(void)
+{
+	DefineCustomBoolVariable(
+		"llm_ext.queue_wait",
+		"Wait for room where too many requests are in flight.",
+		"Off: raise an error at once.", &llm_setting_queue_wait, true,
+		PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.request_timeout", "Longest time one request may take.",
+		"0: no limit besides statement_timeout.",
+		&llm_setting_request_timeout_ms, 0, 0, INT_MAX, PGC_USERSET,
+		GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_requests_per_backend",
+		"Most requests that one session may have in flight.", NULL,
+		&llm_setting_max_requests_per_backend, 512, 1, 65536, PGC_SUSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.debug_crash_token",
+		"Token id that makes an executor crash, to test its restart.",
+		"-1: off.  Used when a model is loaded.",
+		&llm_setting_debug_crash_token, -1, -1, INT_MAX, PGC_SUSET,
+		GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+void
+llm_settings_define(void)
+{
+	define_postmaster_settings();
+	define_model_settings();
+	define_executor_settings();
+	define_request_settings();
+	MarkGUCPrefixReserved("llm_ext");
+}
