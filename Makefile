@@ -142,6 +142,7 @@ $(BUILD)/check/%.o: %.c
 	$(CC) $(CHECK_CFLAGS) -c $< -o $@
 
 $(BUILD)/check/llm_ext.so: $(CHECK_OBJS) $(BUILD)/libllm_common.a
+	@mkdir -p $(@D)
 	@$(call export_map,$(CHECK_OBJS)) > $(BUILD)/check/exports.map
 	$(CC) -shared $^ $(COMMON_LIBS) -lm -o $@ \
 		-Wl,--version-script=$(BUILD)/check/exports.map

@@ -66,7 +66,10 @@ fetch_release() {
 			"$mirror" "$release"
 		[ ! -r "$keyring" ] || printf 'Signed-By: %s\n' "$keyring"
 	} >"$root/sources.sources"
-	own_apt update || return 1
+	own_apt update || {
+		problem+=" ($release: $(grep '^[EW]: ' "$root/log" | head -n 1))"
+		return 1
+	}
 	(
 		cd "$root"
 		rm -f postgresql-server-dev-*.deb
@@ -83,7 +86,7 @@ fetch_release() {
 }
 
 fetch_headers() {
-	local mirror keyring release
+	local mirror keyring release problem=
 	read -r mirror keyring < <(find_mirror) || true
 	[ -n "${mirror:-}" ] ||
 		skip "no Debian mirror to take PostgreSQL $major's headers from"
@@ -92,7 +95,7 @@ fetch_headers() {
 	for release in "${releases[@]}"; do
 		fetch_release && return
 	done
-	skip "no release on the Debian mirror has PostgreSQL $major"
+	skip "no headers of PostgreSQL $major on the Debian mirror$problem"
 }
 
 [ -e "$cache/complete" ] || fetch_headers
