@@ -21,7 +21,9 @@
 #include "utils/memutils.h"
 #if PG_VERSION_NUM >= 160000
 #include "catalog/pg_proc.h"
+#include "varatt.h"
 #endif
+#include "storage/proc.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -62,6 +64,17 @@ llm_compat_create_wait_event_set(int n_events)
 	return CreateWaitEventSet(NULL, n_events);
 #else
 	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
+
+/* The running transaction's number within this process. */
+static inline LocalTransactionId
+llm_compat_local_xid(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProc->vxid.lxid;
+#else
+	return MyProc->lxid;
 #endif
 }
 

@@ -1,0 +1,215 @@
+/* sql/llm_ext--0.1.sql */
+
+-- complain if the script is sourced in psql rather than CREATE EXTENSION
+\echo Use "CREATE EXTENSION llm_ext" to load this file. \quit
+
+-- Tables and views live in schema llm, functions in the extension's schema.
+CREATE SCHEMA llm;
+GRANT USAGE ON SCHEMA llm TO PUBLIC;
+
+-- ---------------------------------------------------------------- rights
+
+CREATE TABLE llm.model_grants (
+	model text NOT NULL,
+	grantee regrole NOT NULL,	-- 0 = PUBLIC
+	PRIMARY KEY (model, grantee)
+);
+COMMENT ON TABLE llm.model_grants IS
+	'which roles may use which model; see llm_grant_model and llm_revoke_model';
+SELECT pg_catalog.pg_extension_config_dump('llm.model_grants', '');
+
+CREATE FUNCTION llm_grant_model(model text, grantee text)
+RETURNS void
+LANGUAGE sql
+BEGIN ATOMIC
+	INSERT INTO llm.model_grants AS g (model, grantee)
+	VALUES (llm_grant_model.model,
+			CASE WHEN lower(llm_grant_model.grantee) = 'public' THEN 0::oid::regrole
+				 ELSE quote_ident(llm_grant_model.grantee)::regrole END)
+	ON CONFLICT DO NOTHING;
+END;
+REVOKE ALL ON FUNCTION llm_grant_model(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_grant_model(text, text) IS
+	'let a role (or public) use a model';
+
+CREATE FUNCTION llm_revoke_model(model text, grantee text)
+RETURNS void
+LANGUAGE sql
+BEGIN ATOMIC
+	DELETE FROM llm.model_grants g
+	WHERE g.model = llm_revoke_model.model
+	  AND g.grantee = CASE WHEN lower(llm_revoke_model.grantee) = 'public' THEN 0::oid::regrole
+						   ELSE quote_ident(llm_revoke_model.grantee)::regrole END;
+END;
+REVOKE ALL ON FUNCTION llm_revoke_model(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_revoke_model(text, text) IS
+	'take back what llm_grant_model gave';
+
+-- ------------------------------------------------------------------ chat
+
+CREATE FUNCTION llm_chat(messages jsonb, adapter text DEFAULT NULL,
+						 options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_chat(jsonb, text, jsonb) IS
+	'answer a conversation: an array of messages {"role", "content"}, or a whole OpenAI request object';
+
+CREATE FUNCTION llm_ask(question text, adapter text DEFAULT NULL,
+						options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_ask(text, text, jsonb) IS
+	'answer one question (a conversation of one user message)';
+
+CREATE FUNCTION llm_generate(prompt text, adapter text DEFAULT NULL,
+							 options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_generate(text, text, jsonb) IS
+	'continue a raw prompt, without a chat template';
+
+CREATE FUNCTION llm_chat_stream(messages jsonb, adapter text DEFAULT NULL,
+								options jsonb DEFAULT NULL)
+RETURNS SETOF text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000 ROWS 100;
+COMMENT ON FUNCTION llm_chat_stream(jsonb, text, jsonb) IS
+	'answer a conversation piece by piece: SELECT llm_chat_stream(...) returns rows as tokens arrive';
+
+CREATE FUNCTION llm_completion(request json)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_completion(json) IS
+	'answer an OpenAI request ("messages" or "prompt") with an OpenAI response: choices, usage, logprobs';
+
+-- ------------------------------------------------------------------ text
+
+CREATE FUNCTION llm_render(messages json, options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION llm_render(json, jsonb) IS
+	'the prompt that the chat template makes of messages';
+
+CREATE FUNCTION llm_tokenize(input text, options jsonb DEFAULT NULL)
+RETURNS integer[]
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION llm_tokenize(text, jsonb) IS
+	'token ids of a text; options: add_special_tokens (default true), model';
+
+CREATE FUNCTION llm_detokenize(token_ids integer[], options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION llm_detokenize(integer[], jsonb) IS
+	'text of token ids; options: skip_special_tokens (default true), model';
+
+CREATE FUNCTION llm_count_tokens(input text, options jsonb DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION llm_count_tokens(text, jsonb) IS
+	'number of tokens of a text; options: add_special_tokens (default true), model';
+
+-- ---------------------------------------------------------------- models
+
+CREATE FUNCTION llm_load_model(path text, name text DEFAULT NULL,
+							   options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_load_model(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION llm_load_model(text, text, jsonb) IS
+	'load a Hugging Face model directory of the server and serve it under a name; replaces the model of that name once the new one is ready';
+
+CREATE FUNCTION llm_unload_model(name text)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_unload_model(text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_unload_model(text) IS
+	'stop serving a model; requests in flight finish first';
+
+CREATE FUNCTION llm_default_model(name text)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_default_model(text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_default_model(text) IS
+	'choose the model that calls without the option "model" use';
+
+CREATE FUNCTION llm_inspect_model(path text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+REVOKE ALL ON FUNCTION llm_inspect_model(text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_inspect_model(text) IS
+	'describe a model directory without loading it: architecture, license, context, template, parameters, bytes, and what is not supported';
+
+-- ----------------------------------------------------------------- views
+
+CREATE FUNCTION llm.list_models(
+	OUT name text, OUT state text, OUT is_default boolean,
+	OUT has_usage boolean, OUT path text, OUT max_model_len integer,
+	OUT n_vocab integer, OUT loaded_at timestamptz, OUT error text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_models'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION llm.list_models() IS 'rows of the view llm.models';
+
+CREATE VIEW llm.models AS SELECT * FROM llm.list_models();
+GRANT SELECT ON llm.models TO PUBLIC;
+COMMENT ON VIEW llm.models IS
+	'loaded models; paths and errors are shown to members of pg_read_all_stats';
+
+CREATE FUNCTION llm.list_executors(
+	OUT executor integer, OUT pid integer, OUT model text, OUT state text,
+	OUT device text, OUT started_at timestamptz, OUT restarts bigint,
+	OUT requests bigint, OUT running bigint, OUT waiting bigint,
+	OUT kv_blocks_used bigint, OUT kv_blocks bigint, OUT steps bigint,
+	OUT generated_tokens bigint, OUT preemptions bigint,
+	OUT memory_bytes bigint, OUT facts jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_executors'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION llm.list_executors() IS 'rows of the view llm.executors';
+
+CREATE VIEW llm.executors AS SELECT * FROM llm.list_executors();
+GRANT SELECT ON llm.executors TO PUBLIC;
+COMMENT ON VIEW llm.executors IS
+	'executor processes: what they serve, on what device, how busy they are';
+
+CREATE FUNCTION llm.list_activity(
+	OUT slot integer, OUT generation bigint, OUT pid integer, OUT usesysid oid,
+	OUT datid oid, OUT state text, OUT model text, OUT executor_pid integer,
+	OUT priority text, OUT prompt_tokens bigint, OUT output_tokens bigint,
+	OUT max_tokens bigint, OUT submitted_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_activity'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION llm.list_activity() IS 'rows of the view llm.activity';
+
+CREATE VIEW llm.activity AS
+	SELECT a.slot, a.generation, a.pid, pg_catalog.pg_get_userbyid(a.usesysid) AS usename,
+		   d.datname, a.state, a.model, a.executor_pid, a.priority,
+		   a.prompt_tokens, a.output_tokens, a.max_tokens, a.submitted_at
+	FROM llm.list_activity() a
+	LEFT JOIN pg_catalog.pg_database d ON d.oid = a.datid;
+GRANT SELECT ON llm.activity TO PUBLIC;
+COMMENT ON VIEW llm.activity IS
+	'requests in flight, one row per slot in use; details of other roles'' requests need pg_read_all_stats';
+
+CREATE FUNCTION llm.list_metrics(OUT name text, OUT value bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_metrics'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 12;
+COMMENT ON FUNCTION llm.list_metrics() IS 'rows of the view llm.metrics';
+
+CREATE VIEW llm.metrics AS SELECT * FROM llm.list_metrics();
+GRANT SELECT ON llm.metrics TO PUBLIC;
+COMMENT ON VIEW llm.metrics IS 'counters since the server started';

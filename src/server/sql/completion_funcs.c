@@ -1,0 +1,467 @@
+/*
+ * completion_funcs.c
+ *	  llm_completion: an OpenAI request in, an OpenAI response out.
+ *
+ * A request with "messages" is a chat completion, one with "prompt" (text or
+ * token ids) a text completion.  The argument is json, not jsonb: templates
+ * print tools and messages, and jsonb loses their key order.
+ *
+ * src/server/sql/completion_funcs.c
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "src/common/util/json.h"
+#include "src/server/report.h"
+#include "src/server/sql/generation.h"
+#include "src/server/sql/text_convert.h"
+
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+/* max_tokens of a text completion where the request sets none, as in vLLM */
+#define TEXT_DEFAULT_MAX_TOKENS 16
+
+typedef struct Completion
+{
+	bool is_chat;
+	LlmTemplateText request;
+	LlmGenerateOptions options;
+	LlmModelHandle *handle;
+	LlmPrompt prompt;
+	LlmGeneration *choices[LLM_MAX_CHOICES];
+} Completion;
+
+PG_FUNCTION_INFO_V1(llm_completion);
+
+/* -- the request -- */
+
+/* A prompt given as an array of token ids. */
+static void
+read_prompt_ids(Completion *completion, LlmTemplateText json)
+{
+	LlmError err;
+	cJSON *array = llm_json_parse(json.data, json.len, "prompt", &err);
+	const cJSON *item;
+	LlmPrompt *prompt = &completion->prompt;
+	int n_wrong = 0;
+
+	if (array == NULL)
+		llm_report(ERROR, &err);
+	prompt->ids =
+		palloc_extended(sizeof(int32) * Max(cJSON_GetArraySize(array), 1),
+						MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	cJSON_ArrayForEach(item, array)
+	{
+		if (prompt->ids == NULL || !cJSON_IsNumber(item) ||
+			item->valuedouble != item->valueint || item->valueint < 0)
+			n_wrong++;
+		else
+			prompt->ids[prompt->n_ids++] = item->valueint;
+	}
+	cJSON_Delete(array);
+	if (prompt->ids == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	if (n_wrong > 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"prompt\" must be a string or an array of token ids")));
+}
+
+static bool
+read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
+{
+	LlmError json_err;
+	cJSON *json;
+	bool ok;
+
+	if (llm_json_kind(prompt) == '[')
+	{
+		read_prompt_ids(completion, prompt);
+		return true;
+	}
+	json = llm_json_parse(prompt.data, prompt.len, "prompt", &json_err);
+	if (json == NULL)
+		llm_report(ERROR, &json_err);
+	PG_TRY();
+	{
+		LlmTemplateText text;
+
+		if (!cJSON_IsString(json))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"prompt\" must be a string or an array of token "
+							"ids")));
+		text.data = json->valuestring;
+		text.len = strlen(json->valuestring);
+		ok = llm_prompt_from_text(completion->handle, text,
+								  !completion->options.has_add_special_tokens ||
+									  completion->options.add_special_tokens,
+								  &completion->prompt, err);
+	}
+	PG_FINALLY();
+	{
+		cJSON_Delete(json);
+	}
+	PG_END_TRY();
+	return ok;
+}
+
+static bool
+make_prompt(Completion *completion, LlmError *err)
+{
+	LlmTemplateText messages = llm_json_member(completion->request, "messages");
+	LlmTemplateText prompt = llm_json_member(completion->request, "prompt");
+	bool ok;
+
+	if ((messages.data == NULL) == (prompt.data == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a request needs either \"messages\" or \"prompt\"")));
+	completion->is_chat = messages.data != NULL;
+	if (completion->is_chat)
+		ok = llm_prompt_from_messages(completion->handle, &completion->options,
+									  messages, &completion->prompt, err);
+	else
+		ok = read_text_prompt(completion, prompt, err);
+	return ok &&
+		   llm_generate_options_complete(
+			   &completion->options, &completion->handle->facts->defaults,
+			   completion->prompt.n_ids, completion->handle->info.max_model_len,
+			   completion->is_chat ? 0 : TEXT_DEFAULT_MAX_TOKENS, err);
+}
+
+static void
+refuse_adapter(LlmTemplateText request)
+{
+	if (llm_json_member(request, "adapter").data != NULL)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("adapters are not supported by this version")));
+}
+
+/* All choices run at once; the prompt is computed once and cached. */
+static bool
+run_choices(Completion *completion, LlmError *err)
+{
+	LlmGenerateOptions *options = &completion->options;
+
+	for (int i = 0; i < options->n_choices; i++)
+		completion->choices[i] = llm_generation_start(
+			completion->handle, options, &completion->prompt,
+			options->params.seed + (uint64) i);
+	for (int i = 0; i < options->n_choices; i++)
+		if (!llm_generation_complete(completion->choices[i], err))
+			return false;
+	return true;
+}
+
+/* -- the response -- */
+
+static void
+append_token_ids(StringInfo json, const int32 *ids, uint32 n_ids)
+{
+	appendStringInfoChar(json, '[');
+	for (uint32 i = 0; i < n_ids; i++)
+		appendStringInfo(json, "%s%d", i > 0 ? ", " : "", ids[i]);
+	appendStringInfoChar(json, ']');
+}
+
+/* A JSON number; log-probabilities may be -inf, which JSON cannot say. */
+static void
+append_logprob(StringInfo json, float4 logprob)
+{
+	if (isnan(logprob))
+		appendStringInfoString(json, "null");
+	else
+		appendStringInfo(json, "%.9g", Max(logprob, -9999.0f));
+}
+
+/* The text of one token by itself, in the caller's buffer. */
+static void
+token_text(const Completion *completion, int32 token_id, LlmStrbuf *buf)
+{
+	LlmError err;
+
+	llm_strbuf_reset(buf);
+	if (!llm_tokenizer_token_bytes(completion->handle->tokenizer, token_id, buf,
+								   &err))
+		llm_strbuf_reset(buf); /* an id that only pads the output layer */
+}
+
+/* {"token": ..., "logprob": ..., "bytes": [...]  without the closing brace */
+static void
+append_token_logprob(StringInfo json, const Completion *completion,
+					 int32 token_id, float4 logprob, LlmStrbuf *buf)
+{
+	token_text(completion, token_id, buf);
+	appendStringInfoString(json, "{\"token\": ");
+	llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
+	appendStringInfoString(json, ", \"logprob\": ");
+	append_logprob(json, logprob);
+	appendStringInfoString(json, ", \"bytes\": [");
+	for (size_t i = 0; i < buf->len; i++)
+		appendStringInfo(json, "%s%d", i > 0 ? ", " : "",
+						 (unsigned char) buf->data[i]);
+	appendStringInfoChar(json, ']');
+}
+
+static void
+append_chat_logprobs(StringInfo json, const Completion *completion,
+					 const LlmGeneration *generation, LlmStrbuf *buf)
+{
+	const LlmRequestResult *result = generation->result;
+
+	appendStringInfoString(json, "{\"content\": [");
+	for (uint32 i = 0; i < generation->n_tokens; i++)
+	{
+		const LlmTopLogprob *top = &result->top[i * LLM_MAX_LOGPROBS];
+
+		if (i > 0)
+			appendStringInfoString(json, ", ");
+		append_token_logprob(json, completion, result->token_ids[i],
+							 result->logprobs[i], buf);
+		appendStringInfoString(json, ", \"top_logprobs\": [");
+		for (uint32 j = 0; j < result->n_top[i]; j++)
+		{
+			if (j > 0)
+				appendStringInfoString(json, ", ");
+			append_token_logprob(json, completion, top[j].token_id,
+								 top[j].logprob, buf);
+			appendStringInfoChar(json, '}');
+		}
+		appendStringInfoString(json, "]}");
+	}
+	appendStringInfoString(json, "]}");
+}
+
+/* The top tokens of one position as an object, as text completions do. */
+static void
+append_top_object(StringInfo json, const Completion *completion,
+				  const LlmTopLogprob *top, uint32 n_top, LlmStrbuf *buf)
+{
+	appendStringInfoChar(json, '{');
+	for (uint32 j = 0; j < n_top; j++)
+	{
+		token_text(completion, top[j].token_id, buf);
+		if (j > 0)
+			appendStringInfoString(json, ", ");
+		llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
+		appendStringInfoString(json, ": ");
+		append_logprob(json, top[j].logprob);
+	}
+	appendStringInfoChar(json, '}');
+}
+
+static void
+append_text_logprobs(StringInfo json, const Completion *completion,
+					 const LlmGeneration *generation, LlmStrbuf *buf)
+{
+	const LlmRequestResult *result = generation->result;
+
+	appendStringInfoString(json, "{\"tokens\": [");
+	for (uint32 i = 0; i < generation->n_tokens; i++)
+	{
+		token_text(completion, result->token_ids[i], buf);
+		appendStringInfoString(json, i > 0 ? ", " : "");
+		llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
+	}
+	appendStringInfoString(json, "], \"token_logprobs\": [");
+	for (uint32 i = 0; i < generation->n_tokens; i++)
+	{
+		appendStringInfoString(json, i > 0 ? ", " : "");
+		append_logprob(json, result->logprobs[i]);
+	}
+	appendStringInfoString(json, "], \"top_logprobs\": [");
+	for (uint32 i = 0; i < generation->n_tokens; i++)
+	{
+		appendStringInfoString(json, i > 0 ? ", " : "");
+		append_top_object(json, completion, &result->top[i * LLM_MAX_LOGPROBS],
+						  result->n_top[i], buf);
+	}
+	appendStringInfoString(json, "]}");
+}
+
+static void
+append_finish(StringInfo json, const LlmGeneration *generation)
+{
+	appendStringInfo(json, ", \"finish_reason\": \"%s\", \"stop_reason\": ",
+					 generation->reason == LLM_FINISH_LENGTH ? "length"
+															 : "stop");
+	if (generation->stop_text != NULL)
+		llm_append_json_string(json, generation->stop_text,
+							   strlen(generation->stop_text));
+	else if (generation->stop_id >= 0 && generation->options->n_stop_ids > 0)
+	{
+		for (uint32 i = 0; i < generation->options->n_stop_ids; i++)
+			if (generation->options->stop_ids[i] == generation->stop_id)
+			{
+				appendStringInfo(json, "%d", generation->stop_id);
+				return;
+			}
+		appendStringInfoString(json, "null");
+	}
+	else
+		appendStringInfoString(json, "null");
+}
+
+static void
+append_choice(StringInfo json, const Completion *completion, int index,
+			  LlmStrbuf *buf)
+{
+	const LlmGeneration *generation = completion->choices[index];
+	const LlmStrbuf *text = &generation->text;
+
+	appendStringInfo(json, "{\"index\": %d, ", index);
+	appendStringInfoString(json, completion->is_chat
+									 ? "\"message\": {\"role\": \"assistant\", "
+									   "\"content\": "
+									 : "\"text\": ");
+	llm_append_json_string(json, llm_strbuf_str(text), text->len);
+	appendStringInfoString(json, completion->is_chat ? "}, \"logprobs\": "
+													 : ", \"logprobs\": ");
+	if (!generation->result->has_logprobs)
+		appendStringInfoString(json, "null");
+	else if (completion->is_chat)
+		append_chat_logprobs(json, completion, generation, buf);
+	else
+		append_text_logprobs(json, completion, generation, buf);
+	append_finish(json, generation);
+	if (completion->options.return_token_ids)
+	{
+		appendStringInfoString(json, ", \"token_ids\": ");
+		append_token_ids(json, generation->result->token_ids,
+						 generation->n_tokens);
+	}
+	appendStringInfoChar(json, '}');
+}
+
+/* The sampling that was used, and which of it the model's own file set. */
+static void
+append_sampling(StringInfo json, const Completion *completion)
+{
+	const LlmSamplingParams *params = &completion->options.params;
+	const LlmGenerationDefaults *defaults =
+		&completion->handle->facts->defaults;
+
+	appendStringInfo(json,
+					 ", \"sampling\": {\"temperature\": %.9g, \"top_p\": %.9g, "
+					 "\"top_k\": %d, \"min_p\": %.9g, "
+					 "\"repetition_penalty\": %.9g, \"seed\": %llu, "
+					 "\"defaults_from\": \"%s\"}",
+					 params->temperature, params->top_p, params->top_k,
+					 params->min_p, params->repetition_penalty,
+					 (unsigned long long) params->seed,
+					 defaults->present ? "generation_config.json" : "vllm");
+}
+
+static void
+append_usage(StringInfo json, const Completion *completion)
+{
+	uint64 n_output = 0;
+	uint32 n_prompt = completion->prompt.n_ids;
+	uint32 n_cached = completion->choices[0]->result->n_cached;
+
+	for (int i = 0; i < completion->options.n_choices; i++)
+		n_output += completion->choices[i]->n_tokens;
+	appendStringInfo(json,
+					 ", \"usage\": {\"prompt_tokens\": %u, "
+					 "\"completion_tokens\": %llu, \"total_tokens\": %llu, "
+					 "\"prompt_tokens_details\": {\"cached_tokens\": %u}",
+					 n_prompt, (unsigned long long) n_output,
+					 (unsigned long long) (n_output + n_prompt), n_cached);
+	append_sampling(json, completion);
+	appendStringInfoChar(json, '}');
+}
+
+static void
+append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
+{
+	appendStringInfo(json,
+					 "{\"id\": \"%s-%016llx%016llx\", \"object\": \"%s\", "
+					 "\"created\": %lld, \"model\": ",
+					 completion->is_chat ? "chatcmpl" : "cmpl",
+					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
+					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
+					 completion->is_chat ? "chat.completion"
+										 : "text_completion",
+					 (long long) time(NULL));
+	llm_append_json_string(json, completion->handle->info.name,
+						   strlen(completion->handle->info.name));
+	appendStringInfoString(json, ", \"choices\": [");
+	for (int i = 0; i < completion->options.n_choices; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(json, ", ");
+		append_choice(json, completion, i, buf);
+	}
+	appendStringInfoChar(json, ']');
+	append_usage(json, completion);
+	if (completion->options.return_token_ids)
+	{
+		appendStringInfoString(json, ", \"prompt_token_ids\": ");
+		append_token_ids(json, completion->prompt.ids,
+						 completion->prompt.n_ids);
+	}
+	appendStringInfoChar(json, '}');
+}
+
+static Datum
+build_response(const Completion *completion)
+{
+	StringInfoData json;
+	LlmStrbuf buf;
+	Datum result = (Datum) 0;
+
+	initStringInfo(&json);
+	llm_strbuf_init(&buf);
+	PG_TRY();
+	{
+		text *converted;
+
+		append_response(&json, completion, &buf);
+		converted = llm_text_from_utf8(json.data, json.len);
+		result = DirectFunctionCall1(
+			jsonb_in, CStringGetDatum(text_to_cstring(converted)));
+	}
+	PG_FINALLY();
+	{
+		llm_strbuf_free(&buf);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* llm_completion(request json) → jsonb */
+Datum
+llm_completion(PG_FUNCTION_ARGS)
+{
+	Completion *completion;
+	LlmError err;
+	Datum response;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	completion = palloc0(sizeof(Completion));
+	completion->request = llm_json_text(PG_GETARG_DATUM(0), JSONOID);
+	if (llm_json_kind(completion->request) != '{')
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("a request must be a JSON object")));
+	refuse_adapter(completion->request);
+	llm_generate_options_parse(completion->request, true, &completion->options);
+	completion->handle = llm_model_handle_get(completion->options.model);
+	if (!make_prompt(completion, &err) || !run_choices(completion, &err))
+	{
+		llm_report(completion->options.null_on_error ? WARNING : ERROR, &err);
+		PG_RETURN_NULL();
+	}
+	response = build_response(completion);
+	for (int i = 0; i < completion->options.n_choices; i++)
+		llm_generation_end(completion->choices[i]);
+	PG_RETURN_DATUM(response);
+}

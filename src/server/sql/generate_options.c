@@ -1,0 +1,583 @@
+/*
+ * generate_options.c
+ *	  The options of a generating call: OpenAI's and vLLM's names.
+ *
+ * A table maps each key to its reader, so that a key is either understood or
+ * refused by name: an option that is silently ignored gives wrong answers
+ * that nobody notices.
+ *
+ * src/server/sql/generate_options.c
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "src/common/util/json.h"
+#include "src/common/util/sha256.h"
+#include "src/server/report.h"
+#include "src/server/sql/generate_options.h"
+#include "src/server/sql/text_convert.h"
+
+#include "common/pg_prng.h"
+#include "utils/builtins.h"
+
+/* A key's reader; the value is neither absent nor null. */
+typedef void (*OptionReader)(LlmGenerateOptions *options, const char *key,
+							 const cJSON *value);
+
+static void
+pg_attribute_noreturn() bad_value(const char *key, const char *expected)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("option \"%s\" must be %s", key, expected)));
+	pg_unreachable();
+}
+
+static double
+number_of(const char *key, const cJSON *value)
+{
+	if (!cJSON_IsNumber(value))
+		bad_value(key, "a number");
+	return value->valuedouble;
+}
+
+static int64
+integer_of(const char *key, const cJSON *value, int64 min, int64 max)
+{
+	double number = number_of(key, value);
+
+	if (number != floor(number) || number < (double) min ||
+		number > (double) max)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("option \"%s\" must be an integer between %lld and %lld",
+					key, (long long) min, (long long) max)));
+	return (int64) number;
+}
+
+static bool
+bool_of(const char *key, const cJSON *value)
+{
+	if (!cJSON_IsBool(value))
+		bad_value(key, "true or false");
+	return cJSON_IsTrue(value);
+}
+
+static const char *
+string_of(const char *key, const cJSON *value)
+{
+	if (!cJSON_IsString(value))
+		bad_value(key, "a string");
+	return value->valuestring;
+}
+
+/* -- sampling -- */
+
+static void
+read_temperature(LlmGenerateOptions *options, const char *key,
+				 const cJSON *value)
+{
+	options->params.temperature = (float) number_of(key, value);
+	options->has_temperature = true;
+}
+
+static void
+read_top_p(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->params.top_p = (float) number_of(key, value);
+	options->has_top_p = true;
+}
+
+static void
+read_top_k(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	int64 top_k = integer_of(key, value, -1, PG_INT32_MAX);
+
+	options->params.top_k = top_k < 0 ? 0 : (int32) top_k;
+	options->has_top_k = true;
+}
+
+static void
+read_min_p(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->params.min_p = (float) number_of(key, value);
+	options->has_min_p = true;
+}
+
+static void
+read_repetition_penalty(LlmGenerateOptions *options, const char *key,
+						const cJSON *value)
+{
+	options->params.repetition_penalty = (float) number_of(key, value);
+	options->has_repetition_penalty = true;
+}
+
+static void
+read_presence_penalty(LlmGenerateOptions *options, const char *key,
+					  const cJSON *value)
+{
+	options->params.presence_penalty = (float) number_of(key, value);
+}
+
+static void
+read_frequency_penalty(LlmGenerateOptions *options, const char *key,
+					   const cJSON *value)
+{
+	options->params.frequency_penalty = (float) number_of(key, value);
+}
+
+static void
+read_seed(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	/* JSON numbers are exact up to 2^53 */
+	options->params.seed = (uint64) integer_of(
+		key, value, -(INT64CONST(1) << 53), INT64CONST(1) << 53);
+	options->has_seed = true;
+}
+
+static void
+read_max_tokens(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	options->params.max_tokens =
+		(uint32) integer_of(key, value, 1, PG_INT32_MAX);
+	options->has_max_tokens = true;
+}
+
+static void
+read_min_tokens(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	options->params.min_tokens =
+		(uint32) integer_of(key, value, 0, PG_INT32_MAX);
+}
+
+static void
+read_ignore_eos(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	options->params.ignore_eos = bool_of(key, value);
+}
+
+static void
+read_n(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->n_choices = (int) integer_of(key, value, 1, LLM_MAX_CHOICES);
+}
+
+static void
+read_stop_token_ids(LlmGenerateOptions *options, const char *key,
+					const cJSON *value)
+{
+	const cJSON *item;
+
+	if (!cJSON_IsArray(value))
+		bad_value(key, "an array of token ids");
+	options->stop_ids =
+		palloc(sizeof(int32) * Max(cJSON_GetArraySize(value), 1));
+	cJSON_ArrayForEach(item, value) options->stop_ids[options->n_stop_ids++] =
+		(int32) integer_of(key, item, 0, PG_INT32_MAX);
+}
+
+static void
+read_logit_bias(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	const cJSON *item;
+
+	if (!cJSON_IsObject(value))
+		bad_value(key, "an object that maps token ids to numbers");
+	options->bias =
+		palloc(sizeof(LlmWireBias) * Max(cJSON_GetArraySize(value), 1));
+	cJSON_ArrayForEach(item, value)
+	{
+		char *end;
+		long token_id = strtol(item->string, &end, 10);
+		double bias = number_of(key, item);
+
+		if (*item->string == '\0' || *end != '\0' || token_id < 0 ||
+			token_id > PG_INT32_MAX)
+			bad_value(key, "an object whose keys are token ids");
+		if (bias < -100 || bias > 100)
+			bad_value(key, "an object of numbers between -100 and 100");
+		options->bias[options->n_bias].token_id = (int32) token_id;
+		options->bias[options->n_bias++].bias = (float) bias;
+	}
+}
+
+/*
+ * Chat requests write "logprobs": true with "top_logprobs": 5; completion
+ * requests write "logprobs": 5.
+ */
+static void
+read_logprobs(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	if (cJSON_IsBool(value))
+	{
+		if (cJSON_IsTrue(value))
+			options->params.n_logprobs = Max(options->params.n_logprobs, 0);
+	}
+	else
+		options->params.n_logprobs =
+			(int32) integer_of(key, value, 0, LLM_MAX_LOGPROBS);
+}
+
+static void
+read_top_logprobs(LlmGenerateOptions *options, const char *key,
+				  const cJSON *value)
+{
+	options->params.n_logprobs =
+		(int32) integer_of(key, value, 0, LLM_MAX_LOGPROBS);
+}
+
+/* -- text -- */
+
+static void
+add_stop_string(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	const char *text = string_of(key, value);
+
+	if (*text == '\0')
+		bad_value(key, "a string or an array of strings, none of them empty");
+	if (options->n_stop == LLM_MAX_STOP_STRINGS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("option \"%s\" has more than %d strings", key,
+							   LLM_MAX_STOP_STRINGS)));
+	options->stop[options->n_stop].text = pstrdup(text);
+	options->stop[options->n_stop++].len = strlen(text);
+}
+
+static void
+read_stop(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	const cJSON *item;
+
+	if (cJSON_IsString(value))
+		add_stop_string(options, key, value);
+	else if (cJSON_IsArray(value))
+	{
+		cJSON_ArrayForEach(item, value) add_stop_string(options, key, item);
+	}
+	else
+		bad_value(key, "a string or an array of strings");
+}
+
+static void
+read_include_stop(LlmGenerateOptions *options, const char *key,
+				  const cJSON *value)
+{
+	options->include_stop_str_in_output = bool_of(key, value);
+}
+
+static void
+read_skip_special_tokens(LlmGenerateOptions *options, const char *key,
+						 const cJSON *value)
+{
+	options->skip_special_tokens = bool_of(key, value);
+}
+
+static void
+read_add_special_tokens(LlmGenerateOptions *options, const char *key,
+						const cJSON *value)
+{
+	options->add_special_tokens = bool_of(key, value);
+	options->has_add_special_tokens = true;
+}
+
+static void
+read_add_generation_prompt(LlmGenerateOptions *options, const char *key,
+						   const cJSON *value)
+{
+	options->add_generation_prompt = bool_of(key, value);
+}
+
+static void
+read_continue_final_message(LlmGenerateOptions *options, const char *key,
+							const cJSON *value)
+{
+	options->continue_final_message = bool_of(key, value);
+}
+
+/* -- the call -- */
+
+static void
+read_model(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->model = pstrdup(string_of(key, value));
+}
+
+static void
+read_cache_salt(LlmGenerateOptions *options, const char *key,
+				const cJSON *value)
+{
+	const char *salt = string_of(key, value);
+	LlmSha256 sha;
+	uint8_t digest[LLM_SHA256_BYTES];
+
+	llm_sha256_init(&sha);
+	llm_sha256_update(&sha, salt, strlen(salt));
+	llm_sha256_final(&sha, digest);
+	memcpy(&options->cache_salt, digest, sizeof(options->cache_salt));
+}
+
+static void
+read_priority(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	const char *name = string_of(key, value);
+
+	if (strcmp(name, "interactive") != 0 && strcmp(name, "batch") != 0)
+		bad_value(key, "\"interactive\" or \"batch\"");
+	options->is_batch = strcmp(name, "batch") == 0;
+	options->has_class = true;
+}
+
+static void
+read_timeout(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->timeout_ms = (int) integer_of(key, value, 1, PG_INT32_MAX);
+}
+
+static void
+read_return_token_ids(LlmGenerateOptions *options, const char *key,
+					  const cJSON *value)
+{
+	options->return_token_ids = bool_of(key, value);
+}
+
+static void
+read_on_error(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	const char *name = string_of(key, value);
+
+	if (strcmp(name, "null") != 0 && strcmp(name, "error") != 0)
+		bad_value(key, "\"null\" or \"error\"");
+	options->null_on_error = strcmp(name, "null") == 0;
+}
+
+static void
+read_response_format(LlmGenerateOptions *options, const char *key,
+					 const cJSON *value)
+{
+	const cJSON *type = llm_json_get(value, "type");
+
+	if (type == NULL ||
+		strcmp(string_of("response_format.type", type), "text") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("option \"%s\" supports only the type \"text\"", key)));
+}
+
+static void
+read_tool_choice(LlmGenerateOptions *options, const char *key,
+				 const cJSON *value)
+{
+	if (!cJSON_IsString(value) || (strcmp(value->valuestring, "auto") != 0 &&
+								   strcmp(value->valuestring, "none") != 0))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("option \"%s\" supports only \"auto\" and \"none\"", key)));
+	if (strcmp(value->valuestring, "none") == 0)
+		options->tools.data = NULL;
+}
+
+/* A key whose text was taken from the JSON itself, or that changes nothing. */
+static void
+read_elsewhere(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+}
+
+static void
+read_stream(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	if (bool_of(key, value))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a SQL function returns one value and cannot stream"),
+				 errhint("Use llm_chat_stream.")));
+}
+
+typedef struct OptionKey
+{
+	const char *key;
+	OptionReader read;
+	bool request_only; /* a request's key, not an option */
+} OptionKey;
+
+/* tool_choice stands behind tools, top_logprobs behind logprobs */
+static const OptionKey option_keys[] = {
+	{ "model", read_model, false },
+	{ "temperature", read_temperature, false },
+	{ "top_p", read_top_p, false },
+	{ "top_k", read_top_k, false },
+	{ "min_p", read_min_p, false },
+	{ "repetition_penalty", read_repetition_penalty, false },
+	{ "presence_penalty", read_presence_penalty, false },
+	{ "frequency_penalty", read_frequency_penalty, false },
+	{ "seed", read_seed, false },
+	{ "max_tokens", read_max_tokens, false },
+	{ "max_completion_tokens", read_max_tokens, false },
+	{ "min_tokens", read_min_tokens, false },
+	{ "ignore_eos", read_ignore_eos, false },
+	{ "n", read_n, true },
+	{ "stop", read_stop, false },
+	{ "stop_token_ids", read_stop_token_ids, false },
+	{ "include_stop_str_in_output", read_include_stop, false },
+	{ "logit_bias", read_logit_bias, false },
+	{ "logprobs", read_logprobs, true },
+	{ "top_logprobs", read_top_logprobs, true },
+	{ "skip_special_tokens", read_skip_special_tokens, false },
+	{ "add_special_tokens", read_add_special_tokens, false },
+	{ "add_generation_prompt", read_add_generation_prompt, false },
+	{ "continue_final_message", read_continue_final_message, false },
+	{ "tools", read_elsewhere, false },
+	{ "tool_choice", read_tool_choice, false },
+	{ "documents", read_elsewhere, false },
+	{ "chat_template_kwargs", read_elsewhere, false },
+	{ "cache_salt", read_cache_salt, false },
+	{ "priority", read_priority, false },
+	{ "timeout_ms", read_timeout, false },
+	{ "return_token_ids", read_return_token_ids, true },
+	{ "on_error", read_on_error, false },
+	{ "response_format", read_response_format, false },
+	{ "messages", read_elsewhere, true },
+	{ "prompt", read_elsewhere, true },
+	{ "adapter", read_elsewhere, true },
+	{ "stream", read_stream, true },
+	{ "user", read_elsewhere, true },
+};
+
+static const OptionKey *
+find_key(const char *key, bool request_keys)
+{
+	for (int i = 0; i < (int) lengthof(option_keys); i++)
+		if (strcmp(option_keys[i].key, key) == 0 &&
+			(request_keys || !option_keys[i].request_only))
+			return &option_keys[i];
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("unrecognized option \"%s\"", key)));
+	return NULL;
+}
+
+static void
+set_initial(LlmGenerateOptions *options)
+{
+	memset(options, 0, sizeof(*options));
+	options->params = llm_sampling_params_default();
+	options->n_choices = 1;
+	options->skip_special_tokens = true;
+	options->add_generation_prompt = true;
+}
+
+/* Apply the readers; in the table's order, since some keys refine others. */
+static void
+apply_keys(const cJSON *json, bool request_keys, LlmGenerateOptions *options)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, json)(void) find_key(item->string, request_keys);
+	for (int i = 0; i < (int) lengthof(option_keys); i++)
+	{
+		item = llm_json_get(json, option_keys[i].key);
+		if (item != NULL)
+			option_keys[i].read(options, option_keys[i].key, item);
+	}
+}
+
+void
+llm_generate_options_parse(LlmTemplateText text, bool request_keys,
+						   LlmGenerateOptions *options)
+{
+	LlmError err;
+	cJSON *json;
+
+	set_initial(options);
+	if (text.data == NULL)
+		return;
+	json = llm_json_parse(text.data, text.len, "options", &err);
+	if (json == NULL)
+		llm_report(ERROR, &err);
+	PG_TRY();
+	{
+		if (!cJSON_IsObject(json))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("options must be a JSON object")));
+		options->tools = llm_json_member(text, "tools");
+		options->documents = llm_json_member(text, "documents");
+		options->chat_template_kwargs =
+			llm_json_member(text, "chat_template_kwargs");
+		apply_keys(json, request_keys, options);
+	}
+	PG_FINALLY();
+	{
+		cJSON_Delete(json);
+	}
+	PG_END_TRY();
+}
+
+/* What the model's generation_config.json says where the caller is silent. */
+static void
+apply_defaults(LlmGenerateOptions *options,
+			   const LlmGenerationDefaults *defaults)
+{
+	LlmSamplingParams *params = &options->params;
+
+	if (!options->has_temperature && defaults->has_temperature)
+		params->temperature = (float) defaults->temperature;
+	if (!options->has_top_p && defaults->has_top_p)
+		params->top_p = (float) defaults->top_p;
+	if (!options->has_top_k && defaults->has_top_k)
+		params->top_k = defaults->top_k;
+	if (!options->has_min_p && defaults->has_min_p)
+		params->min_p = (float) defaults->min_p;
+	if (!options->has_repetition_penalty && defaults->has_repetition_penalty)
+		params->repetition_penalty = (float) defaults->repetition_penalty;
+	if (!options->has_seed)
+		params->seed = pg_prng_uint64(&pg_global_prng_state);
+}
+
+bool
+llm_generate_options_complete(LlmGenerateOptions *options,
+							  const LlmGenerationDefaults *defaults,
+							  uint32 n_prompt, int32 max_model_len,
+							  uint32 default_max_tokens, LlmError *err)
+{
+	LlmSamplingParams *params = &options->params;
+	int64 room = (int64) max_model_len - n_prompt;
+
+	apply_defaults(options, defaults);
+	if (room < 1)
+	{
+		llm_error_set(err, LLM_ERROR_LIMIT,
+					  "the prompt has %u tokens, but the model's context is %d "
+					  "tokens",
+					  n_prompt, max_model_len);
+		return llm_error_hint(err,
+							  "Shorten the prompt, or raise "
+							  "llm_ext.max_model_len if the model allows it.");
+	}
+	if (!options->has_max_tokens)
+	{
+		int64 automatic = default_max_tokens > 0 ? default_max_tokens
+						  : defaults->has_max_new_tokens
+							  ? defaults->max_new_tokens
+							  : room;
+
+		params->max_tokens = (uint32) Max(Min(automatic, room), 1);
+		params->min_tokens = Min(params->min_tokens, params->max_tokens);
+	}
+	else if (params->max_tokens > room)
+	{
+		llm_error_set(err, LLM_ERROR_LIMIT,
+					  "the prompt has %u tokens and max_tokens is %u, but the "
+					  "model's context is %d tokens",
+					  n_prompt, params->max_tokens, max_model_len);
+		return llm_error_hint(err,
+							  "Ask for at most %d tokens, or leave "
+							  "max_tokens out.",
+							  (int) room);
+	}
+	return llm_sampling_params_check(params, PG_INT32_MAX, err);
+}

@@ -1,0 +1,137 @@
+/*
+ * model_funcs.c
+ *	  llm_load_model, llm_unload_model, llm_default_model, llm_inspect_model.
+ *
+ * Whoever reads files of the server through these needs the right to read
+ * server files, besides EXECUTE on the function.
+ *
+ * src/server/sql/model_funcs.c
+ */
+#include "postgres.h"
+
+#include "src/common/model_dir/model_dir.h"
+#include "src/server/report.h"
+#include "src/server/scheduler/scheduler.h"
+#include "src/server/sql/text_convert.h"
+
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+PG_FUNCTION_INFO_V1(llm_load_model);
+PG_FUNCTION_INFO_V1(llm_unload_model);
+PG_FUNCTION_INFO_V1(llm_default_model);
+PG_FUNCTION_INFO_V1(llm_inspect_model);
+
+static void
+check_may_read_server_files(void)
+{
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to read models from the server"),
+				 errdetail("Only roles with privileges of the "
+						   "\"pg_read_server_files\" role may do so.")));
+}
+
+static char *
+path_argument(text *argument)
+{
+	char *path = text_to_cstring(argument);
+
+	if (!is_absolute_path(path))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
+						errmsg("model path \"%s\" is not absolute", path)));
+	canonicalize_path(path);
+	if (strlen(path) >= MAXPGPATH)
+		ereport(ERROR, (errcode(ERRCODE_NAME_TOO_LONG),
+						errmsg("model path is too long")));
+	return path;
+}
+
+static char *
+name_argument(text *argument)
+{
+	char *name = text_to_cstring(argument);
+
+	if (*name == '\0' || strlen(name) >= LLM_MODEL_NAME_BYTES)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
+						errmsg("model name \"%s\" must have 1 to %d bytes",
+							   name, LLM_MODEL_NAME_BYTES - 1)));
+	return name;
+}
+
+/* llm_load_model(path text, name text, options jsonb) → text (the name) */
+Datum
+llm_load_model(PG_FUNCTION_ARGS)
+{
+	char *path;
+	char *name;
+	char *options = NULL;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("model path must not be null")));
+	check_may_read_server_files();
+	path = path_argument(PG_GETARG_TEXT_PP(0));
+	if (PG_ARGISNULL(1))
+	{
+		name = pstrdup(last_dir_separator(path) + 1);
+		name[Min(strlen(name), LLM_MODEL_NAME_BYTES - 1)] = '\0';
+	}
+	else
+		name = name_argument(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2))
+	{
+		LlmTemplateText json = llm_json_text(PG_GETARG_DATUM(2), JSONBOID);
+
+		options = pnstrdup(json.data, json.len);
+	}
+	llm_scheduler_load_model(name, path, options);
+	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+Datum
+llm_unload_model(PG_FUNCTION_ARGS)
+{
+	llm_scheduler_unload_model(name_argument(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+Datum
+llm_default_model(PG_FUNCTION_ARGS)
+{
+	llm_scheduler_set_default_model(name_argument(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+/* llm_inspect_model(path text) → jsonb */
+Datum
+llm_inspect_model(PG_FUNCTION_ARGS)
+{
+	char *path;
+	LlmStrbuf json;
+	LlmError err;
+	Datum result = (Datum) 0;
+
+	check_may_read_server_files();
+	path = path_argument(PG_GETARG_TEXT_PP(0));
+	llm_strbuf_init(&json);
+	PG_TRY();
+	{
+		if (!llm_model_inspect(path, &json, &err))
+			llm_report(ERROR, &err);
+		result = DirectFunctionCall1(jsonb_in,
+									 CStringGetDatum(llm_strbuf_str(&json)));
+	}
+	PG_FINALLY();
+	{
+		llm_strbuf_free(&json);
+	}
+	PG_END_TRY();
+	PG_RETURN_DATUM(result);
+}
