@@ -51,4 +51,35 @@ extern size_t llm_model_workspace_bytes(const LlmModel *model);
 extern bool llm_model_forward(LlmModel *model, const LlmStepInputs *step,
 							  LlmKvCache *kv, float **logits, LlmError *err);
 
+/* Where the time of forward passes went, in us since timing was enabled. */
+typedef enum LlmModelPart
+{
+	LLM_PART_EMBED,
+	LLM_PART_NORM,
+	LLM_PART_QKV,
+	LLM_PART_ROPE_KV,
+	LLM_PART_ATTENTION,
+	LLM_PART_O,
+	LLM_PART_GATE_UP,
+	LLM_PART_ACTIVATION,
+	LLM_PART_DOWN,
+	LLM_PART_GATHER,
+	LLM_PART_LM_HEAD,
+	LLM_PART_COUNT
+} LlmModelPart;
+
+typedef struct LlmModelTiming
+{
+	int64_t part_us[LLM_PART_COUNT];
+	int64_t n_steps;
+} LlmModelTiming;
+
+/*
+ * Off at first.  While on, every operation is waited for, which slows a GPU
+ * down.  Enabling resets the sums.
+ */
+extern void llm_model_set_timing(LlmModel *model, bool enabled);
+extern const LlmModelTiming *llm_model_timing(const LlmModel *model);
+extern const char *llm_model_part_name(LlmModelPart part);
+
 #endif /* LLM_MODEL_H */

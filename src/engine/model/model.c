@@ -1,0 +1,154 @@
+/*
+ * model.c
+ *	  Load and free a model.
+ *
+ * The siblings: model_weights.c brings weights to the device and
+ * dummy_weights.c makes them up, rope_table.c computes the rotary table,
+ * model_forward.c is the forward pass.
+ *
+ * Everything a step needs is allocated here, for the largest step that the
+ * options allow; the forward pass allocates nothing.
+ *
+ * src/engine/model/model.c
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/engine/model/model_internal.h"
+
+/* Bytes of each buffer for the largest step. */
+static void
+buffer_sizes(const LlmModel *model, size_t sizes[BUFFER_COUNT])
+{
+	const LlmModelConfig *config = &model->config;
+	size_t activation = llm_dtype_bytes(model->compute->activation_dtype);
+	size_t token = activation * (size_t) model->options.max_num_batched_tokens;
+	size_t row = activation * (size_t) model->options.max_logit_rows;
+	size_t q_dim = (size_t) config->n_heads * (size_t) config->head_dim;
+	size_t kv_dim = (size_t) config->n_kv_heads * (size_t) config->head_dim;
+
+	sizes[BUFFER_RESIDUAL] = token * (size_t) config->hidden_size;
+	sizes[BUFFER_X] = token * (size_t) config->hidden_size;
+	sizes[BUFFER_Q] = token * q_dim;
+	sizes[BUFFER_K] = token * kv_dim;
+	sizes[BUFFER_V] = token * kv_dim;
+	sizes[BUFFER_ATTENTION] = token * q_dim;
+	sizes[BUFFER_GATE] = token * (size_t) config->intermediate_size;
+	sizes[BUFFER_UP] = token * (size_t) config->intermediate_size;
+	sizes[BUFFER_ROW_ATTENTION] = row * q_dim;
+	sizes[BUFFER_ROW_RESIDUAL] = row * (size_t) config->hidden_size;
+	sizes[BUFFER_LOGITS] = sizeof(float) *
+						   (size_t) model->options.max_logit_rows *
+						   (size_t) config->n_vocab;
+}
+
+static bool
+create_workspace(LlmModel *model, LlmError *err)
+{
+	size_t sizes[BUFFER_COUNT];
+	size_t total = 0;
+
+	buffer_sizes(model, sizes);
+	for (int i = 0; i < BUFFER_COUNT; i++)
+		total += (sizes[i] + 63) & ~(size_t) 63;
+	model->workspace = model->compute->ops->alloc(
+		model->compute, total, "the activations of a step", err);
+	if (model->workspace == NULL)
+		return false;
+	model->workspace_bytes += total;
+	total = 0;
+	for (int i = 0; i < BUFFER_COUNT; i++)
+	{
+		model->buffers[i] = model->workspace + total;
+		total += (sizes[i] + 63) & ~(size_t) 63;
+	}
+	return true;
+}
+
+static bool
+check_options(const LlmModelOptions *options, LlmError *err)
+{
+	assert(options->max_num_batched_tokens > 0);
+	assert(options->max_logit_rows > 0);
+	assert(options->max_model_len > 0);
+	if (options->weight_dtype > LLM_DTYPE_BF16)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "weights of dtype \"%s\" are not supported",
+							 llm_dtype_name(options->weight_dtype));
+	return true;
+}
+
+LlmModel *
+llm_model_load(const char *dir, const LlmModelConfig *config,
+			   const LlmModelOptions *options, LlmCompute *compute,
+			   LlmError *err)
+{
+	LlmModel *model;
+
+	if (!check_options(options, err))
+		return NULL;
+	model = calloc(1, sizeof(*model));
+	if (model == NULL)
+	{
+		llm_error_no_memory(err, sizeof(*model), "a model");
+		return NULL;
+	}
+	model->config = *config;
+	model->options = *options;
+	model->compute = compute;
+	/* a step has no more logit rows than tokens */
+	if (model->options.max_logit_rows > options->max_num_batched_tokens)
+		model->options.max_logit_rows = options->max_num_batched_tokens;
+	if (!model_weights_load(model, dir, err) ||
+		!model_rope_table_create(model, err) || !create_workspace(model, err))
+	{
+		llm_model_free(model);
+		return NULL;
+	}
+	return model;
+}
+
+void
+llm_model_free(LlmModel *model)
+{
+	if (model == NULL)
+		return;
+	model_weights_free(model);
+	if (model->cos_sin != NULL)
+		model->compute->ops->free(model->compute, model->cos_sin);
+	if (model->workspace != NULL)
+		model->compute->ops->free(model->compute, model->workspace);
+	free(model);
+}
+
+const LlmModelConfig *
+llm_model_config(const LlmModel *model)
+{
+	return &model->config;
+}
+
+size_t
+llm_model_weight_bytes(const LlmModel *model)
+{
+	return model->weight_bytes;
+}
+
+size_t
+llm_model_workspace_bytes(const LlmModel *model)
+{
+	return model->workspace_bytes;
+}
+
+void
+llm_model_set_timing(LlmModel *model, bool enabled)
+{
+	model->timing_enabled = enabled;
+	memset(&model->timing, 0, sizeof(model->timing));
+}
+
+const LlmModelTiming *
+llm_model_timing(const LlmModel *model)
+{
+	return &model->timing;
+}

@@ -1,0 +1,362 @@
+/*
+ * model_forward.c
+ *	  The forward pass that all families share.
+ *
+ * A layer is: norm, q/k/v, rotate and cache, attention, o; norm, gate/up,
+ * activation, down.  The residual stream is added inside the norm that
+ * follows, so a block's output stays in BUFFER_X until then.
+ *
+ * Only the tokens in logit_rows are looked at after the last layer's
+ * attention, so from there on only their rows are computed; where there is
+ * none (a prompt's chunk that is not the last) the pass ends when the last
+ * layer's keys and values are in the cache.
+ *
+ * src/engine/model/model_forward.c
+ */
+#include <assert.h>
+#include <math.h>
+
+#include "src/common/util/clock.h"
+#include "src/engine/model/model_internal.h"
+
+/* A step on its way through the layers. */
+typedef struct Pass
+{
+	LlmModel *model;
+	LlmCompute *compute;
+	const LlmComputeOps *ops;
+	const LlmModelConfig *config;
+	const LlmStepInputs *step;
+	LlmKvCache *kv;
+	LlmError *err;
+	int32_t n_rows;		   /* tokens, or logit rows at the end */
+	void *residual;		   /* [n_rows, hidden] */
+	void *attention;	   /* [n_rows, n_heads * head_dim] */
+	bool has_block_output; /* BUFFER_X is to be added to the residual */
+	int64_t mark_us;
+} Pass;
+
+static const char *const part_names[LLM_PART_COUNT] = {
+	"embed",   "norm",		 "qkv",	 "rope_kv", "attention", "o",
+	"gate_up", "activation", "down", "gather",	"lm_head",
+};
+
+const char *
+llm_model_part_name(LlmModelPart part)
+{
+	assert((int) part >= 0 && part < LLM_PART_COUNT);
+	return part_names[part];
+}
+
+/* An operation ended: account for it where somebody wants to know. */
+static bool
+mark(Pass *pass, LlmModelPart part)
+{
+	int64_t now_us;
+
+	if (!pass->model->timing_enabled)
+		return true;
+	if (!pass->ops->sync(pass->compute, pass->err))
+		return false;
+	now_us = llm_clock_us();
+	pass->model->timing.part_us[part] += now_us - pass->mark_us;
+	pass->mark_us = now_us;
+	return true;
+}
+
+static LlmMatrix
+matrix_of(const Pass *pass, LlmWeightRole role, int32_t layer_idx)
+{
+	const ModelWeight *weight = model_weight(pass->model, role, layer_idx);
+
+	assert(weight->data != NULL && weight->n_cols > 0);
+	return (LlmMatrix){ weight->data, weight->dtype, weight->n_rows,
+						weight->n_cols };
+}
+
+/* Absent ones have data NULL. */
+static LlmVector
+vector_of(const Pass *pass, LlmWeightRole role, int32_t layer_idx)
+{
+	const ModelWeight *weight = model_weight(pass->model, role, layer_idx);
+
+	assert(weight->n_cols == 0);
+	return (LlmVector){ weight->data, weight->dtype, weight->n_rows };
+}
+
+static bool
+embed(Pass *pass)
+{
+	LlmEmbedArgs args = {
+		.table = matrix_of(pass, LLM_WEIGHT_EMBED, -1),
+		.token_ids = pass->step->token_ids,
+		.out = pass->residual,
+		.n_rows = pass->n_rows,
+		.scale = 1,
+	};
+
+	return pass->ops->embed(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_EMBED);
+}
+
+/* residual += block output; BUFFER_X = norm(residual) */
+static bool
+norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
+{
+	void *x = pass->model->buffers[BUFFER_X];
+	LlmRmsNormArgs args = {
+		.x = pass->has_block_output ? x : pass->residual,
+		.residual = pass->has_block_output ? pass->residual : NULL,
+		.weight = vector_of(pass, role, layer_idx),
+		.out = x,
+		.n_rows = pass->n_rows,
+		.dim = pass->config->hidden_size,
+		.eps = (float) pass->config->norm_eps,
+	};
+
+	return pass->ops->rms_norm(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_NORM);
+}
+
+/* Add an output to a linear operation on x. */
+static void
+add_part(const Pass *pass, LlmLinearArgs *args, LlmMatrix weight,
+		 LlmVector bias, ModelBuffer buffer)
+{
+	int i = args->n_parts++;
+
+	assert(i < LLM_LINEAR_MAX_PARTS);
+	args->part[i].weight = weight;
+	args->part[i].bias = bias;
+	args->part[i].out = pass->model->buffers[buffer];
+	args->part[i].out_stride = weight.n_rows;
+}
+
+static bool
+linear(Pass *pass, const LlmLinearArgs *args, LlmModelPart part)
+{
+	return pass->ops->linear(pass->compute, args, pass->err) &&
+		   mark(pass, part);
+}
+
+static bool
+project_qkv(Pass *pass, int32_t layer)
+{
+	LlmLinearArgs args = { .x = pass->model->buffers[BUFFER_X],
+						   .n_rows = pass->n_rows };
+
+	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_Q, layer),
+			 vector_of(pass, LLM_WEIGHT_Q_BIAS, layer), BUFFER_Q);
+	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_K, layer),
+			 vector_of(pass, LLM_WEIGHT_K_BIAS, layer), BUFFER_K);
+	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_V, layer),
+			 vector_of(pass, LLM_WEIGHT_V_BIAS, layer), BUFFER_V);
+	return linear(pass, &args, LLM_PART_QKV);
+}
+
+static bool
+rotate_and_cache(Pass *pass, int32_t layer)
+{
+	const LlmModelConfig *config = pass->config;
+	int64_t kv_stride = (int64_t) config->n_kv_heads * config->head_dim;
+	LlmRopeKvArgs args = {
+		.step = pass->step,
+		.q = pass->model->buffers[BUFFER_Q],
+		.k = pass->model->buffers[BUFFER_K],
+		.v = pass->model->buffers[BUFFER_V],
+		.q_stride = (int64_t) config->n_heads * config->head_dim,
+		.k_stride = kv_stride,
+		.v_stride = kv_stride,
+		.q_norm = vector_of(pass, LLM_WEIGHT_Q_NORM, layer),
+		.k_norm = vector_of(pass, LLM_WEIGHT_K_NORM, layer),
+		.norm_eps = (float) config->norm_eps,
+		.cos_sin = pass->model->cos_sin,
+		.rotary_dim = config->rope.rotary_dim,
+		.interleaved = config->rope.interleaved,
+		.n_heads = config->n_heads,
+		.n_kv_heads = config->n_kv_heads,
+		.head_dim = config->head_dim,
+		.kv = pass->kv,
+		.layer_idx = layer,
+	};
+
+	return pass->ops->rope_kv(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_ROPE_KV);
+}
+
+static bool
+attend(Pass *pass, int32_t layer)
+{
+	const LlmModelConfig *config = pass->config;
+	LlmAttentionArgs args = {
+		.step = pass->step,
+		.q = pass->model->buffers[BUFFER_Q],
+		.q_stride = (int64_t) config->n_heads * config->head_dim,
+		.out = pass->attention,
+		.n_heads = config->n_heads,
+		.n_kv_heads = config->n_kv_heads,
+		.head_dim = config->head_dim,
+		.scale = 1.0f / sqrtf((float) config->head_dim),
+		.sliding_window =
+			layer >= config->first_sliding_layer ? config->sliding_window : 0,
+		.kv = pass->kv,
+		.layer_idx = layer,
+	};
+
+	return pass->ops->attention(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_ATTENTION);
+}
+
+static bool
+project_o(Pass *pass, int32_t layer)
+{
+	LlmLinearArgs args = { .x = pass->attention, .n_rows = pass->n_rows };
+
+	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_O, layer),
+			 vector_of(pass, LLM_WEIGHT_O_BIAS, layer), BUFFER_X);
+	pass->has_block_output = true;
+	return linear(pass, &args, LLM_PART_O);
+}
+
+static LlmActivation
+activation_of(LlmHiddenAct act)
+{
+	switch (act)
+	{
+		case LLM_HIDDEN_ACT_SILU:
+			return LLM_ACTIVATION_SILU;
+		case LLM_HIDDEN_ACT_GELU:
+			return LLM_ACTIVATION_GELU;
+		case LLM_HIDDEN_ACT_GELU_TANH:
+			return LLM_ACTIVATION_GELU_TANH;
+	}
+	assert(false);
+	return LLM_ACTIVATION_SILU;
+}
+
+/* BUFFER_X = down(act(gate(x)) * up(x)) */
+static bool
+mlp(Pass *pass, int32_t layer)
+{
+	void *const *buffers = pass->model->buffers;
+	LlmLinearArgs in = { .x = buffers[BUFFER_X], .n_rows = pass->n_rows };
+	LlmLinearArgs out = { .x = buffers[BUFFER_GATE], .n_rows = pass->n_rows };
+	LlmGatedActArgs act = {
+		.gate = buffers[BUFFER_GATE],
+		.up = buffers[BUFFER_UP],
+		.out = buffers[BUFFER_GATE],
+		.in_stride = pass->config->intermediate_size,
+		.n_rows = pass->n_rows,
+		.dim = pass->config->intermediate_size,
+		.activation = activation_of(pass->config->hidden_act),
+	};
+
+	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_GATE, layer),
+			 vector_of(pass, LLM_WEIGHT_GATE_BIAS, layer), BUFFER_GATE);
+	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_UP, layer),
+			 vector_of(pass, LLM_WEIGHT_UP_BIAS, layer), BUFFER_UP);
+	add_part(pass, &out, matrix_of(pass, LLM_WEIGHT_DOWN, layer),
+			 vector_of(pass, LLM_WEIGHT_DOWN_BIAS, layer), BUFFER_X);
+	return linear(pass, &in, LLM_PART_GATE_UP) &&
+		   pass->ops->gated_act(pass->compute, &act, pass->err) &&
+		   mark(pass, LLM_PART_ACTIVATION) && linear(pass, &out, LLM_PART_DOWN);
+}
+
+/* From here on only the rows whose logits are wanted. */
+static bool
+narrow_to_logit_rows(Pass *pass)
+{
+	LlmModel *model = pass->model;
+	LlmGatherArgs residual = {
+		.x = pass->residual,
+		.rows = pass->step->logit_rows,
+		.out = model->buffers[BUFFER_ROW_RESIDUAL],
+		.n_rows = pass->step->n_logit_rows,
+		.dim = pass->config->hidden_size,
+	};
+	LlmGatherArgs attention = {
+		.x = pass->attention,
+		.rows = pass->step->logit_rows,
+		.out = model->buffers[BUFFER_ROW_ATTENTION],
+		.n_rows = pass->step->n_logit_rows,
+		.dim = pass->config->n_heads * pass->config->head_dim,
+	};
+
+	/* ascending rows, as many as tokens: all of them, in place */
+	if (pass->step->n_logit_rows == pass->step->n_tokens)
+		return true;
+	pass->n_rows = pass->step->n_logit_rows;
+	pass->residual = residual.out;
+	pass->attention = attention.out;
+	return pass->ops->gather(pass->compute, &residual, pass->err) &&
+		   pass->ops->gather(pass->compute, &attention, pass->err) &&
+		   mark(pass, LLM_PART_GATHER);
+}
+
+static bool
+layer_pass(Pass *pass, int32_t layer)
+{
+	bool is_last = layer == pass->config->n_layers - 1;
+
+	if (!norm(pass, LLM_WEIGHT_ATTN_NORM, layer) || !project_qkv(pass, layer) ||
+		!rotate_and_cache(pass, layer))
+		return false;
+	if (is_last && pass->step->n_logit_rows == 0)
+		return true;
+	return attend(pass, layer) && (!is_last || narrow_to_logit_rows(pass)) &&
+		   project_o(pass, layer) && norm(pass, LLM_WEIGHT_MLP_NORM, layer) &&
+		   mlp(pass, layer);
+}
+
+static bool
+project_logits(Pass *pass)
+{
+	LlmLinearArgs args = { .x = pass->model->buffers[BUFFER_X],
+						   .n_rows = pass->n_rows,
+						   .out_is_f32 = true };
+	LlmVector no_bias = { 0 };
+
+	if (!norm(pass, LLM_WEIGHT_FINAL_NORM, -1))
+		return false;
+	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
+			 BUFFER_LOGITS);
+	return linear(pass, &args, LLM_PART_LM_HEAD);
+}
+
+bool
+llm_model_forward(LlmModel *model, const LlmStepInputs *step, LlmKvCache *kv,
+				  float **logits, LlmError *err)
+{
+	Pass pass = {
+		.model = model,
+		.compute = model->compute,
+		.ops = model->compute->ops,
+		.config = &model->config,
+		.step = step,
+		.kv = kv,
+		.err = err,
+		.n_rows = step->n_tokens,
+		.residual = model->buffers[BUFFER_RESIDUAL],
+		.attention = model->buffers[BUFFER_ATTENTION],
+	};
+
+	assert(step->n_tokens > 0);
+	assert(step->n_tokens <= model->options.max_num_batched_tokens);
+	assert(step->n_logit_rows <= step->n_tokens);
+	assert(step->n_logit_rows <= model->options.max_logit_rows);
+	assert(step->max_context_len <= model->options.max_model_len);
+	*logits = model->buffers[BUFFER_LOGITS];
+	if (model->timing_enabled)
+	{
+		pass.mark_us = llm_clock_us();
+		model->timing.n_steps++;
+	}
+	if (!embed(&pass))
+		return false;
+	for (int32_t layer = 0; layer < model->config.n_layers; layer++)
+	{
+		if (!layer_pass(&pass, layer))
+			return false;
+	}
+	return step->n_logit_rows == 0 || project_logits(&pass);
+}

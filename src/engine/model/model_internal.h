@@ -1,0 +1,110 @@
+/*
+ * model_internal.h
+ *	  What the files of this room share.
+ *
+ * src/engine/model/model_internal.h
+ */
+#ifndef LLM_MODEL_INTERNAL_H
+#define LLM_MODEL_INTERNAL_H
+
+#include "src/common/safetensors/safetensors.h"
+#include "src/engine/model/model.h"
+
+/* Roles before this one are the model's, the others each layer's. */
+#define FIRST_LAYER_ROLE LLM_WEIGHT_ATTN_NORM
+#define N_LAYER_ROLES (LLM_WEIGHT_ROLE_COUNT - FIRST_LAYER_ROLE)
+
+/* Weights are converted and invented by so many bytes at a time. */
+#define STAGING_BYTES ((size_t) 1 << 20)
+
+typedef enum WeightOwner
+{
+	WEIGHT_BORROWED, /* absent, or another weight's data (a tied head) */
+	WEIGHT_MAPPED,	 /* by ops->weight, in a mapped file */
+	WEIGHT_ALLOCATED /* by ops->alloc */
+} WeightOwner;
+
+typedef struct ModelWeight
+{
+	const void *data; /* device; NULL where the family has none */
+	LlmDtype dtype;
+	WeightOwner owner;
+	int64_t n_rows;
+	int64_t n_cols; /* 0 = a vector */
+} ModelWeight;
+
+/* The buffers of a step, carved from one allocation. */
+typedef enum ModelBuffer
+{
+	BUFFER_RESIDUAL,	  /* [n_tokens, hidden] */
+	BUFFER_X,			  /* [n_tokens, hidden] normed, or a block's output */
+	BUFFER_Q,			  /* [n_tokens, n_heads * head_dim] */
+	BUFFER_K,			  /* [n_tokens, n_kv_heads * head_dim] */
+	BUFFER_V,			  /* likewise */
+	BUFFER_ATTENTION,	  /* [n_tokens, n_heads * head_dim] */
+	BUFFER_GATE,		  /* [n_tokens, intermediate] */
+	BUFFER_UP,			  /* likewise */
+	BUFFER_ROW_ATTENTION, /* [n_logit_rows, n_heads * head_dim] */
+	BUFFER_ROW_RESIDUAL,  /* [n_logit_rows, hidden] */
+	BUFFER_LOGITS,		  /* [n_logit_rows, n_vocab] f32 */
+	BUFFER_COUNT
+} ModelBuffer;
+
+struct LlmModel
+{
+	LlmModelConfig config;
+	LlmModelOptions options;
+	LlmCompute *compute;	 /* borrowed */
+	LlmSafetensors *tensors; /* NULL with dummy weights */
+	ModelWeight shared[FIRST_LAYER_ROLE];
+	ModelWeight (*layers)[N_LAYER_ROLES];
+	float *cos_sin; /* device [max_model_len, rotary_dim] */
+	char *workspace;
+	void *buffers[BUFFER_COUNT];
+	size_t weight_bytes;
+	size_t workspace_bytes;
+	bool timing_enabled;
+	LlmModelTiming timing;
+};
+
+static inline ModelWeight *
+model_weight(LlmModel *model, LlmWeightRole role, int32_t layer_idx)
+{
+	return role < FIRST_LAYER_ROLE
+			   ? &model->shared[role]
+			   : &model->layers[layer_idx][role - FIRST_LAYER_ROLE];
+}
+
+/* model_weights.c: fill every weight from the checkpoint, or invent it */
+extern bool model_weights_load(LlmModel *model, const char *dir, LlmError *err);
+extern void model_weights_free(LlmModel *model);
+
+/*
+ * dummy_weights.c: elements first .. first + n - 1 of a weight, written to
+ * dest in its dtype.
+ */
+typedef struct DummyWeight
+{
+	uint64_t seed;
+	int weight_idx;
+	bool is_norm;
+	LlmDtype dtype;
+} DummyWeight;
+
+extern void dummy_weight_fill(const DummyWeight *weight, int64_t first,
+							  int64_t n, void *dest);
+
+/* dst[i] = src[i] in another format; both may be unaligned */
+extern void weight_convert(const void *src, LlmDtype from, void *dest,
+						   LlmDtype to, int64_t n);
+
+/*
+ * rope_table.c: the frequencies [rotary_dim / 2] of a context of max_len
+ * tokens, and the factor on all cosines and sines.
+ */
+extern void
+model_rope_frequencies(const LlmModelConfig *config, int32_t max_len,
+					   double *inv_freq, double *attention_factor);
+extern bool model_rope_table_create(LlmModel *model, LlmError *err);
+
+#endif /* LLM_MODEL_INTERNAL_H */

@@ -1,0 +1,237 @@
+/*
+ * model_weights.c
+ *	  Weights from a checkpoint, or made up, to the device.
+ *
+ * A tensor is used where it lies in its mapped file; only one that is asked
+ * for in a narrower dtype than it is stored in, or that is not aligned for
+ * its dtype, is copied.  Vectors (norms, biases) stay as stored: they are
+ * small, and their precision counts.
+ *
+ * src/engine/model/model_weights.c
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/engine/model/model_internal.h"
+
+static int64_t
+n_elements(const LlmWeightSpec *spec)
+{
+	return spec->n_rows * (spec->n_cols > 0 ? spec->n_cols : 1);
+}
+
+static bool
+is_norm(LlmWeightRole role)
+{
+	return role == LLM_WEIGHT_FINAL_NORM || role == LLM_WEIGHT_ATTN_NORM ||
+		   role == LLM_WEIGHT_MLP_NORM || role == LLM_WEIGHT_Q_NORM ||
+		   role == LLM_WEIGHT_K_NORM;
+}
+
+/* Where a weight's elements come from, chunk by chunk. */
+typedef struct WeightSource
+{
+	const LlmStoredTensor *tensor; /* or NULL */
+	DummyWeight dummy;
+	LlmDtype dtype; /* to be made */
+} WeightSource;
+
+static void
+fill_staging(const WeightSource *source, int64_t first, int64_t n, void *dest)
+{
+	const LlmStoredTensor *tensor = source->tensor;
+
+	if (tensor == NULL)
+		dummy_weight_fill(&source->dummy, first, n, dest);
+	else
+		weight_convert((const char *) tensor->data +
+						   (size_t) first * llm_dtype_bytes(tensor->dtype),
+					   tensor->dtype, dest, source->dtype, n);
+}
+
+/* Allocate device memory and fill it through a staging buffer. */
+static bool
+make_weight(LlmModel *model, const LlmWeightSpec *spec,
+			const WeightSource *source, LlmError *err)
+{
+	const LlmComputeOps *ops = model->compute->ops;
+	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+	size_t element_bytes = llm_dtype_bytes(source->dtype);
+	int64_t n = n_elements(spec);
+	int64_t n_staged = (int64_t) (STAGING_BYTES / element_bytes);
+	char *staging = malloc(STAGING_BYTES);
+	char *data;
+	bool ok = true;
+
+	if (staging == NULL)
+		return llm_error_no_memory(err, STAGING_BYTES, spec->name);
+	data =
+		ops->alloc(model->compute, (size_t) n * element_bytes, spec->name, err);
+	if (data == NULL)
+	{
+		free(staging);
+		return false;
+	}
+	weight->data = data;
+	weight->owner = WEIGHT_ALLOCATED;
+	weight->dtype = source->dtype;
+	for (int64_t first = 0; ok && first < n; first += n_staged)
+	{
+		int64_t n_now = n - first < n_staged ? n - first : n_staged;
+
+		fill_staging(source, first, n_now, staging);
+		/* the buffer is filled again next: the copy must be done */
+		ok = ops->write(model->compute, data + (size_t) first * element_bytes,
+						staging, (size_t) n_now * element_bytes, err) &&
+			 ops->sync(model->compute, err);
+	}
+	free(staging);
+	return ok;
+}
+
+static bool
+map_weight(LlmModel *model, const LlmWeightSpec *spec,
+		   const LlmStoredTensor *tensor, LlmError *err)
+{
+	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+
+	weight->data = model->compute->ops->weight(
+		model->compute, tensor->data, tensor->n_bytes, spec->name, err);
+	if (weight->data == NULL)
+		return false;
+	weight->owner = WEIGHT_MAPPED;
+	weight->dtype = tensor->dtype;
+	return true;
+}
+
+static bool
+load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
+			LlmError *err)
+{
+	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+	WeightSource source = { .dtype = model->options.weight_dtype };
+	const LlmStoredTensor *tensor;
+	bool is_narrowed;
+
+	weight->n_rows = spec->n_rows;
+	weight->n_cols = spec->n_cols;
+	if (model->tensors == NULL)
+	{
+		source.dummy = (DummyWeight){ model->options.dummy_seed, weight_idx,
+									  is_norm(spec->role), source.dtype };
+		return make_weight(model, spec, &source, err);
+	}
+	tensor = llm_safetensors_find(model->tensors, spec->name);
+	assert(tensor != NULL && tensor->is_known_dtype);
+	assert(tensor->n_bytes ==
+		   (size_t) n_elements(spec) * llm_dtype_bytes(tensor->dtype));
+	is_narrowed = spec->n_cols > 0 && llm_dtype_bytes(source.dtype) <
+										  llm_dtype_bytes(tensor->dtype);
+	if (!is_narrowed &&
+		(uintptr_t) tensor->data % llm_dtype_bytes(tensor->dtype) == 0)
+		return map_weight(model, spec, tensor, err);
+	source.tensor = tensor;
+	if (!is_narrowed)
+		source.dtype = tensor->dtype;
+	return make_weight(model, spec, &source, err);
+}
+
+/*
+ * A head that is tied is the embedding.  A checkpoint may store it once
+ * more, and then it must say the same: where the two differ nobody can know
+ * which one is meant.
+ */
+static bool
+tie_head(LlmModel *model, LlmError *err)
+{
+	ModelWeight *head = model_weight(model, LLM_WEIGHT_LM_HEAD, -1);
+	LlmModelConfig untied = model->config;
+	const LlmStoredTensor *stored = NULL;
+	const LlmStoredTensor *embedding = NULL;
+	LlmWeightSpec spec;
+
+	*head = *model_weight(model, LLM_WEIGHT_EMBED, -1);
+	head->owner = WEIGHT_BORROWED;
+	if (model->tensors == NULL)
+		return true;
+	untied.tie_word_embeddings = false;
+	for (int i = 0; llm_model_weight_spec(&untied, i, &spec); i++)
+	{
+		if (spec.role == LLM_WEIGHT_EMBED)
+			embedding = llm_safetensors_find(model->tensors, spec.name);
+		if (spec.role == LLM_WEIGHT_LM_HEAD)
+			stored = llm_safetensors_find(model->tensors, spec.name);
+	}
+	assert(embedding != NULL);
+	if (stored == NULL ||
+		(stored->n_bytes == embedding->n_bytes &&
+		 memcmp(stored->data, embedding->data, stored->n_bytes) == 0))
+		return true;
+	return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+						 "%s: \"tie_word_embeddings\" is true, but tensor "
+						 "\"%s\" differs from \"%s\"",
+						 llm_safetensors_path(model->tensors, stored),
+						 stored->name, embedding->name);
+}
+
+bool
+model_weights_load(LlmModel *model, const char *dir, LlmError *err)
+{
+	LlmWeightSpec spec;
+
+	model->layers =
+		calloc((size_t) model->config.n_layers, sizeof(*model->layers));
+	if (model->layers == NULL)
+		return llm_error_no_memory(
+			err, (uint64_t) model->config.n_layers * sizeof(*model->layers),
+			"the list of weights");
+	if (!model->options.dummy_weights)
+	{
+		model->tensors = llm_safetensors_open(dir, err);
+		if (model->tensors == NULL ||
+			llm_model_check_tensors(&model->config, model->tensors, err, 1) > 0)
+			return false;
+	}
+	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
+	{
+		const ModelWeight *weight =
+			model_weight(model, spec.role, spec.layer_idx);
+
+		if (!load_weight(model, &spec, i, err))
+			return false;
+		model->weight_bytes +=
+			(size_t) n_elements(&spec) * llm_dtype_bytes(weight->dtype);
+	}
+	return !model->config.tie_word_embeddings || tie_head(model, err);
+}
+
+static void
+free_weight(LlmModel *model, ModelWeight *weight)
+{
+	const LlmComputeOps *ops = model->compute->ops;
+
+	if (weight->owner == WEIGHT_MAPPED)
+		ops->weight_free(model->compute, weight->data);
+	else if (weight->owner == WEIGHT_ALLOCATED)
+		ops->free(model->compute, (void *) weight->data);
+	memset(weight, 0, sizeof(*weight));
+}
+
+void
+model_weights_free(LlmModel *model)
+{
+	for (int i = 0; i < FIRST_LAYER_ROLE; i++)
+		free_weight(model, &model->shared[i]);
+	for (int32_t layer = 0;
+		 model->layers != NULL && layer < model->config.n_layers; layer++)
+	{
+		for (int i = 0; i < N_LAYER_ROLES; i++)
+			free_weight(model, &model->layers[layer][i]);
+	}
+	free(model->layers);
+	model->layers = NULL;
+	llm_safetensors_close(model->tensors);
+	model->tensors = NULL;
+}
