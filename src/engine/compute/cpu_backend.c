@@ -1,0 +1,373 @@
+/*
+ * cpu_backend.c
+ *	  The CPU as a compute backend: opening it, its memory, its table.
+ *
+ * The siblings: cpu_threads.c runs jobs on all cores; cpu_linear.c,
+ * cpu_norm.c, cpu_rope_kv.c, cpu_kv_cache.c, cpu_attention.c, cpu_embed.c,
+ * cpu_gated_act.c and cpu_sample.c hold one operation each and cut it into
+ * work for threads; the kernels they call are written once in cpu_simd.h,
+ * cpu_linear_body.h, cpu_vector_body.h and cpu_attention_body.h, and compiled
+ * for each instruction set by the files with its suffix.
+ *
+ * src/engine/compute/cpu_backend.c
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include "src/engine/compute/cpu_internal.h"
+
+/* ------------------------------------------------------------------------
+ * Memory
+ * ------------------------------------------------------------------------
+ */
+
+/* In front of every block, so that the block itself stays aligned. */
+typedef struct BlockHeader
+{
+	_Alignas(64) size_t n_bytes; /* header included */
+	bool is_mapped;
+} BlockHeader;
+
+/* From here on the kernel's zero pages are used instead of the heap. */
+#define MAP_BYTES ((size_t) 1 << 20)
+
+/* From here on, huge pages are worth their coarser grain. */
+#define HUGE_BYTES ((size_t) 32 << 20)
+
+void *
+llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err)
+{
+	BlockHeader *header = NULL;
+	size_t total = (n_bytes + sizeof(BlockHeader) + 63) & ~(size_t) 63;
+
+	if (total < n_bytes)
+	{
+		llm_error_no_memory(err, n_bytes, name);
+		return NULL;
+	}
+	if (total >= MAP_BYTES)
+	{
+		header = mmap(NULL, total, PROT_READ | PROT_WRITE,
+					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (header == MAP_FAILED)
+			header = NULL;
+		else if (total >= HUGE_BYTES)
+			(void) madvise(header, total, MADV_HUGEPAGE);
+	}
+	else
+	{
+		header = aligned_alloc(64, total);
+		if (header != NULL)
+			memset(header, 0, total);
+	}
+	if (header == NULL)
+	{
+		llm_error_no_memory(err, n_bytes, name);
+		return NULL;
+	}
+	header->n_bytes = total;
+	header->is_mapped = total >= MAP_BYTES;
+	return header + 1;
+}
+
+void
+llm_cpu_free(void *address)
+{
+	BlockHeader *header = (BlockHeader *) address - 1;
+
+	if (address == NULL)
+		return;
+	if (header->is_mapped)
+		munmap(header, header->n_bytes);
+	else
+		free(header);
+}
+
+static void *
+cpu_alloc(LlmCompute *compute, size_t n_bytes, const char *name, LlmError *err)
+{
+	(void) compute;
+	return llm_cpu_alloc(n_bytes, name, err);
+}
+
+static void
+cpu_free(LlmCompute *compute, void *address)
+{
+	(void) compute;
+	llm_cpu_free(address);
+}
+
+static bool
+cpu_copy(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
+		 LlmError *err)
+{
+	(void) compute;
+	(void) err;
+	if (n_bytes > 0)
+		memcpy(dest, src, n_bytes);
+	return true;
+}
+
+static const void *
+cpu_weight(LlmCompute *compute, const void *mapped, size_t n_bytes,
+		   const char *name, LlmError *err)
+{
+	(void) compute;
+	(void) n_bytes;
+	(void) name;
+	(void) err;
+	return mapped;
+}
+
+static void
+cpu_weight_free(LlmCompute *compute, const void *address)
+{
+	(void) compute;
+	(void) address;
+}
+
+static bool
+cpu_step_upload(LlmCompute *compute, const LlmStepInputs *host,
+				LlmStepInputs *device, LlmError *err)
+{
+	(void) compute;
+	(void) err;
+	*device = *host;
+	return true;
+}
+
+static bool
+cpu_sync(LlmCompute *compute, LlmError *err)
+{
+	(void) compute;
+	(void) err;
+	return true;
+}
+
+static void
+cpu_close(LlmCompute *compute)
+{
+	LlmCpu *cpu = llm_cpu(compute);
+
+	if (compute == NULL)
+		return;
+	llm_cpu_threads_free(cpu->threads);
+	llm_cpu_free(cpu->linear_x);
+	llm_cpu_free(cpu->attention_scratch);
+	llm_cpu_free(cpu->sample_scratch);
+	free(cpu);
+}
+
+static const LlmComputeOps cpu_ops = {
+	.name = "cpu",
+	.close = cpu_close,
+	.alloc = cpu_alloc,
+	.free = cpu_free,
+	.write = cpu_copy,
+	.read = cpu_copy,
+	.weight = cpu_weight,
+	.weight_free = cpu_weight_free,
+	.kv_create = llm_cpu_kv_create,
+	.kv_free = llm_cpu_kv_free,
+	.kv_bytes = llm_cpu_kv_bytes,
+	.step_upload = cpu_step_upload,
+	.embed = llm_cpu_embed,
+	.rms_norm = llm_cpu_rms_norm,
+	.linear = llm_cpu_linear,
+	.rope_kv = llm_cpu_rope_kv,
+	.attention = llm_cpu_attention,
+	.gated_act = llm_cpu_gated_act,
+	.gather = llm_cpu_gather,
+	.sample = llm_cpu_sample,
+	.sync = cpu_sync,
+};
+
+/* ------------------------------------------------------------------------
+ * Instruction sets
+ * ------------------------------------------------------------------------
+ */
+typedef enum Isa
+{
+	ISA_PORTABLE,
+	ISA_AVX2,
+	ISA_AVX512,
+	ISA_AVX512BF16,
+	ISA_COUNT
+} Isa;
+
+static const char *const isa_names[ISA_COUNT] = { "portable", "avx2", "avx512",
+												  "avx512bf16" };
+
+/* The best one that processor and operating system support. */
+static Isa
+detect_isa(void)
+{
+#if defined(__x86_64__)
+	unsigned eax;
+	unsigned ebx;
+	unsigned ecx;
+	unsigned edx;
+
+	__builtin_cpu_init();
+	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+		!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & bit_F16C) == 0)
+		return ISA_PORTABLE;
+	if (!__builtin_cpu_supports("avx512f") ||
+		!__builtin_cpu_supports("avx512bw") ||
+		!__builtin_cpu_supports("avx512dq") ||
+		!__builtin_cpu_supports("avx512vl"))
+		return ISA_AVX2;
+	if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
+		(eax & (1u << 5)) == 0) /* AVX512_BF16 */
+		return ISA_AVX512;
+	return ISA_AVX512BF16;
+#else
+	return ISA_PORTABLE;
+#endif
+}
+
+static bool
+choose_isa(const char *name, Isa *isa, LlmError *err)
+{
+	Isa best = detect_isa();
+
+	*isa = best;
+	if (name == NULL)
+		return true;
+	for (int i = 0; i < ISA_COUNT; i++)
+	{
+		if (strcmp(name, isa_names[i]) != 0)
+			continue;
+		*isa = (Isa) i;
+		if (*isa > best)
+			return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+								 "this processor does not support "
+								 "instruction set \"%s\"",
+								 name);
+		return true;
+	}
+	llm_error_set(err, LLM_ERROR_INVALID, "instruction set \"%s\" is not known",
+				  name);
+	return llm_error_hint(err, "Known are portable, avx2, avx512 and "
+							   "avx512bf16.");
+}
+
+static void
+use_isa(LlmCpu *cpu, Isa isa)
+{
+	cpu->isa = isa_names[isa];
+	cpu->linear = llm_cpu_linear_portable;
+	cpu->vector = llm_cpu_vector_portable;
+	cpu->attention = llm_cpu_attention_portable;
+#if defined(__x86_64__)
+	if (isa == ISA_AVX2)
+	{
+		cpu->linear = llm_cpu_linear_avx2;
+		cpu->vector = llm_cpu_vector_avx2;
+		cpu->attention = llm_cpu_attention_avx2;
+	}
+	if (isa >= ISA_AVX512)
+	{
+		cpu->linear = llm_cpu_linear_avx512;
+		cpu->vector = llm_cpu_vector_avx512;
+		cpu->attention = llm_cpu_attention_avx512;
+	}
+	if (isa >= ISA_AVX512BF16)
+		cpu->linear.bf16_inputs = llm_cpu_linear_avx512bf16;
+#endif
+}
+
+/* ------------------------------------------------------------------------
+ * Opening
+ * ------------------------------------------------------------------------
+ */
+static bool
+alloc_scratch(LlmCpu *cpu, LlmError *err)
+{
+	size_t n_threads = (size_t) llm_cpu_threads_count(cpu->threads);
+
+	cpu->linear_x_bytes = llm_cpu_linear_scratch_bytes(&cpu->options);
+	cpu->linear_x =
+		llm_cpu_alloc(cpu->linear_x_bytes, "prepared activations", err);
+	if (cpu->linear_x == NULL)
+		return false;
+
+	cpu->n_partial_tiles = 16 * (int32_t) n_threads;
+	cpu->attention_thread_bytes = llm_cpu_attention_thread_bytes();
+	cpu->attention_scratch = llm_cpu_alloc(
+		n_threads * cpu->attention_thread_bytes +
+			(size_t) cpu->n_partial_tiles * llm_cpu_attention_partial_bytes(),
+		"attention scratch", err);
+	if (cpu->attention_scratch == NULL)
+		return false;
+
+	cpu->sample_thread_bytes = llm_cpu_sample_thread_bytes(&cpu->options);
+	cpu->sample_scratch = llm_cpu_alloc(n_threads * cpu->sample_thread_bytes,
+										"sampling scratch", err);
+	return cpu->sample_scratch != NULL;
+}
+
+static bool
+check_options(const LlmComputeOptions *options, LlmError *err)
+{
+	if (options->precision != LLM_DTYPE_F32 &&
+		options->precision != LLM_DTYPE_BF16)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "the CPU backend computes in float32 or "
+							 "bfloat16, not in %s",
+							 options->precision < LLM_DTYPE_COUNT
+								 ? llm_dtype_name(options->precision)
+								 : "an unknown format");
+	if (options->n_threads < 0 || options->n_threads > 4096)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "number of threads %d is outside 0 .. 4096",
+							 options->n_threads);
+	return true;
+}
+
+LlmCompute *
+llm_compute_cpu_open(const LlmComputeOptions *options, LlmError *err)
+{
+	LlmCpu *cpu;
+	Isa isa;
+
+	if (!check_options(options, err) || !choose_isa(options->isa, &isa, err))
+		return NULL;
+	cpu = calloc(1, sizeof(*cpu));
+	if (cpu == NULL)
+	{
+		llm_error_no_memory(err, sizeof(*cpu), "the CPU backend");
+		return NULL;
+	}
+	cpu->base.ops = &cpu_ops;
+	cpu->base.activation_dtype = LLM_DTYPE_F32;
+	cpu->base.precision = options->precision;
+	cpu->options = *options;
+	cpu->options.isa = NULL;
+	use_isa(cpu, isa);
+	cpu->threads = llm_cpu_threads_create(options->n_threads, err);
+	if (cpu->threads == NULL || !alloc_scratch(cpu, err))
+	{
+		cpu_close(&cpu->base);
+		return NULL;
+	}
+	return &cpu->base;
+}
+
+const char *
+llm_compute_cpu_isa(const LlmCompute *compute)
+{
+	return ((const LlmCpu *) compute)->isa;
+}
+
+int
+llm_compute_cpu_n_threads(const LlmCompute *compute)
+{
+	return llm_cpu_threads_count(((const LlmCpu *) compute)->threads);
+}

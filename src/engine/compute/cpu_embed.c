@@ -1,0 +1,91 @@
+/*
+ * cpu_embed.c
+ *	  Rows of a table: embedding by token id, gathering by row index.
+ *
+ * src/engine/compute/cpu_embed.c
+ */
+#include <assert.h>
+
+#include "src/engine/compute/cpu_internal.h"
+
+/* Below so many values one thread is done before another has woken up. */
+#define PARALLEL_VALUES 65536
+
+typedef struct RowsJob
+{
+	const LlmCpu *cpu;
+	const char *table;
+	LlmDtype dtype;
+	const int32_t *rows;
+	float *out;
+	int64_t n_rows;
+	int64_t dim;
+	float scale;
+} RowsJob;
+
+static void
+rows_job(void *arg, int thread_idx, int n_threads)
+{
+	const RowsJob *job = arg;
+	int64_t row_bytes = job->dim * (int64_t) llm_dtype_bytes(job->dtype);
+	int64_t begin;
+	int64_t end;
+
+	llm_cpu_share(job->n_rows, 1, thread_idx, n_threads, &begin, &end);
+	for (int64_t i = begin; i < end; i++)
+		job->cpu->vector.convert(job->table + job->rows[i] * row_bytes,
+								 job->dtype, job->scale, job->dim,
+								 job->out + i * job->dim);
+}
+
+static void
+run_rows(LlmCpu *cpu, RowsJob *job)
+{
+	if (job->n_rows * job->dim < PARALLEL_VALUES)
+		rows_job(job, 0, 1);
+	else
+		llm_cpu_threads_run(cpu->threads, rows_job, job);
+}
+
+bool
+llm_cpu_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err)
+{
+	LlmCpu *cpu = llm_cpu(compute);
+	RowsJob job = {
+		.cpu = cpu,
+		.table = args->table.data,
+		.dtype = args->table.dtype,
+		.rows = args->token_ids,
+		.out = args->out,
+		.n_rows = args->n_rows,
+		.dim = args->table.n_cols,
+		.scale = args->scale,
+	};
+
+	(void) err;
+	for (int32_t i = 0; i < args->n_rows; i++)
+		assert(args->token_ids[i] >= 0 &&
+			   args->token_ids[i] < args->table.n_rows);
+	run_rows(cpu, &job);
+	return true;
+}
+
+bool
+llm_cpu_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err)
+{
+	LlmCpu *cpu = llm_cpu(compute);
+	RowsJob job = {
+		.cpu = cpu,
+		.table = args->x,
+		.dtype = LLM_DTYPE_F32,
+		.rows = args->rows,
+		.out = args->out,
+		.n_rows = args->n_rows,
+		.dim = args->dim,
+		.scale = 1.0f,
+	};
+
+	(void) err;
+	run_rows(cpu, &job);
+	return true;
+}

@@ -1,0 +1,247 @@
+/*
+ * cpu_internal.h
+ *	  What the files of the CPU backend share.
+ *
+ * An operation's file (cpu_linear.c, cpu_norm.c, ...) cuts it into work for
+ * threads and calls kernels through the tables below.  A table is filled once
+ * for each instruction set by the files with its suffix.  Kernels hold no
+ * state and see plain pointers only.
+ *
+ * src/engine/compute/cpu_internal.h
+ */
+#ifndef LLM_CPU_INTERNAL_H
+#define LLM_CPU_INTERNAL_H
+
+#include "src/engine/compute/compute.h"
+#include "src/engine/compute/cpu_threads.h"
+
+/* Most tokens of a K/V chunk that is scored at once; see cpu_attention.c. */
+#define LLM_CPU_CHUNK_TOKENS 64
+
+/* Query rows that share one pass over K and V. */
+#define LLM_CPU_TILE_ROWS 32
+
+#define LLM_CPU_MAX_HEAD_DIM 512
+
+/* ------------------------------------------------------------------------
+ * Linear: one weight format against prepared rows of x
+ * ------------------------------------------------------------------------
+ */
+typedef struct LlmCpuLinearTask
+{
+	const void *w;	  /* [.., n_cols] row 0 */
+	const void *x;	  /* [n_x, x_stride] prepared rows */
+	int64_t x_stride; /* bytes */
+	int64_t n_cols;
+	int32_t n_x;
+	LlmVector bias;
+	float *out;			/* row 0 of the x rows, column of w's row 0 */
+	int64_t out_stride; /* elements */
+} LlmCpuLinearTask;
+
+typedef struct LlmCpuLinearKernel
+{
+	/* Bytes of one prepared row. */
+	int64_t (*row_bytes)(int64_t n_cols);
+
+	/* Bring a row of x into the form that multiply reads. */
+	void (*prepare)(const float *x, int64_t n_cols, void *out);
+
+	/*
+	 * The products of rows row_begin .. row_end - 1 of w with all of x.  A
+	 * product's additions have one order, whatever n_x and the row range.
+	 */
+	void (*multiply)(const LlmCpuLinearTask *task, int64_t row_begin,
+					 int64_t row_end);
+} LlmCpuLinearKernel;
+
+typedef struct LlmCpuLinearKernels
+{
+	LlmCpuLinearKernel f32;
+	LlmCpuLinearKernel f16;
+	LlmCpuLinearKernel bf16;		/* x stays f32 */
+	LlmCpuLinearKernel bf16_inputs; /* x rounded to bf16; or empty */
+} LlmCpuLinearKernels;
+
+/* ------------------------------------------------------------------------
+ * Everything that goes over a vector once
+ * ------------------------------------------------------------------------
+ */
+typedef struct LlmCpuVectorKernels
+{
+	/* out = src * scale */
+	void (*convert)(const void *src, LlmDtype dtype, float scale, int64_t n,
+					float *out);
+
+	/* One row of rms_norm; residual may be NULL, out may be x. */
+	void (*rms_norm)(const LlmRmsNormArgs *args, const float *x,
+					 float *residual, float *out);
+
+	/* One head's rotation; cos_sin is the position's row. */
+	void (*rope)(float *head, const float *cos_sin, int32_t rotary_dim,
+				 bool interleaved);
+
+	void (*gated_act)(LlmActivation activation, const float *gate,
+					  const float *up, int64_t n, float *out);
+
+	/* The first largest finite value's index, -1 if none is finite. */
+	int64_t (*argmax)(const float *x, int64_t n);
+
+	/* out = x, -inf where not finite; returns the largest; out may be x. */
+	float (*clean)(const float *x, int64_t n, float *out);
+
+	/*
+	 * The sum of exp((x - max) * scale), x finite or -inf, max the largest
+	 * x or more; the terms go to out where that is not NULL.
+	 */
+	double (*exp_sum)(const float *x, int64_t n, float max, float scale,
+					  float *out);
+
+	/* Indexes of values >= bound, ascending; returns how many there are. */
+	int64_t (*find_ge)(const float *x, int64_t n, float bound, int64_t capacity,
+					   int32_t *out);
+} LlmCpuVectorKernels;
+
+/* ------------------------------------------------------------------------
+ * Attention over chunks of the paged cache
+ * ------------------------------------------------------------------------
+ */
+
+/* What a tile of query rows has gathered so far; f32, rows one by one. */
+typedef struct LlmCpuAttentionState
+{
+	float *max;	   /* [n_rows] largest score, -inf before the first */
+	float *sum;	   /* [n_rows] of exp(score - max) */
+	float *output; /* [n_rows, dim_padded] V rows, weighted likewise */
+} LlmCpuAttentionState;
+
+/* One chunk: up to LLM_CPU_CHUNK_TOKENS tokens in groups of 16. */
+typedef struct LlmCpuAttentionChunk
+{
+	const void *k[LLM_CPU_CHUNK_TOKENS / 16]; /* each group's first key */
+	const void *v[LLM_CPU_CHUNK_TOKENS / 16];
+	int32_t first_token; /* position */
+	int32_t n_tokens;
+} LlmCpuAttentionChunk;
+
+typedef struct LlmCpuAttentionTile
+{
+	const float *q;			/* [n_rows, head_dim], scaled */
+	const int32_t *visible; /* [n_rows, 2] first position, last position + 1 */
+	float *scores;			/* [n_rows, LLM_CPU_CHUNK_TOKENS] scratch */
+	int32_t n_rows;
+	int32_t head_dim;
+	int32_t dim_padded;
+	int32_t block_size;
+	float soft_cap;
+	LlmCpuAttentionState state;
+} LlmCpuAttentionTile;
+
+typedef struct LlmCpuAttentionKernels
+{
+	/* Add a chunk to the tile's state. */
+	void (*add_chunk_f32)(const LlmCpuAttentionTile *tile,
+						  const LlmCpuAttentionChunk *chunk);
+	void (*add_chunk_bf16)(const LlmCpuAttentionTile *tile,
+						   const LlmCpuAttentionChunk *chunk);
+
+	/* Add "from" to "into", one row. */
+	void (*merge)(const LlmCpuAttentionState *into, int into_row,
+				  const LlmCpuAttentionState *from, int from_row,
+				  int32_t dim_padded);
+} LlmCpuAttentionKernels;
+
+extern const LlmCpuLinearKernels llm_cpu_linear_portable;
+extern const LlmCpuLinearKernels llm_cpu_linear_avx2;
+extern const LlmCpuLinearKernels llm_cpu_linear_avx512;
+extern const LlmCpuLinearKernel llm_cpu_linear_avx512bf16;
+
+extern const LlmCpuVectorKernels llm_cpu_vector_portable;
+extern const LlmCpuVectorKernels llm_cpu_vector_avx2;
+extern const LlmCpuVectorKernels llm_cpu_vector_avx512;
+
+extern const LlmCpuAttentionKernels llm_cpu_attention_portable;
+extern const LlmCpuAttentionKernels llm_cpu_attention_avx2;
+extern const LlmCpuAttentionKernels llm_cpu_attention_avx512;
+
+/* ------------------------------------------------------------------------
+ * The backend
+ * ------------------------------------------------------------------------
+ */
+struct LlmKvCache
+{
+	LlmKvCacheSpec spec;
+	LlmCompute *compute;
+	int32_t dim_padded;	 /* V's row */
+	size_t k_head_bytes; /* one head of one block */
+	size_t v_head_bytes;
+	char *data; /* layers of [n_blocks, n_kv_heads] of K, then of V */
+};
+
+typedef struct LlmCpu
+{
+	LlmCompute base; /* first */
+	LlmComputeOptions options;
+	const char *isa;
+	LlmCpuThreads *threads;
+	LlmCpuLinearKernels linear;
+	LlmCpuVectorKernels vector;
+	LlmCpuAttentionKernels attention;
+
+	/* scratch, sized at open */
+	char *linear_x; /* prepared rows of x */
+	size_t linear_x_bytes;
+	char *attention_scratch; /* thread by thread, then partial results */
+	size_t attention_thread_bytes;
+	int32_t n_partial_tiles;
+	char *sample_scratch; /* thread by thread */
+	size_t sample_thread_bytes;
+} LlmCpu;
+
+static inline LlmCpu *
+llm_cpu(LlmCompute *compute)
+{
+	return (LlmCpu *) compute;
+}
+
+/* Zeroed, 64-byte aligned, backed by memory only where it is touched. */
+extern void *llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err);
+extern void llm_cpu_free(void *address);
+
+/* cpu_kv_cache.c */
+extern LlmKvCache *llm_cpu_kv_create(LlmCompute *compute,
+									 const LlmKvCacheSpec *spec, LlmError *err);
+extern void llm_cpu_kv_free(LlmKvCache *kv);
+extern size_t llm_cpu_kv_bytes(const LlmKvCacheSpec *spec);
+extern void *llm_cpu_kv_k(const LlmKvCache *kv, int32_t layer_idx,
+						  int32_t block_idx, int32_t kv_head);
+extern void *llm_cpu_kv_v(const LlmKvCache *kv, int32_t layer_idx,
+						  int32_t block_idx, int32_t kv_head);
+extern void llm_cpu_kv_write(const LlmKvCache *kv, void *k_head, void *v_head,
+							 int32_t row, const float *k, const float *v);
+
+/* scratch that an operation wants from open, in bytes */
+extern size_t llm_cpu_linear_scratch_bytes(const LlmComputeOptions *options);
+extern size_t llm_cpu_attention_thread_bytes(void);
+extern size_t llm_cpu_attention_partial_bytes(void);
+extern size_t llm_cpu_sample_thread_bytes(const LlmComputeOptions *options);
+
+/* the operations */
+extern bool
+llm_cpu_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err);
+extern bool
+llm_cpu_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err);
+extern bool llm_cpu_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *args,
+							 LlmError *err);
+extern bool
+llm_cpu_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err);
+extern bool
+llm_cpu_rope_kv(LlmCompute *compute, const LlmRopeKvArgs *args, LlmError *err);
+extern bool llm_cpu_attention(LlmCompute *compute, const LlmAttentionArgs *args,
+							  LlmError *err);
+extern bool llm_cpu_gated_act(LlmCompute *compute, const LlmGatedActArgs *args,
+							  LlmError *err);
+extern bool
+llm_cpu_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err);
+
+#endif /* LLM_CPU_INTERNAL_H */
