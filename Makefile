@@ -17,14 +17,18 @@ DATA = $(wildcard sql/llm_ext--*.sql)
 PGFILEDESC = "llm_ext - language models inside the database"
 
 SERVER_SRCS = $(sort $(wildcard src/server/*.c src/server/*/*.c))
-OBJS = $(SERVER_SRCS:.c=.o)
+OBJS = $(SERVER_SRCS:%.c=$(BUILD)/server/%.o)
 EXPORTS = $(BUILD)/exports.map
 
 SERVER_CFLAGS = -std=gnu11 -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-cast-function-type \
-	-Wno-declaration-after-statement
+	-Wno-declaration-after-statement $(NO_CLOBBERED)
+# gcc suspects every variable around PG_TRY
+NO_CLOBBERED = $(if $(findstring clang,$(CC)),,-Wno-clobbered)
+SERVER_debug = $(SERVER_asan)
+SERVER_asan = -DUSE_ASSERT_CHECKING -O1
 PG_CPPFLAGS = -I.
-PG_CFLAGS = $(SERVER_CFLAGS) -MMD -MP $(SERVER_WERROR)
+PG_CFLAGS = $(SERVER_CFLAGS) $(SERVER_$(BUILD_TYPE)) -MMD -MP $(WERROR)
 SHLIB_LINK = $(BUILD)/libllm_common.a $(COMMON_LIBS) -lm \
 	-Wl,--version-script=$(EXPORTS)
 
@@ -37,7 +41,7 @@ REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=$(REGRESS_CONFIG)
 TAP_TESTS = $(if $(wildcard test/*.pl),1)
 PROVE_TESTS ?= test/*.pl
 
-EXTRA_CLEAN = build tmp_check $(SERVER_SRCS:.c=.d)
+EXTRA_CLEAN = build tmp_check
 
 # Without PostgreSQL the targets that install it still work.
 PG_CONFIG ?= pg_config
@@ -45,7 +49,6 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 with_llvm = no
 ifneq ($(PGXS),)
 include $(PGXS)
--include $(SERVER_SRCS:.c=.d)
 endif
 
 # ------------------------------------------------- common, engine, tests
@@ -108,7 +111,18 @@ $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libllm_engine.a \
 
 .DEFAULT_GOAL = all
 all: $(EXECUTOR)
-llm_ext.so: $(BUILD)/libllm_common.a $(EXPORTS)
+
+# PGXS links llm_ext.so here, whatever the build type: link again where the
+# last one was of another type.
+llm_ext.so: $(BUILD)/libllm_common.a $(EXPORTS) build/linked-for
+build/linked-for: FORCE
+	@mkdir -p build
+	@echo '$(BUILD)' | cmp -s - $@ || echo '$(BUILD)' > $@
+FORCE:
+
+$(BUILD)/server/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(CPPFLAGS) -c $< -o $@
 
 # What PostgreSQL looks up by name, and nothing else: the functions that have
 # an info record, the entry points, and the background worker's.
@@ -159,7 +173,8 @@ unit-%: $(BUILD)/test/unit/test_%
 
 # the same, compiled with the sanitizers or with asserts
 asan debug tsan:
-	$(MAKE) BUILD_TYPE=$@ unit-programs build/$@/llm_executor
+	$(MAKE) BUILD_TYPE=$@ unit-programs build/$@/llm_executor \
+		$(if $(filter debug,$@),all)
 
 test:
 	@tools/install-packages.sh test
@@ -207,4 +222,4 @@ help:
 
 .PHONY: all install-executor uninstall-executor unit-programs bench-programs \
 	asan debug tsan test bench check-format check-layers check-headers \
-	check-style check-symbols check-newer check-server demo psql stop help
+	check-style check-symbols check-newer check-server demo psql stop help FORCE

@@ -129,8 +129,7 @@ run_checks() {
 # Sets what_is_built.
 build_all() {
 	what_is_built=
-	if run_check 'build: gcc' "${make[@]}" \
-		SERVER_WERROR=-Werror all unit-programs bench-programs; then
+	if run_check 'build: gcc' "${make[@]}" all unit-programs bench-programs; then
 		what_is_built+=' release'
 		run_check check-symbols tools/check-symbols.sh \
 			build/release/llm_executor llm_ext.so || true
