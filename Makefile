@@ -37,7 +37,8 @@ SHLIB_LINK = $(BUILD)/libllm_common.a $(COMMON_LIBS) -lm \
 REGRESS_CONFIG = test/regress.conf
 REGRESS = $(sort $(patsubst sql/%.sql,%, \
 	$(filter-out $(DATA),$(wildcard sql/*.sql))))
-REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=$(REGRESS_CONFIG)
+REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=$(REGRESS_CONFIG) \
+	--load-extension=llm_ext
 TAP_TESTS = $(if $(wildcard test/*.pl),1)
 PROVE_TESTS ?= test/*.pl
 
@@ -206,6 +207,7 @@ help:
 	@echo 'make psql           connect to it (also SQL on standard input)'
 	@echo 'make stop           stop it'
 	@echo 'make test           everything that needs no GPU'
+	@echo '  PARTS="checks builds newer unit regress tap", TESTS="names", ACCEPT=1, KEEP=1'
 	@echo 'make bench          measure this machine; CSV=1 also writes docs/bench'
 	@echo 'make unit-ROOM      the unit tests of one room, as in unit-tokenizer'
 	@echo 'make asan|debug|tsan  libraries, executor and unit tests of that kind'

@@ -13,6 +13,12 @@
 # copy of the installed PostgreSQL (tools/cluster.sh): nothing is installed
 # into the system's.
 #
+# From the environment:
+#	PARTS   some of: checks builds newer unit regress tap  (default: all)
+#	TESTS   names of unit programs, regression tests, TAP scripts (default: all)
+#	ACCEPT  1: what the regression tests print becomes what is expected
+#	KEEP    1: leave the temporary folder
+#
 # tools/run-tests.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +28,7 @@ unset MAKEFLAGS MAKELEVEL
 make=(make -s -k --no-print-directory -j 2)
 part_timeout=900
 newer_majors=(17 18)
+parts=" ${PARTS:-checks builds newer unit regress tap} "
 
 n_passed=0
 n_failed=0
@@ -103,6 +110,10 @@ run_program() {
 	report "$name" "$seconds" "$p" "$f" "$s"
 }
 
+is_wanted() {
+	[ -z "${TESTS:-}" ] || [[ " $TESTS " == *" $1 "* ]]
+}
+
 # count_tap: passed, failed and skipped of the log's top-level TAP lines
 count_tap() {
 	awk '
@@ -134,13 +145,15 @@ build_all() {
 		run_check check-symbols tools/check-symbols.sh \
 			build/release/llm_executor llm_ext.so || true
 	fi
-	if run_check 'build: gcc, ASan and UBSan' "${make[@]}" \
-		BUILD_TYPE=asan unit-programs build/asan/llm_executor; then
+	[[ $parts == *' builds '* || $parts == *' unit '* ]] || return 0
+	if run_check 'build: gcc, ASan and UBSan' "${make[@]}" BUILD_TYPE=asan \
+		unit-programs build/asan/llm_executor; then
 		what_is_built+=' asan'
 	fi
+	[[ $parts == *' builds '* ]] || return 0
 	if command -v clang >/dev/null; then
-		run_check 'build: clang' "${make[@]}" BUILD=build/clang \
-			CC=clang unit-programs bench-programs build/clang/llm_executor \
+		run_check 'build: clang' "${make[@]}" BUILD=build/clang CC=clang \
+			unit-programs bench-programs build/clang/llm_executor \
 			check-server || true
 	else
 		echo 'clang is not installed' >"$log"
@@ -163,6 +176,7 @@ run_unit_programs() {
 			[ -e "$source" ] || continue
 			name=${source#test/}
 			name=${name%.c}
+			is_wanted "${name#*/test_}" || continue
 			run_program "$name ($type)" "build/$type/test/$name"
 		done
 	done
@@ -196,12 +210,15 @@ prepare_server_tests() {
 }
 
 list_regress_tests() {
-	local file
+	local file name
 	for file in sql/*.sql; do
-		case $file in
-			sql/llm_ext--*.sql | 'sql/*.sql') ;;
-			*) basename "$file" .sql ;;
+		name=$(basename "$file" .sql)
+		case $name in
+			llm_ext--* | '*') continue ;;
 		esac
+		if is_wanted "$name"; then
+			printf '%s\n' "$name"
+		fi
 	done
 }
 
@@ -215,7 +232,13 @@ run_regress() {
 	run "${in_tests[@]}" "$pgxs/src/test/regress/pg_regress" \
 		--inputdir=. --outputdir=. "--bindir=$tree_bin" \
 		--temp-instance=tmp_regress --temp-config=regress.conf \
-		--no-locale --encoding=UTF8 "${names[@]}"
+		--load-extension=llm_ext --no-locale --encoding=UTF8 "${names[@]}"
+	if [ -n "${ACCEPT:-}" ]; then
+		for name in "${names[@]}"; do
+			[ ! -e "$tests/results/$name.out" ] ||
+				cp "$tests/results/$name.out" expected/
+		done
+	fi
 	cp "$log" "$work/regress.log"
 	[ ! -s "$tests/regression.diffs" ] ||
 		cat "$tests/regression.diffs" >>"$work/regress.log"
@@ -237,6 +260,7 @@ run_tap() {
 	for script in test/*.pl; do
 		[ -e "$script" ] || continue
 		name=$(basename "$script" .pl)
+		is_wanted "$name" || continue
 		run "${in_tests[@]}" env "TESTDIR=$tests/tap_$name" perl "$script"
 		read -r p f s < <(count_tap)
 		if [ "$status" != 0 ] && [ "$f" = 0 ]; then
@@ -260,14 +284,14 @@ show_server_logs() {
 }
 
 main() {
-	run_checks
-	build_all
-	run_newer
-	run_unit_programs
-	if [[ $what_is_built == *release* ]]; then
+	[[ $parts != *' checks '* ]] || run_checks
+	[[ $parts == ' checks ' ]] || build_all
+	[[ $parts != *' newer '* ]] || run_newer
+	[[ $parts != *' unit '* ]] || run_unit_programs
+	if [[ $what_is_built == *release* ]] && [[ $parts == *\ regress\ * || $parts == *\ tap\ * ]]; then
 		prepare_server_tests
-		run_regress
-		run_tap
+		[[ $parts != *' regress '* ]] || run_regress
+		[[ $parts != *' tap '* ]] || run_tap
 	fi
 	echo
 	if [ ${#failures[@]} -gt 0 ]; then
@@ -277,4 +301,6 @@ main() {
 	[ "$n_failed" = 0 ]
 }
 
+what_is_built=
+tree_bin=
 main
