@@ -1,0 +1,532 @@
+/*
+ * test_executor.c
+ *	  The executor program through its channel: load, answer, resume, cancel,
+ *	  refuse, end.
+ *
+ * Models are dummies (random weights from a config that the test writes), so
+ * answers mean nothing but are the same every time.
+ *
+ * test/unit/test_executor.c
+ */
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "src/common/ipc/ipc_channel.h"
+#include "src/common/util/json.h"
+#include "src/common/util/strbuf.h"
+#include "test/unit/unit_test.h"
+
+#define N_VOCAB 300
+#define MAX_ANSWER 600
+
+static char executor_path[PATH_MAX];
+static char model_dir[] = "/tmp/llm_ext-test-executor.XXXXXX";
+
+static pid_t child;
+static LlmChannel *channel;
+
+/* What came back for one request. */
+typedef struct Answer
+{
+	int n_tokens;
+	int32_t ids[MAX_ANSWER];
+	float logprobs[MAX_ANSWER];
+	bool has_logprobs;
+	bool is_finished;
+	LlmWireFinished finished;
+	bool is_failed;
+	LlmError error;
+} Answer;
+
+#define MAX_REQUESTS 65
+static Answer answers[MAX_REQUESTS];
+
+static void
+start_executor(void)
+{
+	int sv[2];
+	LlmError err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv) != 0)
+		abort();
+	child = fork();
+	if (child == 0)
+	{
+		if (sv[1] != LLM_IPC_EXECUTOR_FD)
+			dup2(sv[1], LLM_IPC_EXECUTOR_FD);
+		for (int fd = LLM_IPC_EXECUTOR_FD + 1; fd < 64; fd++)
+			close(fd);
+		execl(executor_path, "llm_executor", (char *) NULL);
+		_exit(127);
+	}
+	close(sv[1]);
+	channel = llm_channel_create(sv[0], &err);
+	memset(answers, 0, sizeof(answers));
+}
+
+/* Exit status, or 1000 + signal. */
+static int
+wait_for_exit(void)
+{
+	int status;
+
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int
+stop_executor(void)
+{
+	llm_channel_free(channel);
+	channel = NULL;
+	return wait_for_exit();
+}
+
+static void
+send_frame(LlmMessageType type, uint64_t id, const void *bytes, size_t n)
+{
+	LlmError err;
+
+	if (!llm_channel_send(channel, type, id, bytes, n, NULL, 0, &err) ||
+		!llm_channel_flush(channel, &err))
+		CHECK_FAIL("could not send: %s", err.message);
+}
+
+/* The next frame; false at the end of the stream or after 60 s of silence. */
+static bool
+next_frame(LlmFrameHeader *header, const void **payload)
+{
+	LlmError err;
+
+	for (;;)
+	{
+		struct pollfd pfd = { .fd = llm_channel_fd(channel), .events = POLLIN };
+		LlmReceiveResult result;
+
+		if (llm_channel_pending_bytes(channel) > 0)
+		{
+			(void) llm_channel_flush(channel, &err);
+			pfd.events |= POLLOUT;
+		}
+		result = llm_channel_receive(channel, header, payload, &err);
+		if (result != LLM_RECEIVE_NOTHING)
+			return result == LLM_RECEIVE_FRAME;
+		if (poll(&pfd, 1, 60000) == 0)
+			return false;
+	}
+}
+
+/* Start and load; returns the facts, or NULL with *err. */
+static cJSON *
+load(const char *more_options, LlmError *err)
+{
+	LlmStrbuf json;
+	LlmFrameHeader header;
+	const void *payload;
+
+	start_executor();
+	llm_strbuf_init(&json);
+	llm_strbuf_printf(&json,
+					  "{\"path\": \"%s\", \"load_format\": \"dummy\", "
+					  "\"num_threads\": 2%s}",
+					  model_dir, more_options);
+	send_frame(LLM_MESSAGE_LOAD, 0, json.data, json.len);
+	llm_strbuf_free(&json);
+	while (next_frame(&header, &payload))
+	{
+		if (header.type == LLM_MESSAGE_LOADED)
+			return llm_json_parse(payload, header.n_bytes, "facts", err);
+		if (header.type == LLM_MESSAGE_LOAD_FAILED)
+		{
+			memcpy(err, payload, sizeof(*err));
+			return NULL;
+		}
+	}
+	llm_error_set(err, LLM_ERROR_INTERNAL, "no answer");
+	return NULL;
+}
+
+static LlmWireRequest
+greedy_request(uint32_t n_prompt, uint32_t max_tokens)
+{
+	LlmWireRequest wire = { .params = llm_sampling_params_default(),
+							.n_prompt = n_prompt };
+
+	wire.params.temperature = 0;
+	wire.params.max_tokens = max_tokens;
+	wire.params.ignore_eos = 1;
+	wire.params.n_logprobs = 2;
+	return wire;
+}
+
+/* Prompt ids are made from the request's number. */
+static void
+send_request(uint64_t id, const LlmWireRequest *wire, const int32_t *output)
+{
+	LlmStrbuf bytes;
+
+	llm_strbuf_init(&bytes);
+	llm_strbuf_append(&bytes, wire, sizeof(*wire));
+	for (uint32_t i = 0; i < wire->n_prompt; i++)
+	{
+		int32_t token = (int32_t) ((id * 37 + i * 11) % N_VOCAB);
+
+		llm_strbuf_append(&bytes, &token, sizeof(token));
+	}
+	llm_strbuf_append(&bytes, output, wire->n_output * sizeof(int32_t));
+	send_frame(LLM_MESSAGE_REQUEST, id, bytes.data, bytes.len);
+	llm_strbuf_free(&bytes);
+}
+
+static void
+take_tokens(Answer *answer, const void *payload)
+{
+	const LlmWireTokens *tokens = payload;
+	const char *at = (const char *) (tokens + 1);
+
+	answer->has_logprobs = tokens->has_logprobs;
+	for (uint32_t i = 0; i < tokens->n_tokens; i++)
+	{
+		uint32_t n_top = 0;
+
+		if (answer->n_tokens == MAX_ANSWER)
+			abort();
+		memcpy(&answer->ids[answer->n_tokens], at, 4);
+		at += 4;
+		if (tokens->has_logprobs)
+		{
+			memcpy(&answer->logprobs[answer->n_tokens], at, 4);
+			memcpy(&n_top, at + 4, 4);
+			at += 8 + 8 * (size_t) n_top;
+		}
+		answer->n_tokens++;
+	}
+}
+
+/* Read until n_ends more requests have ended. */
+static void
+collect(int n_ends)
+{
+	LlmFrameHeader header;
+	const void *payload;
+
+	while (n_ends > 0 && next_frame(&header, &payload))
+	{
+		Answer *answer = &answers[header.request_id % MAX_REQUESTS];
+
+		switch (header.type)
+		{
+			case LLM_MESSAGE_TOKENS:
+				take_tokens(answer, payload);
+				break;
+			case LLM_MESSAGE_FINISHED:
+				answer->is_finished = true;
+				memcpy(&answer->finished, payload, sizeof(answer->finished));
+				n_ends--;
+				break;
+			case LLM_MESSAGE_FAILED:
+				answer->is_failed = true;
+				memcpy(&answer->error, payload, sizeof(answer->error));
+				n_ends--;
+				break;
+			default:
+				break;
+		}
+	}
+	CHECK_INT_EQ(n_ends, 0);
+}
+
+static bool
+load_or_fail(const char *options)
+{
+	LlmError err;
+	cJSON *facts = load(options, &err);
+
+	if (facts == NULL)
+	{
+		CHECK_FAIL("could not load: %s", err.message);
+		return false;
+	}
+	cJSON_Delete(facts);
+	return true;
+}
+
+static void
+loads_and_describes_itself(void)
+{
+	LlmError err;
+	cJSON *facts = load(", \"max_model_len\": 200, \"max_num_seqs\": 7", &err);
+	int64_t value = 0;
+
+	REQUIRE(facts != NULL);
+	CHECK(llm_json_get_int(facts, "n_vocab", &value, &err));
+	CHECK_INT_EQ(value, N_VOCAB);
+	CHECK(llm_json_get_int(facts, "max_model_len", &value, &err));
+	CHECK_INT_EQ(value, 200);
+	CHECK(llm_json_get_int(facts, "max_num_seqs", &value, &err));
+	CHECK_INT_EQ(value, 7);
+	cJSON_Delete(facts);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+/* Alone, all together, and resumed from any token: the same answer. */
+static void
+answers_do_not_depend_on_company(void)
+{
+	static Answer alone[40];
+	LlmWireRequest wire;
+
+	if (!load_or_fail(", \"max_num_batched_tokens\": 40, "
+					  "\"max_num_seqs\": 16"))
+		return;
+	for (uint64_t id = 1; id < 40; id++)
+	{
+		wire = greedy_request(1 + (uint32_t) id * 3, 5 + (uint32_t) id);
+		send_request(id, &wire, NULL);
+		collect(1);
+		alone[id] = answers[id];
+		CHECK(alone[id].is_finished && alone[id].has_logprobs);
+		CHECK_INT_EQ(alone[id].n_tokens, 5 + id);
+		CHECK_INT_EQ(alone[id].finished.reason, LLM_FINISH_LENGTH);
+		CHECK(alone[id].logprobs[0] <= 0);
+	}
+	memset(answers, 0, sizeof(answers));
+	for (uint64_t id = 1; id < 40; id++)
+	{
+		wire = greedy_request(1 + (uint32_t) id * 3, 5 + (uint32_t) id);
+		send_request(id, &wire, NULL);
+	}
+	collect(39);
+	for (uint64_t id = 1; id < 40; id++)
+		CHECK(memcmp(answers[id].ids, alone[id].ids, sizeof(alone[id].ids)) ==
+			  0);
+	CHECK_INT_EQ(stop_executor(), 0);
+
+	/* another executor goes on behind the first n tokens */
+	if (!load_or_fail(", \"max_num_batched_tokens\": 16, "
+					  "\"max_num_seqs\": 16"))
+		return;
+	for (uint64_t id = 1; id < 40; id++)
+	{
+		wire = greedy_request(1 + (uint32_t) id * 3, 5 + (uint32_t) id);
+		wire.n_output = (uint32_t) id % (5 + (uint32_t) id + 1);
+		send_request(id, &wire, alone[id].ids);
+	}
+	collect(39);
+	for (uint64_t id = 1; id < 40; id++)
+	{
+		int n_before = (int) (id % (5 + id + 1));
+
+		CHECK_INT_EQ(answers[id].n_tokens, 5 + (int) id - n_before);
+		CHECK(memcmp(answers[id].ids, alone[id].ids + n_before,
+					 (size_t) answers[id].n_tokens * 4) == 0);
+	}
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+/* All tokens are there, only FINISHED was lost with the first executor. */
+static void
+resumes_a_request_that_was_done(void)
+{
+	LlmWireRequest wire = greedy_request(4, 3);
+	int32_t output[3] = { 1, 2, 3 };
+
+	if (!load_or_fail(""))
+		return;
+	wire.n_output = 3;
+	send_request(1, &wire, output);
+	collect(1);
+	CHECK(answers[1].is_finished);
+	CHECK_INT_EQ(answers[1].n_tokens, 0);
+	CHECK_INT_EQ(answers[1].finished.reason, LLM_FINISH_LENGTH);
+	CHECK_INT_EQ(answers[1].finished.n_output, 3);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+static void
+seeds_decide_what_is_drawn(void)
+{
+	LlmWireRequest wire = greedy_request(4, 20);
+
+	if (!load_or_fail(""))
+		return;
+	wire.params.temperature = 1;
+	for (int round = 0; round < 3; round++)
+	{
+		wire.params.seed = round == 2 ? 9 : 8;
+		/* the same prompt: ids are equal modulo N_VOCAB */
+		send_request(1 + (uint64_t) round * N_VOCAB, &wire, NULL);
+		collect(1);
+	}
+	CHECK(memcmp(answers[1].ids, answers[(1 + N_VOCAB) % MAX_REQUESTS].ids,
+				 80) == 0);
+	CHECK(memcmp(answers[1].ids, answers[(1 + 2 * N_VOCAB) % MAX_REQUESTS].ids,
+				 80) != 0);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+static void
+cancel_ends_a_request_once(void)
+{
+	LlmWireRequest wire = greedy_request(4, 500);
+
+	if (!load_or_fail(""))
+		return;
+	send_request(1, &wire, NULL);
+	send_request(2, &wire, NULL);
+	send_frame(LLM_MESSAGE_CANCEL, 1, NULL, 0);
+	send_frame(LLM_MESSAGE_CANCEL, 1, NULL, 0);
+	send_frame(LLM_MESSAGE_CANCEL, 77, NULL, 0);
+	collect(2);
+	CHECK(answers[1].is_finished && answers[2].is_finished);
+	CHECK_INT_EQ(answers[1].finished.reason, LLM_FINISH_CANCELLED);
+	CHECK_INT_EQ(answers[2].n_tokens, 500);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+static void
+bad_requests_fail_alone(void)
+{
+	LlmWireRequest wire = greedy_request(4, 5);
+	int32_t output[1] = { N_VOCAB };
+
+	if (!load_or_fail(", \"max_model_len\": 64"))
+		return;
+	send_frame(LLM_MESSAGE_REQUEST, 1, &wire, sizeof(wire) - 4);
+	send_frame(LLM_MESSAGE_REQUEST, 2, &wire, sizeof(wire));
+	wire.n_output = 1;
+	send_request(3, &wire, output);
+	wire = greedy_request(60, 5);
+	send_request(4, &wire, NULL);
+	wire = greedy_request(0, 5);
+	send_request(5, &wire, NULL);
+	wire = greedy_request(4, 5);
+	wire.params.top_p = 0;
+	send_request(6, &wire, NULL);
+	wire = greedy_request(4, 5);
+	wire.adapter_id = 3;
+	send_request(7, &wire, NULL);
+	wire = greedy_request(4, 5);
+	send_request(8, &wire, NULL);
+	collect(8);
+	for (int id = 1; id <= 7; id++)
+		CHECK(answers[id].is_failed && answers[id].error.message[0] != '\0');
+	CHECK(strstr(answers[4].error.message, "60") != NULL &&
+		  strstr(answers[4].error.message, "64") != NULL);
+	CHECK(answers[8].is_finished);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+static void
+loading_errors_are_reported(void)
+{
+	static const char *const options[] = {
+		", \"max_model_len\": 100000",
+		", \"kv_cache_memory_bytes\": 1000",
+		", \"max_model_len\": 512, \"kv_cache_memory_bytes\": 60000",
+		", \"device\": \"cuda\"",
+		", \"dtype\": \"int3\"",
+		", \"block_size\": 24",
+		", \"path\": \"/nonexistent\", \"path\": 7",
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+	{
+		LlmError err;
+		cJSON *facts;
+
+		llm_error_clear(&err);
+		facts = load(options[i], &err);
+		/* a duplicate key is the first one: it loads */
+		if (i == 6)
+			cJSON_Delete(facts);
+		else
+			CHECK(facts == NULL && err.message[0] != '\0');
+		CHECK_INT_EQ(stop_executor(), 0);
+	}
+}
+
+static void
+ends_quietly_whatever_happens(void)
+{
+	LlmWireRequest wire = greedy_request(4, 500);
+
+	if (!load_or_fail(""))
+		return;
+	send_request(1, &wire, NULL);
+	kill(child, SIGTERM);
+	CHECK_INT_EQ(wait_for_exit(), 0);
+	llm_channel_free(channel);
+
+	if (!load_or_fail(""))
+		return;
+	send_request(1, &wire, NULL);
+	CHECK_INT_EQ(stop_executor(), 0);
+
+	if (!load_or_fail(""))
+		return;
+	send_request(1, &wire, NULL);
+	send_frame(LLM_MESSAGE_STOP, 0, NULL, 0);
+	CHECK_INT_EQ(wait_for_exit(), 0);
+	llm_channel_free(channel);
+
+	start_executor();
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+static bool
+write_config(void)
+{
+	char path[PATH_MAX];
+	FILE *file;
+
+	if (mkdtemp(model_dir) == NULL)
+		return false;
+	snprintf(path, sizeof(path), "%s/config.json", model_dir);
+	file = fopen(path, "w");
+	if (file == NULL)
+		return false;
+	fprintf(file,
+			"{\"architectures\": [\"LlamaForCausalLM\"], "
+			"\"model_type\": \"llama\", \"hidden_size\": 64, "
+			"\"intermediate_size\": 96, \"num_hidden_layers\": 2, "
+			"\"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+			"\"vocab_size\": %d, \"max_position_embeddings\": 1024, "
+			"\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
+			"\"hidden_act\": \"silu\", \"tie_word_embeddings\": false, "
+			"\"torch_dtype\": \"float32\", \"eos_token_id\": 2}",
+			N_VOCAB);
+	return fclose(file) == 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	char command[PATH_MAX + 16];
+
+	/* <build>/test/unit/test_executor runs <build>/llm_executor */
+	snprintf(executor_path, sizeof(executor_path), "%s/../../llm_executor",
+			 dirname(argv[0]));
+	if (!write_config())
+		return 1;
+	RUN_TEST(loads_and_describes_itself);
+	RUN_TEST(answers_do_not_depend_on_company);
+	RUN_TEST(resumes_a_request_that_was_done);
+	RUN_TEST(seeds_decide_what_is_drawn);
+	RUN_TEST(cancel_ends_a_request_once);
+	RUN_TEST(bad_requests_fail_alone);
+	RUN_TEST(loading_errors_are_reported);
+	RUN_TEST(ends_quietly_whatever_happens);
+	snprintf(command, sizeof(command), "%s/config.json", model_dir);
+	unlink(command);
+	rmdir(model_dir);
+	return unit_test_finish();
+}
