@@ -47,7 +47,8 @@ EXTRA_CLEAN = build tmp_check
 # Without PostgreSQL the targets that install it still work.
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-with_llvm = no
+# no bitcode for the JIT: nothing here is worth inlining
+override with_llvm = no
 ifneq ($(PGXS),)
 include $(PGXS)
 endif

@@ -33,7 +33,7 @@ our @EXPORT = qw(
   llm_node llm_model_dir wait_for wait_for_model wait_for_idle
   scheduler_pid executor_pid executor_pids
   process_name child_pids is_alive wait_until_gone n_open_files
-  shared_segments start_sql finish_sql cancel_sql
+  shared_segments start_sql sql_output finish_sql session_pid cancel_sql kill_client
 );
 
 my $default_timeout = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -59,7 +59,9 @@ sub llm_node
 	my $model = exists $option{model} ? $option{model} : llm_model_dir();
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(allows_streaming => $option{standby} ? 1 : 0);
+	$node->init(
+		allows_streaming => $option{standby} ? 1 : 0,
+		extra => [ '--locale=C.UTF-8', '--encoding=UTF8' ]);
 	$node->append_conf('postgresql.conf', <<END);
 shared_preload_libraries = 'llm_ext'
 shared_buffers = 32MB
@@ -252,25 +254,44 @@ sub shared_segments
 
 # ------------------------------------------------- sessions that run at once
 
+my $n_sessions = 0;
+my $scripts;
+
 # start_sql(node, sql, option => value...): a psql that runs while the test
-# goes on.  Options: dbname, user.  The handle's "out" grows as rows arrive.
+# goes on.  Options: dbname, user.
 sub start_sql
 {
 	my ($node, $sql, %option) = @_;
-	my %session = (out => '', err => '');
-	my $connection = $node->connstr($option{dbname} || 'postgres');
+	my %session = (
+		node => $node,
+		name => 'session_' . ++$n_sessions,
+		out => '',
+		err => '');
+	my $connection = $node->connstr($option{dbname} || 'postgres')
+	  . " application_name=$session{name}";
 	$connection .= " user=$option{user}" if defined $option{user};
-	my $timer = IPC::Run::timer($default_timeout);
 
-	$session{in} = $sql;
+	# A file, since what is fed through a pipe waits until it is pumped.
+	$scripts ||= PostgreSQL::Test::Utils::tempdir();
+	my $script = "$scripts/$session{name}.sql";
+	append_to_file($script, $sql);
+
 	$session{run} = IPC::Run::start(
 		[
 			'psql', '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1',
-			'-d', $connection, '-f', '-'
+			'-d', $connection, '-f', $script
 		],
-		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err},
-		$timer);
+		'<', '/dev/null', '>', \$session{out}, '2>', \$session{err},
+		IPC::Run::timer($default_timeout));
 	return \%session;
+}
+
+# What it has printed so far.
+sub sql_output
+{
+	my ($session) = @_;
+	$session->{run}->pump_nb if $session->{run}->pumpable;
+	return $session->{out};
 }
 
 # Waits for its end: (exit status, what it printed, what it complained about)
@@ -284,11 +305,35 @@ sub finish_sql
 	return ($session->{run}->result // 0, $session->{out}, $session->{err});
 }
 
-# What Ctrl-C in psql does.
+# The backend process that works on its statement; waits until there is one.
+sub session_pid
+{
+	my ($session) = @_;
+
+	return wait_for(
+		sub {
+			return $session->{node}->safe_psql('postgres',
+				"SELECT pid FROM pg_stat_activity WHERE state = 'active' "
+				  . "AND application_name = '$session->{name}'");
+		},
+		"$session->{name} to run its statement");
+}
+
+# Cancel the statement that it runs.
 sub cancel_sql
 {
 	my ($session) = @_;
-	$session->{run}->signal('INT');
+	my $pid = session_pid($session);
+
+	$session->{node}->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	return;
+}
+
+# The client is gone without a word; its session is not told.
+sub kill_client
+{
+	my ($session) = @_;
+	$session->{run}->signal('KILL');
 	return;
 }
 

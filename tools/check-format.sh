@@ -30,15 +30,19 @@ if [ "${1:-}" = --fix ]; then
 	exit
 fi
 
-n_files=0
-failed=0
-while IFS= read -r file; do
-	n_files=$((n_files + 1))
-	if ! "$clang_format" --dry-run -Werror "$file" 2>/dev/null; then
-		echo "$file is not formatted (tools/check-format.sh --fix formats all)"
-		failed=1
-	fi
-done < <(list_sources)
+# check FILES...: complain about those that clang-format would change
+check() {
+	local file status=0
+	for file in "$@"; do
+		if ! "$clang_format" --dry-run -Werror "$file" 2>/dev/null; then
+			echo "$file is not formatted (tools/check-format.sh --fix formats all)"
+			status=1
+		fi
+	done
+	return $status
+}
 
-[ "$failed" = 0 ]
-echo "$n_files files are formatted"
+export -f check
+export clang_format
+list_sources | xargs -r -n 16 -P 2 bash -c 'check "$@"' check
+echo "$(list_sources | wc -l) files are formatted"

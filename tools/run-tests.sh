@@ -261,6 +261,7 @@ run_tap() {
 		[ -e "$script" ] || continue
 		name=$(basename "$script" .pl)
 		is_wanted "$name" || continue
+		"${in_tests[@]}" mkdir -p "tap_$name"
 		run "${in_tests[@]}" env "TESTDIR=$tests/tap_$name" perl "$script"
 		read -r p f s < <(count_tap)
 		if [ "$status" != 0 ] && [ "$f" = 0 ]; then
