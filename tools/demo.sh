@@ -10,6 +10,7 @@
 #
 # tools/demo.sh
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 . tools/cluster.sh
 

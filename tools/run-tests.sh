@@ -21,6 +21,7 @@
 #
 # tools/run-tests.sh
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 . tools/cluster.sh
 
