@@ -487,38 +487,30 @@ static void
 aged_batch_requests_take_turns_with_interactive_ones(void)
 {
 	LlmPlannerConfig config = roomy_config();
-	uint64_t worst_batch = 0;
-	uint64_t worst_interactive = 0;
 	SimRequest *batch[10];
 	Sim sim;
 
-	config.max_num_seqs = 3;
+	config.max_num_seqs = 2;
 	config.aging_us = 20000;
 	sim_open(&sim, &config, 2000, 1);
+	for (int i = 0; i < 4; i++)
+		add_interactive(&sim, 0, 5, 2);
 	for (int i = 0; i < 10; i++)
 		batch[i] = add_batch(&sim, 0, 5, 10);
-	for (int i = 0; i < 400; i++)
+	for (int i = 0; i < 200; i++)
 	{
-		SimRequest *request;
-
 		sim.now_us += 1000;
-		request = add_interactive(&sim, 0, 5, 2);
-		request->end_step = sim.n_steps;
+		add_interactive(&sim, 0, 5, 2);
 		REQUIRE(sim_step(&sim));
-		for (int k = 0; k < 10; k++)
-		{
-			if (batch[k]->sequence == NULL && batch[k]->end_step > worst_batch)
-				worst_batch = batch[k]->end_step;
-		}
-		if (request->first_step != UINT64_MAX &&
-			request->first_step - request->end_step > worst_interactive)
-			worst_interactive = request->first_step - request->end_step;
 	}
 	for (int k = 0; k < 10; k++)
+	{
 		CHECK(batch[k]->sequence == NULL);
+		CHECK(batch[k]->first_step >= 20);
 
-	/* 20 steps to age, then 10 requests of 10 steps in one of three seats */
-	CHECK(worst_batch <= 20 + 10 * 12);
+		/* 20 steps to age, then one after the other at the latest */
+		CHECK(batch[k]->end_step <= 20 + (uint64_t) (k + 1) * 12);
+	}
 	drain(&sim);
 }
 
@@ -656,6 +648,34 @@ tenants_share_the_machine_evenly(void)
 		REQUIRE(sim_step(&sim));
 	CHECK(sim.served[3] <= sim.served[0] + (uint64_t) bound);
 	CHECK(sim.served[0] <= sim.served[3] + (uint64_t) bound);
+	drain(&sim);
+}
+
+static void
+equals_are_served_in_order_of_arrival(void)
+{
+	LlmPlannerConfig config = roomy_config();
+	Sim sim;
+
+	/* nobody has been served yet: tenants 2, 1, 0, 2, 1, 0 */
+	config.max_num_seqs = 1;
+	sim_open(&sim, &config, 64, 1);
+	for (uint32_t i = 0; i < 6; i++)
+		add(&sim, LLM_CLASS_BATCH, 2 - i % 3, 0, 10, 1);
+	for (uint64_t i = 0; i < 6; i++)
+	{
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(sim.requests[i].first_step, i + 1);
+	}
+	drain(&sim);
+
+	/* tenant 0 came first, but now its first request is the younger one */
+	sim_open(&sim, &config, 64, 1);
+	for (uint32_t i = 0; i < 3; i++)
+		add(&sim, LLM_CLASS_BATCH, i % 2, 0, 10, 1);
+	sim_remove(&sim, &sim.requests[0]);
+	REQUIRE(sim_step(&sim));
+	CHECK_INT_EQ(sim.requests[1].first_step, 1);
 	drain(&sim);
 }
 
@@ -821,6 +841,7 @@ main(void)
 	RUN_TEST(small_interactive_requests_do_not_starve_a_large_aged_one);
 	RUN_TEST(a_running_batch_prompt_is_not_starved_of_tokens);
 	RUN_TEST(tenants_share_the_machine_evenly);
+	RUN_TEST(equals_are_served_in_order_of_arrival);
 	RUN_TEST(leaving_for_a_moment_does_not_clear_a_debt);
 	RUN_TEST(requests_that_cannot_fit_are_refused);
 	RUN_TEST(bad_configurations_are_refused);
