@@ -87,10 +87,10 @@ make_server_tree() {
 	printf '%s\n' "$stamp" >"$root/stamp"
 }
 
-# install_extension BUILD: into the tree; sets is_changed where a file was not
-# the same before
+# install_extension BUILD_TYPE: into the tree; sets is_changed where a file was
+# not the same before
 install_extension() {
-	local build=$1 pair
+	local build=build/$1 pair
 	is_changed=no
 	local -a pairs=("llm_ext.so $tree_pkglib/llm_ext.so"
 		"$build/llm_executor $tree_pkglib/llm_executor"
@@ -103,7 +103,7 @@ install_extension() {
 		cmp -s "${pair%% *}" "${pair#* }" || is_changed=yes
 	done
 	[ $is_changed = yes ] || return 0
-	make -s --no-print-directory install "BUILD=$build" \
+	make -s --no-print-directory install "BUILD_TYPE=$1" \
 		"PG_CONFIG=$tree_pg_config" >/dev/null
 }
 

@@ -182,7 +182,7 @@ demo() {
 	make -s --no-print-directory -j "$(nproc)" WERROR= all
 	make_place
 	make_server_tree "$place/server"
-	install_extension build/release
+	install_extension release
 	configure
 	start
 	create_extension

@@ -146,6 +146,12 @@ build_all() {
 		run_check check-symbols tools/check-symbols.sh \
 			build/release/llm_executor llm_ext.so || true
 	fi
+	if [[ $parts == *' builds '* || $parts == *' tap '* ]]; then
+		if run_check 'build: gcc, with asserts' "${make[@]}" \
+			BUILD_TYPE=debug all; then
+			what_is_built+=' debug'
+		fi
+	fi
 	[[ $parts == *' builds '* || $parts == *' unit '* ]] || return 0
 	if run_check 'build: gcc, ASan and UBSan' "${make[@]}" BUILD_TYPE=asan \
 		unit-programs build/asan/llm_executor; then
@@ -172,7 +178,8 @@ run_newer() {
 
 run_unit_programs() {
 	local type source name
-	for type in $what_is_built; do
+	for type in release asan; do
+		[[ " $what_is_built " == *" $type "* ]] || continue
 		for source in test/unit/test_*.c test/ops/test_*.c; do
 			[ -e "$source" ] || continue
 			name=${source#test/}
@@ -188,7 +195,6 @@ prepare_server_tests() {
 	local folder
 	chmod 755 "$work"
 	make_server_tree "$work/server"
-	install_extension build/release
 	tests=$work/tests
 	mkdir "$tests"
 	for folder in test sql expected models; do
@@ -285,15 +291,27 @@ show_server_logs() {
 	done
 }
 
+# Regression tests try what users get, TAP scripts the build with asserts.
+run_server_tests() {
+	[ -n "$what_is_built" ] || return 0
+	prepare_server_tests
+	if [[ $parts == *' regress '* && $what_is_built == *release* ]]; then
+		install_extension release
+		run_regress
+	fi
+	if [[ $parts == *' tap '* && $what_is_built == *debug* ]]; then
+		install_extension debug
+		run_tap
+	fi
+}
+
 main() {
 	[[ $parts != *' checks '* ]] || run_checks
 	[[ $parts == ' checks ' ]] || build_all
 	[[ $parts != *' newer '* ]] || run_newer
 	[[ $parts != *' unit '* ]] || run_unit_programs
-	if [[ $what_is_built == *release* ]] && [[ $parts == *\ regress\ * || $parts == *\ tap\ * ]]; then
-		prepare_server_tests
-		[[ $parts != *' regress '* ]] || run_regress
-		[[ $parts != *' tap '* ]] || run_tap
+	if [[ $parts == *' regress '* || $parts == *' tap '* ]]; then
+		run_server_tests
 	fi
 	echo
 	if [ ${#failures[@]} -gt 0 ]; then
