@@ -68,10 +68,9 @@ llm_report(int elevel, const LlmError *err)
 	char *message = to_server_encoding(err->message);
 	char *hint = err->hint[0] != '\0' ? to_server_encoding(err->hint) : NULL;
 
-	ereport(elevel,
-			(errcode(llm_report_sqlstate(err->code)),
-			 errmsg_internal("%s", message),
-			 hint != NULL ? errhint("%s", hint) : 0));
+	ereport(elevel, (errcode(llm_report_sqlstate(err->code)),
+					 errmsg_internal("%s", message),
+					 hint != NULL ? errhint("%s", hint) : 0));
 	pfree(message);
 	if (hint != NULL)
 		pfree(hint);

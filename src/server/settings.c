@@ -54,8 +54,7 @@ check_device(char **value, void **extra, GucSource source)
 {
 	static const char *const choices[] = { "auto", "cpu", "cuda", NULL };
 
-	return check_choice(value, choices,
-						"Available values: auto, cpu, cuda.");
+	return check_choice(value, choices, "Available values: auto, cpu, cuda.");
 }
 
 static bool
@@ -99,17 +98,15 @@ static void
 define_postmaster_settings(void)
 {
 	DefineCustomStringVariable(
-		"llm_ext.executor_path",
-		"Program that runs a model.",
+		"llm_ext.executor_path", "Program that runs a model.",
 		"Empty: llm_executor in PostgreSQL's library directory.",
 		&llm_setting_executor_path, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
 		NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.max_requests",
 		"Number of requests that may be in flight in the whole server.",
-		"Each takes 26 kB of shared memory.",
-		&llm_setting_max_requests, 1024, 4, 65536, PGC_POSTMASTER, 0, NULL,
-		NULL, NULL);
+		"Each takes 26 kB of shared memory.", &llm_setting_max_requests, 1024,
+		4, 65536, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("llm_ext.max_models",
 							"Number of models that may be loaded at once.",
 							NULL, &llm_setting_max_models, 8, 1, 256,
@@ -123,11 +120,10 @@ define_model_settings(void)
 		"llm_ext.model", "Model directory that is loaded at server start.",
 		"It becomes the default model.", &llm_setting_model, "", PGC_SIGHUP, 0,
 		NULL, NULL, NULL);
-	DefineCustomStringVariable("llm_ext.model_name",
-							   "Name of the model in llm_ext.model.",
-							   "Empty: the last part of the directory.",
-							   &llm_setting_model_name, "", PGC_SIGHUP, 0, NULL,
-							   NULL, NULL);
+	DefineCustomStringVariable(
+		"llm_ext.model_name", "Name of the model in llm_ext.model.",
+		"Empty: the last part of the directory.", &llm_setting_model_name, "",
+		PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("llm_ext.device", "Where models run.",
 							   "auto takes a GPU where there is one.",
 							   &llm_setting_device, "auto", PGC_SIGHUP, 0,
@@ -136,10 +132,10 @@ define_model_settings(void)
 							   "auto keeps the type of the model's files.",
 							   &llm_setting_dtype, "auto", PGC_SIGHUP, 0,
 							   check_dtype, NULL, NULL);
-	DefineCustomStringVariable(
-		"llm_ext.kv_cache_dtype", "Data type of the KV cache.", NULL,
-		&llm_setting_kv_cache_dtype, "auto", PGC_SIGHUP, 0,
-		check_kv_cache_dtype, NULL, NULL);
+	DefineCustomStringVariable("llm_ext.kv_cache_dtype",
+							   "Data type of the KV cache.", NULL,
+							   &llm_setting_kv_cache_dtype, "auto", PGC_SIGHUP,
+							   0, check_kv_cache_dtype, NULL, NULL);
 	DefineCustomStringVariable(
 		"llm_ext.load_format", "Where weights come from.",
 		"dummy fills them with random numbers, to measure speed with only a "
@@ -157,11 +153,10 @@ define_model_settings(void)
 static void
 define_executor_settings(void)
 {
-	DefineCustomIntVariable("llm_ext.max_num_seqs",
-							"Most sequences computed in one step.",
-							"0: chosen for the device.",
-							&llm_setting_max_num_seqs, 0, 0, 4096, PGC_SIGHUP,
-							0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_num_seqs", "Most sequences computed in one step.",
+		"0: chosen for the device.", &llm_setting_max_num_seqs, 0, 0, 4096,
+		PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.max_num_batched_tokens", "Most tokens computed in one step.",
 		"0: chosen for the device.", &llm_setting_max_num_batched_tokens, 0, 0,
@@ -190,11 +185,10 @@ define_executor_settings(void)
 		"this time a row is no longer overtaken.",
 		&llm_setting_aging_ms, 5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL,
 		NULL, NULL);
-	DefineCustomIntVariable("llm_ext.load_timeout",
-							"Longest time a model may take to load.",
-							"0: no limit.", &llm_setting_load_timeout_s, 1800,
-							0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S, NULL,
-							NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.load_timeout", "Longest time a model may take to load.",
+		"0: no limit.", &llm_setting_load_timeout_s, 1800, 0, INT_MAX / 1000,
+		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 static void
@@ -205,11 +199,11 @@ define_request_settings(void)
 		"Wait for room where too many requests are in flight.",
 		"Off: raise an error at once.", &llm_setting_queue_wait, true,
 		PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"llm_ext.request_timeout", "Longest time one request may take.",
-		"0: no limit besides statement_timeout.",
-		&llm_setting_request_timeout_ms, 0, 0, INT_MAX, PGC_USERSET,
-		GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("llm_ext.request_timeout",
+							"Longest time one request may take.",
+							"0: no limit besides statement_timeout.",
+							&llm_setting_request_timeout_ms, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.max_requests_per_backend",
 		"Most requests that one session may have in flight.", NULL,

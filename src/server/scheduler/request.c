@@ -16,8 +16,8 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
-#include "libpq/libpq.h"
 #include "libpq/libpq-be.h"
+#include "libpq/libpq.h"
 #include "miscadmin.h"
 #include "src/common/util/clock.h"
 #include "src/server/report.h"
@@ -136,8 +136,8 @@ reserve_tokens(LlmRequest *request, uint32 n_tokens)
 static void
 read_output(LlmSlot *slot, int32 slot_idx, void *bytes, Size n_bytes)
 {
-	Size n_read = llm_ring_read(&slot->output, llm_slot_output(slot_idx), bytes,
-								n_bytes);
+	Size n_read =
+		llm_ring_read(&slot->output, llm_slot_output(slot_idx), bytes, n_bytes);
 
 	/* the scheduler writes whole entries only */
 	if (n_read != n_bytes)
@@ -235,8 +235,8 @@ collect_all(void)
 {
 	dlist_mutable_iter iter;
 
-	dlist_foreach_modify(iter, &active_requests)
-		(void) collect(dlist_container(LlmRequest, node, iter.cur));
+	dlist_foreach_modify(iter, &active_requests)(void)
+		collect(dlist_container(LlmRequest, node, iter.cur));
 }
 
 /* -- waiting -- */
@@ -535,16 +535,12 @@ serialize_request(Submission *submission, MemoryContext context)
 
 	submission->input_bytes =
 		sizeof(wire) + prompt_bytes + stop_bytes + bias_bytes;
-	/* leave room for the tokens that a resumed request brings along */
-	if (submission->input_bytes +
-			(Size) spec->params.max_tokens * sizeof(int32) >
-		LLM_IPC_MAX_FRAME_BYTES)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("request of %u prompt tokens, %u stop tokens, "
-							   "%u biases and %u tokens to generate is too "
-							   "large",
-							   spec->n_prompt, spec->n_stop_ids, spec->n_bias,
-							   spec->params.max_tokens)));
+	if (submission->input_bytes > LLM_IPC_MAX_FRAME_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("request of %u prompt tokens, %u stop tokens and %u "
+						"biases is too large",
+						spec->n_prompt, spec->n_stop_ids, spec->n_bias)));
 	dest = MemoryContextAllocHuge(context, submission->input_bytes);
 	submission->input = dest;
 	memcpy(dest, &wire, sizeof(wire));

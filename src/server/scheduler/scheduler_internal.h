@@ -91,8 +91,8 @@ typedef struct LlmSlot
 	bool is_batch;
 	uint32 n_prompt;
 	uint32 max_tokens;
-	uint64 input_bytes;	 /* of the whole request message */
-	int64 deadline_us;	 /* monotonic; 0 = none */
+	uint64 input_bytes; /* of the whole request message */
+	int64 deadline_us;	/* monotonic; 0 = none */
 	TimestampTz submitted_at;
 
 	/* Written by the scheduler. */
@@ -122,7 +122,8 @@ typedef enum LlmLoadState
 typedef struct LlmModelEntry
 {
 	bool is_used;
-	bool is_unloading; /* found by no one any more */
+	bool is_unloading;	/* found by no one any more */
+	bool is_configured; /* named by llm_ext.model, now or before */
 	LlmModelState state;
 	uint32 generation; /* counts successful loads, over all uses */
 	char name[LLM_MODEL_NAME_BYTES];
@@ -137,7 +138,7 @@ typedef struct LlmModelEntry
 
 	/* a load in progress, which may be a replacement */
 	LlmLoadState load_state;
-	uint64 load_ticket; /* tells one load from the next */
+	uint64 load_ticket;		 /* tells one load from the next */
 	bool load_is_configured; /* by llm_ext.model: nobody waits */
 	char load_path[MAXPGPATH];
 	char load_options[LLM_LOAD_OPTIONS_BYTES];
@@ -194,8 +195,8 @@ typedef struct LlmSchedulerShared
 	uint64 n_load_tickets;
 	uint32 n_free_slots;
 	int32 free_head_idx;
-	LlmSlotList queues[2]; /* QUEUED or ABANDONED: interactive, batch */
-	LlmSlotList abandoned; /* ABANDONED after ASSIGNED or RUNNING */
+	LlmSlotList queues[2];		   /* QUEUED or ABANDONED: interactive, batch */
+	LlmSlotList abandoned;		   /* ABANDONED after ASSIGNED or RUNNING */
 	LlmSchedulerCounters counters; /* the first ten; see scheduler.h */
 } LlmSchedulerShared;
 
@@ -204,8 +205,8 @@ typedef struct LlmSchedulerShared
 /* NULL where the library was not preloaded. */
 extern LlmSchedulerShared *llm_shared;
 extern LWLock *llm_shared_lock;
-extern LlmSlot *llm_slots;			   /* [n_slots] */
-extern LlmModelEntry *llm_models;	   /* [n_models] */
+extern LlmSlot *llm_slots;				/* [n_slots] */
+extern LlmModelEntry *llm_models;		/* [n_models] */
 extern LlmExecutorEntry *llm_executors; /* [n_executors] */
 
 /* Raises 55000 where the library was not preloaded. */

@@ -59,17 +59,15 @@ compute_layout(void)
 	};
 
 	layout.slots_off = MAXALIGN(sizeof(LlmSchedulerShared));
-	layout.models_off =
-		MAXALIGN(add_size(layout.slots_off,
-						  mul_size(layout.n_slots, sizeof(LlmSlot))));
-	layout.executors_off =
-		MAXALIGN(add_size(layout.models_off,
-						  mul_size(layout.n_models, sizeof(LlmModelEntry))));
+	layout.models_off = MAXALIGN(
+		add_size(layout.slots_off, mul_size(layout.n_slots, sizeof(LlmSlot))));
+	layout.executors_off = MAXALIGN(add_size(
+		layout.models_off, mul_size(layout.n_models, sizeof(LlmModelEntry))));
 	layout.rings_off = MAXALIGN(
 		add_size(layout.executors_off,
 				 mul_size(layout.n_executors, sizeof(LlmExecutorEntry))));
-	layout.size = add_size(layout.rings_off,
-						   mul_size(layout.n_slots, RING_PAIR_BYTES));
+	layout.size =
+		add_size(layout.rings_off, mul_size(layout.n_slots, RING_PAIR_BYTES));
 	return layout;
 }
 
