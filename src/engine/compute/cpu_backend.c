@@ -79,10 +79,11 @@ llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err)
 void
 llm_cpu_free(void *address)
 {
-	BlockHeader *header = (BlockHeader *) address - 1;
+	BlockHeader *header;
 
 	if (address == NULL)
 		return;
+	header = (BlockHeader *) address - 1;
 	if (header->is_mapped)
 		munmap(header, header->n_bytes);
 	else

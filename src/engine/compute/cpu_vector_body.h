@@ -170,7 +170,8 @@ silu(V16 x)
  * erfc(t) = e^(-t t) p(1 / (1 + 0.45 t)) for t >= 0, p a polynomial fitted
  * to 3e-8 of the value on 0 .. 10, beyond which a float holds 0.  gelu(x) is
  * x erfc(-x / sqrt(2)) / 2: from it directly where x < 0, so that small
- * results keep their digits, and as the rest of x otherwise.
+ * results keep their digits, and as the rest of x otherwise.  At 30 it has
+ * vanished; what lies beyond is cut off there, infinities included.
  */
 LLM_INLINE V16
 gelu(V16 x)
@@ -180,7 +181,9 @@ gelu(V16 x)
 							   -2.744154021e-01f, 3.275380831e-01f,
 							   1.896100820e-01f,  2.600559126e-01f,
 							   2.533253888e-01f,  2.194081231e-05f };
-	V16 t = v16_mul(v16_abs(x), v16_set1(0.70710678118654752f));
+	V16 near = v16_max(v16_set1(-30.0f), v16_min(v16_set1(30.0f), x));
+	V16 half = v16_mul(near, v16_set1(0.5f));
+	V16 t = v16_mul(v16_abs(near), v16_set1(0.70710678118654752f));
 	V16 u =
 		v16_div(v16_set1(1.0f), v16_fma(t, v16_set1(0.45f), v16_set1(1.0f)));
 	V16 sum = v16_set1(p[0]);
@@ -188,8 +191,8 @@ gelu(V16 x)
 
 	for (size_t i = 1; i < sizeof(p) / sizeof(p[0]); i++)
 		sum = v16_fma(sum, u, v16_set1(p[i]));
-	tail = v16_mul(sum, v16_exp(v16_sub(v16_zero(), v16_mul(t, t))));
-	tail = v16_mul(v16_mul(x, v16_set1(0.5f)), tail);
+	tail = v16_exp(v16_sub(v16_zero(), v16_mul(near, half)));
+	tail = v16_mul(half, v16_mul(sum, tail));
 	return v16_select_lt(x, v16_zero(), tail, v16_sub(x, tail));
 }
 
