@@ -267,11 +267,16 @@ wait_for_latch(long timeout_ms, uint32 wait_event)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* A failure is a result too: the caller decides what becomes of the row. */
 static const LlmRequestResult *
-deliver(const LlmRequest *request)
+deliver(LlmRequest *request)
 {
 	if (request->error.code != LLM_OK)
-		llm_report(ERROR, &request->error);
+	{
+		request->result.is_finished = true;
+		request->result.reason = LLM_FINISH_ERROR;
+		request->result.error = &request->error;
+	}
 	return &request->result;
 }
 
