@@ -610,13 +610,14 @@ handle_failed_start(LlmExecutor *executor)
 
 /* It died while it served. */
 static void
-handle_crash(LlmExecutor *executor, const char *how)
+handle_crash(LlmExecutor *executor, pid_t pid, const char *how)
 {
 	int64 lived_us = llm_clock_us() - executor->ready_us;
 	LlmExecutorEntry *entry = &llm_executors[executor->idx];
 
 	ereport(WARNING,
-			(errmsg("executor of model \"%s\" %s", executor->model_name, how),
+			(errmsg("executor of model \"%s\", PID %d, %s",
+					executor->model_name, (int) pid, how),
 			 errdetail("It had %u requests, which its successor resumes.",
 					   executor->n_sent)));
 	llm_scheduler_lock(LW_EXCLUSIVE);
@@ -630,24 +631,23 @@ handle_crash(LlmExecutor *executor, const char *how)
 }
 
 static void
-describe_death(const LlmExecutor *executor, int status, char *dest, Size size)
+describe_death(int status, char *dest, Size size)
 {
 	if (WIFSIGNALED(status))
-		snprintf(dest, size, "(PID %d) was terminated by signal %d: %s",
-				 (int) executor->pid, WTERMSIG(status),
-				 pg_strsignal(WTERMSIG(status)));
+		snprintf(dest, size, "was terminated by signal %d (%s)",
+				 WTERMSIG(status), pg_strsignal(WTERMSIG(status)));
 	else
-		snprintf(dest, size, "(PID %d) exited with exit code %d",
-				 (int) executor->pid, WEXITSTATUS(status));
+		snprintf(dest, size, "exited with exit code %d", WEXITSTATUS(status));
 }
 
 static void
 handle_death(LlmExecutor *executor, int status)
 {
 	char how[128];
+	pid_t pid = executor->pid;
 
 	executor->is_reaped = true;
-	describe_death(executor, status, how, sizeof(how));
+	describe_death(status, how, sizeof(how));
 	if (executor->channel != NULL && executor->state != LLM_EXECUTOR_STOPPING)
 		receive_frames(executor, 0);
 	read_log(executor);
@@ -661,7 +661,7 @@ handle_death(LlmExecutor *executor, int status)
 			free_executor(executor);
 			break;
 		case LLM_EXECUTOR_READY:
-			handle_crash(executor, how);
+			handle_crash(executor, pid, how);
 			break;
 		default:
 			if (executor->last_error.code == LLM_OK)
