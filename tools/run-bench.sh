@@ -2,10 +2,11 @@
 # run-bench.sh BUILD [CSV]
 #	Run the benchmark programs of test/bench on this machine, one after another.
 #
-# Each prints a table; called with --csv it prints the same as lines of commas.
-# With a second argument those go to docs/bench/MACHINE/PROGRAM.csv, so that
-# figures of different machines lie side by side.  Nothing else should run on
-# the machine meanwhile.
+# Each prints a table; called with --csv those that can print the same as lines
+# of commas under a line of names.  With a second argument that is kept in
+# docs/bench/MACHINE/PROGRAM.csv (a program's plain table as .txt), so that
+# figures of different machines lie side by side.  Nothing else should run on the
+# machine meanwhile.
 #
 # tools/run-bench.sh
 set -euo pipefail
@@ -34,7 +35,10 @@ for source in test/bench/bench_*.c; do
 	if [ -n "$with_csv" ]; then
 		folder=docs/bench/$(machine_name)
 		mkdir -p "$folder"
-		"$program" --csv | tee "$folder/$name.csv"
+		"$program" --csv | tee "$folder/$name.txt"
+		if head -n 1 "$folder/$name.txt" | grep -qE '^[a-z_0-9]+(,[a-z_0-9]+)+$'; then
+			mv "$folder/$name.txt" "$folder/$name.csv"
+		fi
 	else
 		"$program"
 	fi
