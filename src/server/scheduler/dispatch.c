@@ -859,8 +859,11 @@ llm_dispatch_executor_died(LlmExecutor *executor)
 	dlist_iter iter;
 
 	llm_scheduler_lock(LW_EXCLUSIVE);
-	dlist_foreach(iter, &executor->sent) mark_slot(
-		dlist_container(LlmRecord, node, iter.cur), LLM_SLOT_ASSIGNED);
+	dlist_foreach(iter, &executor->sent)
+	{
+		mark_slot(dlist_container(LlmRecord, node, iter.cur),
+				  LLM_SLOT_ASSIGNED);
+	}
 	llm_scheduler_unlock();
 	while (!dlist_is_empty(&executor->sent))
 		blame_record(dlist_head_element(LlmRecord, node, &executor->sent),

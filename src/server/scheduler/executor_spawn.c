@@ -130,8 +130,7 @@ raise_oom_score(void)
 }
 
 /* In the child: only async-signal-safe calls from here to the end. */
-static void
-pg_attribute_noreturn() run_child(const ChildPlan *plan)
+static void __attribute__((noreturn)) run_child(const ChildPlan *plan)
 {
 	struct sigaction by_default;
 	sigset_t none;

@@ -235,8 +235,10 @@ collect_all(void)
 {
 	dlist_mutable_iter iter;
 
-	dlist_foreach_modify(iter, &active_requests)(void)
-		collect(dlist_container(LlmRequest, node, iter.cur));
+	dlist_foreach_modify(iter, &active_requests)
+	{
+		(void) collect(dlist_container(LlmRequest, node, iter.cur));
+	}
 }
 
 /* -- waiting -- */
