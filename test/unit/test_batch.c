@@ -151,7 +151,7 @@ static void
 random_schedules_keep_every_property(void)
 {
 	ScheduleTotals totals = { 0 };
-	uint64_t n_schedules = 3000;
+	uint64_t n_schedules = 2500;
 
 	if (getenv("LLM_TEST_SCHEDULES") != NULL)
 		n_schedules = strtoull(getenv("LLM_TEST_SCHEDULES"), NULL, 10);

@@ -602,6 +602,42 @@ a_running_batch_prompt_is_not_starved_of_tokens(void)
 	drain(&sim);
 }
 
+/*
+ * An interactive request comes by whenever the batch prompt has almost been
+ * computed, and nothing is cached: at last the prompt must not be thrown back.
+ */
+static void
+a_batch_request_is_not_displaced_for_ever(void)
+{
+	LlmPlannerConfig config = roomy_config();
+	SimRequest *batch;
+	Sim sim;
+
+	config.max_num_seqs = 1;
+	config.max_num_batched_tokens = 10;
+	config.enable_prefix_caching = false;
+	config.aging_us = 30000;
+	sim_open(&sim, &config, 2000, 1);
+	batch = add_batch(&sim, 0, 100, 1);
+	for (int i = 0; i < 100; i++)
+	{
+		sim.now_us += 1000;
+		if (i % 9 == 8)
+		{
+			SimRequest *urgent = add_interactive(&sim, 0, 5, 2);
+
+			REQUIRE(sim_step(&sim));
+			if (i < 30)
+				CHECK_INT_EQ(urgent->first_step, sim.n_steps);
+		}
+		else if (sim.n_alive > 0)
+			REQUIRE(sim_step(&sim));
+	}
+	CHECK(batch->sequence == NULL);
+	CHECK(batch->end_step > 30);
+	drain(&sim);
+}
+
 static void
 tenants_share_the_machine_evenly(void)
 {
@@ -840,6 +876,7 @@ main(void)
 	RUN_TEST(a_backlog_of_aged_rows_does_not_delay_interactive_ones);
 	RUN_TEST(small_interactive_requests_do_not_starve_a_large_aged_one);
 	RUN_TEST(a_running_batch_prompt_is_not_starved_of_tokens);
+	RUN_TEST(a_batch_request_is_not_displaced_for_ever);
 	RUN_TEST(tenants_share_the_machine_evenly);
 	RUN_TEST(equals_are_served_in_order_of_arrival);
 	RUN_TEST(leaving_for_a_moment_does_not_clear_a_debt);

@@ -120,7 +120,7 @@ displace(LlmPlanner *planner, LlmSequence *sequence, int32_t n_hits,
 		return false;
 	while (low->n > 0 && (at_least_one || !has_room(planner, sequence, n_hits)))
 	{
-		llm_planner_preempt(planner, low->sequences[low->n - 1]);
+		llm_planner_preempt(planner, low->sequences[low->n - 1], LLM_RANK_HIGH);
 		count_promised(planner);
 		at_least_one = false;
 	}
@@ -231,10 +231,15 @@ llm_planner_admit_high(LlmPlanner *planner)
 	}
 }
 
+/*
+ * Batch requests.  One that is aged and was displaced before gets high rank,
+ * or interactive requests could throw it back again and again.
+ */
 void
 llm_planner_admit_low(LlmPlanner *planner)
 {
 	LlmWaitQueue *waiting = &planner->waiting;
+	int64_t aged_us = planner->now_us - planner->config.aging_us;
 
 	if (waiting->n_waiting[LLM_RANK_HIGH] > 0 ||
 		waiting->n_waiting[LLM_RANK_LOW] == 0 || planner->had_no_blocks)
@@ -245,7 +250,9 @@ llm_planner_admit_low(LlmPlanner *planner)
 		LlmSequence *next =
 			llm_wait_queue_first(waiting, LLM_RANK_LOW, INT64_MAX);
 
-		if (next == NULL || !try_admit(planner, next, DISPLACE_NEVER, false))
+		if (next == NULL ||
+			!try_admit(planner, next, DISPLACE_NEVER,
+					   next->was_displaced && next->arrival_us <= aged_us))
 			break;
 	}
 }

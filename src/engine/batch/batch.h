@@ -5,7 +5,8 @@
  *
  * Pure bookkeeping over ids and counts: no tensor, no clock of its own, no
  * I/O, so that thousands of random schedules are tested in a second.  The
- * step loop calls plan, runs the step, and commits its tokens.
+ * step loop calls plan, runs the step, commits it, and appends its tokens.
+ * README.md has the rules and why nobody starves.
  *
  * src/engine/batch/batch.h
  */
@@ -28,11 +29,12 @@ typedef struct LlmPlannerConfig
 	int32_t block_size; /* tokens */
 	int32_t n_blocks;
 	int32_t max_num_seqs;			/* sequences in one step */
-	int32_t max_num_batched_tokens; /* tokens in one step */
+	int32_t max_num_batched_tokens; /* tokens in one step; at least
+									 * max_num_seqs */
 	int32_t max_model_len;
 	bool enable_prefix_caching;
-	int64_t aging_us; /* a batch request that has waited so long is
-								 * treated as interactive */
+	int64_t aging_us; /* a batch request that has waited so long takes
+					   * turns with interactive ones */
 } LlmPlannerConfig;
 
 typedef struct LlmPlannerRequest
@@ -61,13 +63,19 @@ typedef struct LlmPlannedSequence
 								 * prompt is not complete */
 } LlmPlannedSequence;
 
-/* Arrays owned by the planner, valid until the next plan. */
+/*
+ * Arrays owned by the planner, valid until the next plan.  Sequences that
+ * compute one token come first.  Unused block table entries are 0.
+ *
+ * A sequence may read blocks that another one fills in the same step: every
+ * layer has to write the keys and values of all tokens before it attends.
+ */
 typedef struct LlmPlannedStep
 {
 	int32_t n_tokens;
 	int32_t n_seqs;
 	int32_t n_logit_rows;
-	int32_t n_prefill_tokens;
+	int32_t n_prefill_tokens; /* all but those that only decode */
 	int32_t max_blocks_per_seq;
 	int32_t max_query_len;
 	int32_t max_context_len;
@@ -118,16 +126,17 @@ extern const LlmPlannedStep *
 llm_planner_plan(LlmPlanner *planner, int64_t now_us);
 
 /*
- * The planned step was computed: account for its tokens and cache its full
- * blocks.  Must follow every plan that returned a step, before tokens are
- * appended and before sequences of the step are removed.
+ * The planned step was computed.  Must follow every plan that returned a step,
+ * before tokens are appended and before sequences of the step are removed;
+ * other sequences may come and go meanwhile.  When the step could not be
+ * computed, the planner can only be freed: its prefix cache counts on it.
  */
 extern void llm_planner_commit(LlmPlanner *planner);
 
 /*
  * Append a sampled token to a sequence that had a logit row in the step just
  * committed.  The caller stops at max_tokens: the sequence has then to be
- * removed.
+ * removed before the next plan.
  */
 extern void llm_planner_append(LlmPlanner *planner, LlmSequence *sequence,
 							   int32_t token_id);

@@ -69,8 +69,12 @@ llm_planner_n_running(const LlmPlanner *planner)
 extern void llm_planner_seat(LlmPlanner *planner, LlmSequence *sequence);
 extern void llm_planner_unseat(LlmPlanner *planner, LlmSequence *sequence);
 
-/* Back to its queue, without blocks.  It must not be part of the step. */
-extern void llm_planner_preempt(LlmPlanner *planner, LlmSequence *victim);
+/*
+ * Back to its queue, without blocks, in favour of somebody of the given rank.
+ * It must not be part of the step.
+ */
+extern void
+llm_planner_preempt(LlmPlanner *planner, LlmSequence *victim, LlmRank by);
 
 /*
  * Make as much of a running sequence part of the step as tokens and blocks

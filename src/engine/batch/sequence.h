@@ -51,6 +51,7 @@ struct LlmSequence
 	int32_t *blocks;		  /* [max_blocks] */
 	LlmPrefixDigest *digests; /* [max_blocks]; NULL: no prefix caching */
 	bool is_reserved;		  /* the step being planned keeps a token for it */
+	bool was_displaced;		  /* preempted by one of higher rank */
 	LlmTenant *tenant;
 	int64_t last_planned_us;
 	uint64_t last_planned_step;

@@ -315,8 +315,11 @@ llm_planner_remove(LlmPlanner *planner, LlmSequence *sequence)
 }
 
 void
-llm_planner_preempt(LlmPlanner *planner, LlmSequence *victim)
+llm_planner_preempt(LlmPlanner *planner, LlmSequence *victim, LlmRank by)
 {
+	assert(by <= victim->rank);
+	if (by < victim->rank)
+		victim->was_displaced = true;
 	stop_running(planner, victim);
 	llm_wait_queue_insert(&planner->waiting, victim);
 	planner->n_preemptions++;
@@ -337,7 +340,7 @@ preempt_for(LlmPlanner *planner, const LlmSequence *sequence)
 		if (last == NULL || last == sequence)
 			continue;
 		assert(rank > (int) sequence->rank || last->serial > sequence->serial);
-		llm_planner_preempt(planner, last);
+		llm_planner_preempt(planner, last, sequence->rank);
 		planner->had_no_blocks = true;
 		return true;
 	}
@@ -369,7 +372,7 @@ grow(LlmPlanner *planner, LlmSequence *sequence, int32_t n_tokens)
 		else if (!preempt_for(planner, sequence))
 		{
 			planner->had_no_blocks = true;
-			llm_planner_preempt(planner, sequence);
+			llm_planner_preempt(planner, sequence, sequence->rank);
 			return 0;
 		}
 	}
