@@ -30,7 +30,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  llm_node llm_model_dir wait_for wait_for_model wait_for_idle
+  llm_node llm_model_dir llm_fake_executor wait_for wait_for_model wait_for_idle
   scheduler_pid executor_pid executor_pids
   process_name child_pids is_alive wait_until_gone n_open_files
   shared_segments start_sql sql_output finish_sql session_pid cancel_sql kill_client
@@ -44,6 +44,17 @@ sub llm_model_dir
 	my $dir = $ENV{LLM_TEST_MODEL} || "$FindBin::RealBin/../models/demo";
 	croak "no model in \"$dir\"" unless -e "$dir/config.json";
 	return Cwd::abs_path($dir);
+}
+
+# The executor without a model (test/fake_executor.c), for llm_ext.executor_path.
+sub llm_fake_executor
+{
+	my $path = $ENV{LLM_FAKE_EXECUTOR}
+	  || "$FindBin::RealBin/../build/debug/test/fake_executor";
+	croak "no \"$path\"; make it with make BUILD_TYPE=debug "
+	  . "build/debug/test/fake_executor"
+	  unless -x $path;
+	return Cwd::abs_path($path);
 }
 
 # llm_node(name, option => value...): a started server with the extension in
@@ -214,7 +225,7 @@ sub executor_pids
 	my ($node) = @_;
 	my $scheduler = scheduler_pid($node);
 	return unless defined $scheduler;
-	return grep { (process_name($_) // '') =~ /llm_executor/ }
+	return grep { (process_name($_) // '') =~ /_executor/ }
 	  child_pids($scheduler);
 }
 

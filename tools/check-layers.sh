@@ -34,8 +34,9 @@ src/server/catalog      src/common/util src/server
 src/server/scheduler    src/common/util src/common/ipc src/server
 src/server/sql          src/common/util src/common/ipc src/common/tokenizer src/common/template src/common/safetensors src/common/model_dir src/common/model_image src/server src/server/catalog src/server/scheduler
 cuda                    src/common/util src/engine/compute
+test                    src/common/*
 test/unit               src/common/* src/engine/*
-test/ops                src/common/* src/engine/*
+test/ops                src/common/* src/engine/* test/unit
 test/bench              src/common/* src/engine/*
 '
 

@@ -148,7 +148,7 @@ build_all() {
 	fi
 	if [[ $parts == *' builds '* || $parts == *' tap '* ]]; then
 		if run_check 'build: gcc, with asserts' "${make[@]}" \
-			BUILD_TYPE=debug all; then
+			BUILD_TYPE=debug all build/debug/test/fake_executor; then
 			what_is_built+=' debug'
 		fi
 	fi
@@ -200,6 +200,8 @@ prepare_server_tests() {
 	for folder in test sql expected models; do
 		[ ! -e "$folder" ] || cp -R "$folder" "$tests/"
 	done
+	[ ! -e build/debug/test/fake_executor ] ||
+		cp build/debug/test/fake_executor "$tests/"
 	{
 		cat test/regress.conf
 		printf "llm_ext.model = '%s'\n" "$tests/models/demo"
@@ -213,7 +215,8 @@ prepare_server_tests() {
 	in_tests=("${run_as[@]}" env -C "$tests" "PATH=$tree_bin:$PATH"
 		LC_ALL=C.UTF-8 "PG_REGRESS=$pgxs/src/test/regress/pg_regress"
 		"PERL5LIB=$pgxs/src/test/perl:$tests/test"
-		"LLM_TEST_MODEL=$tests/models/demo")
+		"LLM_TEST_MODEL=$tests/models/demo"
+		"LLM_FAKE_EXECUTOR=$tests/fake_executor")
 }
 
 list_regress_tests() {
