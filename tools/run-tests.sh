@@ -35,7 +35,9 @@ n_passed=0
 n_failed=0
 n_skipped=0
 failures=()
-work=$(mktemp -d "${TMPDIR:-/tmp}/llm_ext-test.XXXXXX")
+temporary=${TMPDIR:-/tmp}
+as_server_user test -x "$temporary" || temporary=/tmp
+work=$(mktemp -d "$temporary/llm_ext-test.XXXXXX")
 log=$work/part.log
 
 clean_up() {
