@@ -1,0 +1,402 @@
+"""Make the tiny models of test_model.c and what transformers computes with them.
+
+    python generate.py [name ...]
+
+Needs torch, transformers 5 and safetensors; the tests need only the files
+that this writes beside itself:
+
+    <name>/config.json, model.safetensors   a model directory
+    <name>/expected.safetensors             what transformers says of it
+    rope.json                               frequencies of all rotary kinds
+
+A model's weights are random, but scaled so that its logits are well spread
+(standard deviation about 2) and that greedy decoding meets no near tie:
+seeds and prompts are tried until each of the chosen tokens leads by MIN_GAP.
+
+expected.safetensors holds, for each prompt p<i>:
+    p<i>.ids          I32 [n]        the prompt
+    p<i>.logits_f32   F32 [k, vocab] logits of its last k tokens, computed in
+                                     float32 from the stored weights
+    p<i>.logits_bf16  F32 [k, vocab] the same with the model cast to bfloat16
+                                     (to float16 where it is stored as that)
+    p<i>.greedy       I32 [48]       tokens that greedy decoding appends (f32)
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+N_GREEDY = 48
+N_LAST = 4
+MIN_GAP = 0.01
+
+# transformers' own bfloat16 strays from its float32 by up to 3 % of the
+# largest logit; prompts where it strays more than this say nothing about us
+MAX_BF16_ERROR = 0.012
+PROMPT_LENGTHS = (1, 9, 37, 83)
+
+COMMON = dict(
+    vocab_size=256,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+    rms_norm_eps=1e-5,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+
+
+def small(**changes):
+    return {**COMMON, **changes}
+
+
+MODELS = {
+    # Llama 2: no grouping, everything default, untied
+    "llama2": (
+        LlamaConfig,
+        small(num_key_value_heads=4, tie_word_embeddings=False),
+        torch.bfloat16,
+    ),
+    # Llama 3.1: prompts reach beyond the original context; f16, tied
+    "llama3": (
+        LlamaConfig,
+        small(
+            vocab_size=320,
+            tie_word_embeddings=True,
+            rope_parameters=dict(
+                rope_type="llama3",
+                rope_theta=500000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+        torch.float16,
+    ),
+    # linear scaling, biases everywhere, stored in f32, narrow
+    "linear": (
+        LlamaConfig,
+        small(
+            hidden_size=32,
+            head_dim=16,
+            attention_bias=True,
+            mlp_bias=True,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0),
+        ),
+        torch.float32,
+    ),
+    # Mistral: window shorter than prompts, heads wider than hidden / heads
+    "mistral": (
+        MistralConfig,
+        small(
+            head_dim=32,
+            sliding_window=24,
+            tie_word_embeddings=False,
+            intermediate_size=96,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.bfloat16,
+    ),
+    # Qwen2: biases on q, k, v; the last of three layers slides
+    "qwen2": (
+        Qwen2Config,
+        small(
+            num_hidden_layers=3,
+            intermediate_size=96,
+            tie_word_embeddings=True,
+            use_sliding_window=True,
+            sliding_window=20,
+            max_window_layers=2,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.bfloat16,
+    ),
+    # Qwen2.5 with yarn
+    "qwen25_yarn": (
+        Qwen2Config,
+        small(
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1000000.0,
+                factor=4.0,
+                original_max_position_embeddings=64,
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # Qwen3: norms on q and k, head_dim of its own, one kv head
+    "qwen3": (
+        Qwen3Config,
+        small(
+            head_dim=32,
+            num_key_value_heads=1,
+            vocab_size=288,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.bfloat16,
+    ),
+}
+
+# written as two shards with an index
+SHARDED = {"mistral"}
+
+# config.json in the form of transformers 4: rope_scaling, rope_theta, torch_dtype
+OLD_FORM = {"llama3", "qwen25_yarn"}
+
+
+def fill_weights(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(parameter, std, mean=0.0):
+        parameter.copy_(mean + std * torch.randn(parameter.shape, generator=generator))
+
+    tied = model.config.tie_word_embeddings
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            fan_in = parameter.shape[-1]
+            if "norm" in name:
+                normal(parameter, 0.15, 1.0)
+                if tied and name == "model.norm.weight":
+                    # both signs: a tied embedding must not predict itself
+                    parameter[::2] *= -1
+            elif name.endswith("bias"):
+                normal(parameter, 0.3)
+            elif "embed_tokens" in name:
+                normal(parameter, 2.0 / math.sqrt(fan_in) if tied else 1.0)
+            elif "lm_head" in name:
+                normal(parameter, 2.0 / math.sqrt(fan_in))
+            elif "q_proj" in name or "k_proj" in name:
+                normal(parameter, 1.0 / math.sqrt(fan_in))
+            else:
+                normal(parameter, 0.8 / math.sqrt(fan_in))
+
+
+def greedy(model, ids):
+    """Returns the tokens and the smallest lead of a chosen one."""
+    ids = list(ids)
+    gap = math.inf
+    n_prompt = len(ids)
+    with torch.no_grad():
+        for _ in range(N_GREEDY):
+            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            best = torch.topk(logits, 2).values
+            gap = min(gap, float(best[0] - best[1]))
+            if gap < MIN_GAP:
+                break
+            ids.append(int(torch.argmax(logits)))
+    return ids[n_prompt:], gap
+
+
+def last_logits(model, ids):
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0]
+    return logits[-min(N_LAST, len(ids)) :].float().clone()
+
+
+def find_prompt(model, half_model, length, generator):
+    vocab = model.config.vocab_size
+    for _ in range(200):
+        ids = torch.randint(3, vocab, (length,), generator=generator).tolist()
+        f32 = last_logits(model, ids)
+        half = last_logits(half_model, ids)
+        error = float(((half - f32).abs().amax(1) / f32.abs().amax(1)).max())
+        if error > MAX_BF16_ERROR:
+            continue
+        tokens, gap = greedy(model, ids)
+        if gap >= MIN_GAP and len(set(tokens)) >= 5:
+            print(f"  {length}: std {f32.std():.2f} gap {gap:.3f} bf16 {error:.4f}", flush=True)
+            return ids, f32, half, tokens
+    return None
+
+
+def expect(model, dtype, generator):
+    expected = {}
+    # weights stored in f16 are not exact in bfloat16: let it compute in f16
+    half_dtype = torch.float16 if dtype == torch.float16 else torch.bfloat16
+    half_model = model.__class__(model.config).to(half_dtype).eval()
+    half_model.load_state_dict({k: v.to(half_dtype) for k, v in model.state_dict().items()})
+    for i, length in enumerate(PROMPT_LENGTHS):
+        found = find_prompt(model, half_model, length, generator)
+        if found is None:
+            return None
+        ids, f32, half, tokens = found
+        expected[f"p{i}.ids"] = torch.tensor(ids, dtype=torch.int32)
+        expected[f"p{i}.logits_f32"] = f32
+        expected[f"p{i}.logits_bf16"] = half
+        expected[f"p{i}.greedy"] = torch.tensor(tokens, dtype=torch.int32)
+    return expected
+
+
+def write_config(name, model, dtype, path):
+    config = model.config.to_dict()
+    config["architectures"] = [model.__class__.__name__]
+    for key in ("dtype", "torch_dtype", "_name_or_path", "id2label", "label2id"):
+        config.pop(key, None)
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    if name in OLD_FORM:
+        rope = dict(config.pop("rope_parameters"))
+        config["rope_theta"] = rope.pop("rope_theta")
+        if name == "qwen25_yarn":
+            rope["type"] = rope.pop("rope_type")
+        config["rope_scaling"] = rope
+        config["torch_dtype"] = config.pop("dtype")
+        config.pop("layer_types", None)
+    with open(os.path.join(path, "config.json"), "w") as file:
+        json.dump(config, file, indent=1, sort_keys=True)
+        file.write("\n")
+
+
+def write_weights(name, model, dtype, path):
+    state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    meta = {"format": "pt"}
+    if name not in SHARDED:
+        save_file(state, os.path.join(path, "model.safetensors"), meta)
+        return
+    names = sorted(state)
+    halves = (names[: len(names) // 2], names[len(names) // 2 :])
+    index = {"metadata": {"total_size": sum(v.nbytes for v in state.values())}, "weight_map": {}}
+    for i, half in enumerate(halves):
+        shard = f"model-{i + 1:05d}-of-00002.safetensors"
+        save_file({k: state[k] for k in half}, os.path.join(path, shard), meta)
+        index["weight_map"].update({k: shard for k in half})
+    with open(os.path.join(path, "model.safetensors.index.json"), "w") as file:
+        json.dump(index, file, indent=1, sort_keys=True)
+
+
+def make(name):
+    cls, options, dtype = MODELS[name]
+    for seed in range(1000, 1100):
+        config = cls(**options)
+        config._attn_implementation = "eager"
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        fill_weights(model, seed)
+        # the stored values are the reference's
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.to(dtype).float())
+        expected = expect(model, dtype, torch.Generator().manual_seed(seed))
+        if expected is not None:
+            break
+    else:
+        raise RuntimeError(f"{name}: no seed without near ties")
+    path = os.path.join(HERE, name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    write_config(name, model, dtype, path)
+    write_weights(name, model, dtype, path)
+    save_file(expected, os.path.join(path, "expected.safetensors"))
+    size = sum(os.path.getsize(os.path.join(path, f)) for f in os.listdir(path))
+    print(f"{name}: seed {seed}, {size} bytes", flush=True)
+
+
+def longrope_factors(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [round(float(x), 4) for x in 1 + 20 * torch.rand(n, generator=generator)]
+
+
+def rope_cases():
+    """(config options, max_len): what a table of max_len positions is made of."""
+    base = dict(vocab_size=32, intermediate_size=32, num_hidden_layers=1)
+    heads = lambda dim, n: dict(hidden_size=dim * n, num_attention_heads=n, num_key_value_heads=n)
+
+    def case(dim, max_position, rope, max_len=None):
+        options = {**base, **heads(dim, 2), "max_position_embeddings": max_position}
+        options["rope_parameters"] = rope
+        return options, max_len or max_position
+
+    llama3 = dict(
+        rope_type="llama3",
+        rope_theta=500000.0,
+        factor=32.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=8192,
+    )
+    yarn = dict(rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=32768)
+    longrope = dict(
+        rope_type="longrope",
+        rope_theta=10000.0,
+        short_factor=longrope_factors(48, 1),
+        long_factor=longrope_factors(48, 2),
+        original_max_position_embeddings=4096,
+    )
+    return [
+        case(128, 4096, dict(rope_type="default", rope_theta=10000.0)),
+        case(64, 131072, dict(rope_type="default", rope_theta=5e6)),
+        case(128, 2048, dict(rope_type="linear", rope_theta=10000.0, factor=8.0)),
+        case(128, 4096, dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0)),
+        case(128, 4096, dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0), 7000),
+        case(64, 131072, llama3),
+        case(128, 131072, {**llama3, "factor": 8.0}),
+        case(128, 131072, yarn),
+        case(16, 256, {**yarn, "original_max_position_embeddings": 64}),
+        case(128, 131072, {**yarn, "truncate": False}),
+        case(64, 163840, {**yarn, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0.7, "original_max_position_embeddings": 4096}),
+        case(128, 131072, {**yarn, "attention_factor": 1.25, "beta_fast": 16.0, "beta_slow": 2.0}),
+        case(96, 131072, longrope),
+        case(96, 131072, longrope, 4096),
+        case(96, 131072, {**longrope, "attention_factor": 1.5}),
+        case(96, 131072, {**longrope, "factor": 8.0}),
+    ]
+
+
+def make_rope():
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    cases = []
+    for options, max_len in rope_cases():
+        rope = json.loads(json.dumps(options["rope_parameters"]))
+        config = LlamaConfig(**options)
+        kind = rope["rope_type"]
+        if kind == "default":
+            inv_freq, factor = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+        else:
+            inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=max_len)
+        cases.append(
+            {
+                "config": {
+                    **options,
+                    "rope_parameters": rope,
+                    "architectures": ["LlamaForCausalLM"],
+                    "model_type": "llama",
+                },
+                "max_len": max_len,
+                "inv_freq": [float(x) for x in inv_freq],
+                "attention_factor": float(factor),
+            }
+        )
+    with open(os.path.join(HERE, "rope.json"), "w") as file:
+        file.write("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
+    print(f"rope.json: {len(cases)} cases")
+
+
+def main():
+    names = sys.argv[1:] or [*MODELS, "rope"]
+    torch.set_num_threads(1)
+    for name in names:
+        if name == "rope":
+            make_rope()
+        else:
+            make(name)
+
+
+if __name__ == "__main__":
+    main()
