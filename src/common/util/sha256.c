@@ -10,7 +10,13 @@
  */
 #include "src/common/util/sha256.h"
 
+#include <stdbool.h>
 #include <string.h>
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 static const uint32_t round_constants[64] = {
 	0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1,
@@ -32,11 +38,30 @@ rotate_right(uint32_t x, int n)
 	return (x >> n) | (x << (32 - n));
 }
 
+/*
+ * One round.  The caller renames the eight words from round to round instead
+ * of moving them.
+ */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                       \
+	do                                                                         \
+	{                                                                          \
+		uint32_t t1 =                                                          \
+			h +                                                                \
+			(rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25)) + \
+			((e & f) ^ (~e & g)) + round_constants[i] + w[i];                  \
+                                                                               \
+		d += t1;                                                               \
+		h = t1 +                                                               \
+			(rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) + \
+			((a & b) ^ (a & c) ^ (b & c));                                     \
+	} while (0)
+
 static void
-compress(uint32_t state[8], const uint8_t *block)
+compress_portable(uint32_t state[8], const uint8_t *block)
 {
 	uint32_t w[64];
-	uint32_t s[8];
+	uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+	uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
 
 	for (int i = 0; i < 16; i++)
 		w[i] = (uint32_t) block[4 * i] << 24 |
@@ -44,30 +69,118 @@ compress(uint32_t state[8], const uint8_t *block)
 			   (uint32_t) block[4 * i + 2] << 8 | block[4 * i + 3];
 	for (int i = 16; i < 64; i++)
 	{
-		uint32_t a = w[i - 15];
-		uint32_t b = w[i - 2];
+		uint32_t x = w[i - 15];
+		uint32_t y = w[i - 2];
 
 		w[i] = w[i - 16] + w[i - 7] +
-			   (rotate_right(a, 7) ^ rotate_right(a, 18) ^ (a >> 3)) +
-			   (rotate_right(b, 17) ^ rotate_right(b, 19) ^ (b >> 10));
+			   (rotate_right(x, 7) ^ rotate_right(x, 18) ^ (x >> 3)) +
+			   (rotate_right(y, 17) ^ rotate_right(y, 19) ^ (y >> 10));
 	}
-	memcpy(s, state, sizeof(s));
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < 64; i += 8)
 	{
-		uint32_t sum1 = rotate_right(s[4], 6) ^ rotate_right(s[4], 11) ^
-						rotate_right(s[4], 25);
-		uint32_t choose = (s[4] & s[5]) ^ (~s[4] & s[6]);
-		uint32_t t1 = s[7] + sum1 + choose + round_constants[i] + w[i];
-		uint32_t sum0 = rotate_right(s[0], 2) ^ rotate_right(s[0], 13) ^
-						rotate_right(s[0], 22);
-		uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-
-		memmove(s + 1, s, 7 * sizeof(uint32_t));
-		s[4] += t1;
-		s[0] = t1 + sum0 + majority;
+		ROUND(a, b, c, d, e, f, g, h, i);
+		ROUND(h, a, b, c, d, e, f, g, i + 1);
+		ROUND(g, h, a, b, c, d, e, f, i + 2);
+		ROUND(f, g, h, a, b, c, d, e, i + 3);
+		ROUND(e, f, g, h, a, b, c, d, i + 4);
+		ROUND(d, e, f, g, h, a, b, c, i + 5);
+		ROUND(c, d, e, f, g, h, a, b, i + 6);
+		ROUND(b, c, d, e, f, g, h, a, i + 7);
 	}
-	for (int i = 0; i < 8; i++)
-		state[i] += s[i];
+	state[0] += a;
+	state[1] += b;
+	state[2] += c;
+	state[3] += d;
+	state[4] += e;
+	state[5] += f;
+	state[6] += g;
+	state[7] += h;
+}
+
+#ifdef __x86_64__
+
+/*
+ * With the processor's own instructions.  They want the state as the vectors
+ * (a b e f) and (c d g h); four rounds at a time, w[k] holding the message
+ * words of rounds 4k .. 4k + 3, four of which are alive at any time.
+ */
+__attribute__((target("sha,sse4.1"))) static void
+compress_x86(uint32_t state[8], const uint8_t *block)
+{
+	const __m128i swap =
+		_mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+	__m128i low =
+		_mm_shuffle_epi32(_mm_loadu_si128((const __m128i *) &state[0]), 0xB1);
+	__m128i high =
+		_mm_shuffle_epi32(_mm_loadu_si128((const __m128i *) &state[4]), 0x1B);
+	__m128i abef = _mm_alignr_epi8(low, high, 8);
+	__m128i cdgh = _mm_blend_epi16(high, low, 0xF0);
+	__m128i abef_before = abef;
+	__m128i cdgh_before = cdgh;
+	__m128i w[4];
+
+	for (int i = 0; i < 4; i++)
+		w[i] = _mm_shuffle_epi8(
+			_mm_loadu_si128((const __m128i *) (block + 16 * i)), swap);
+#pragma GCC unroll 16
+	for (int k = 0; k < 16; k++)
+	{
+		__m128i now = w[k % 4];
+		__m128i sum = _mm_add_epi32(
+			now, _mm_loadu_si128((const __m128i *) &round_constants[4 * k]));
+
+		cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+		abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
+		if (k < 12)
+		{
+			__m128i next = w[(k + 1) % 4];
+			__m128i last = w[(k + 3) % 4];
+
+			now = _mm_sha256msg1_epu32(now, next);
+			now = _mm_add_epi32(now, _mm_alignr_epi8(last, w[(k + 2) % 4], 4));
+			w[k % 4] = _mm_sha256msg2_epu32(now, last);
+		}
+	}
+	abef = _mm_add_epi32(abef, abef_before);
+	cdgh = _mm_add_epi32(cdgh, cdgh_before);
+	low = _mm_shuffle_epi32(abef, 0x1B);
+	high = _mm_shuffle_epi32(cdgh, 0xB1);
+	_mm_storeu_si128((__m128i *) &state[0], _mm_blend_epi16(low, high, 0xF0));
+	_mm_storeu_si128((__m128i *) &state[4], _mm_alignr_epi8(high, low, 8));
+}
+
+static bool
+has_sha_instructions(void)
+{
+	uint32_t a, b, c, d;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1))
+		return false;
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
+}
+
+#endif
+
+static void
+compress(uint32_t state[8], const uint8_t *block)
+{
+#ifdef __x86_64__
+	/* 0: not asked yet; threads that ask at once find the same answer */
+	static int how;
+	int known = __atomic_load_n(&how, __ATOMIC_RELAXED);
+
+	if (known == 0)
+	{
+		known = has_sha_instructions() ? 1 : 2;
+		__atomic_store_n(&how, known, __ATOMIC_RELAXED);
+	}
+	if (known == 1)
+	{
+		compress_x86(state, block);
+		return;
+	}
+#endif
+	compress_portable(state, block);
 }
 
 void
