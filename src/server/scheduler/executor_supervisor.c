@@ -31,9 +31,6 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
-/* The prefix makes base backups and pg_rewind skip the folder. */
-#define IMAGE_FOLDER "pgsql_tmp_llm_ext"
-
 #define MAX_FRAMES_PER_TURN 1024
 #define MAX_FAILED_STARTS 5
 #define MAX_BACKOFF_MS 30000
@@ -42,22 +39,9 @@
 #define REAP_INTERVAL_US INT64CONST(1000000)
 
 static LlmExecutor *executors; /* [n_executors], by index of their entries */
-static uint64 n_starts;		   /* makes image names unique */
 static int64 next_reap_us;
 
 static volatile sig_atomic_t child_has_died = true;
-
-#define MAX_RETIRED_IMAGES 16
-#define RETIRED_IMAGE_US INT64CONST(30000000)
-
-typedef struct RetiredImage
-{
-	char path[MAXPGPATH]; /* empty: none */
-	int64 remove_at_us;
-} RetiredImage;
-
-static RetiredImage retired_images[MAX_RETIRED_IMAGES];
-static uint32 next_retired;
 
 static bool
 in_use(const LlmExecutor *executor)
@@ -80,86 +64,6 @@ llm_supervisor_executor(int32 idx)
 {
 	Assert(idx >= 0 && idx < llm_shared->n_executors);
 	return &executors[idx];
-}
-
-/* -- image files -- */
-
-static void
-make_image_path(char *dest, Size size, int32 idx)
-{
-	snprintf(dest, size, "%s/%s/model-%d-%u-%llu.img", DataDir, IMAGE_FOLDER,
-			 idx, llm_shared->epoch, (unsigned long long) ++n_starts);
-}
-
-/* Is this the image of a model that is to be served again? */
-static bool
-image_is_known(const char *path)
-{
-	for (int32 i = 0; i < llm_shared->n_models; i++)
-		if (llm_models[i].is_used &&
-			strcmp(llm_models[i].image_path, path) == 0)
-			return true;
-	return false;
-}
-
-static void
-create_image_folder(void)
-{
-	char folder[MAXPGPATH];
-	DIR *dir;
-	struct dirent *item;
-
-	snprintf(folder, sizeof(folder), "%s/%s", DataDir, IMAGE_FOLDER);
-	if (mkdir(folder, S_IRWXU) < 0 && errno != EEXIST)
-		ereport(WARNING,
-				(errcode_for_file_access(),
-				 errmsg("could not create directory \"%s\": %m", folder)));
-	dir = AllocateDir(folder);
-	if (dir == NULL)
-		return;
-	while ((item = ReadDirExtended(dir, folder, LOG)) != NULL)
-	{
-		char path[MAXPGPATH * 2];
-
-		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", folder, item->d_name);
-		if (!image_is_known(path))
-			(void) unlink(path);
-	}
-	FreeDir(dir);
-}
-
-static void
-remove_image(char *path)
-{
-	if (path[0] != '\0')
-		(void) unlink(path);
-	path[0] = '\0';
-}
-
-/*
- * Remove an image a while later: a backend process may have looked its path
- * up and not opened it yet.
- */
-static void
-retire_image(char *path)
-{
-	RetiredImage *image = &retired_images[next_retired++ % MAX_RETIRED_IMAGES];
-
-	remove_image(image->path);
-	strlcpy(image->path, path, sizeof(image->path));
-	image->remove_at_us = llm_clock_us() + RETIRED_IMAGE_US;
-	path[0] = '\0';
-}
-
-static void
-remove_retired_images(void)
-{
-	for (int i = 0; i < MAX_RETIRED_IMAGES; i++)
-		if (retired_images[i].path[0] != '\0' &&
-			retired_images[i].remove_at_us <= llm_scheduler_now_us())
-			remove_image(retired_images[i].path);
 }
 
 /* -- the view's entry -- */
@@ -248,8 +152,8 @@ try_start_process(LlmExecutor *executor, LlmError *err)
 		(void) kill(executor->pid, SIGKILL);
 		return false;
 	}
-	make_image_path(executor->new_image_path, sizeof(executor->new_image_path),
-					executor->idx);
+	llm_image_make_path(executor->new_image_path,
+						sizeof(executor->new_image_path), executor->idx);
 	llm_scheduler_sockets_changed();
 	llm_scheduler_lock(LW_EXCLUSIVE);
 	entry->started_at = GetCurrentTimestamp();
@@ -318,7 +222,7 @@ static void
 free_executor(LlmExecutor *executor)
 {
 	Assert(executor->pid == 0 && executor->n_records == 0);
-	remove_image(executor->new_image_path);
+	llm_image_remove(executor->new_image_path);
 	executor->state = LLM_EXECUTOR_EMPTY;
 	executor->model_idx = LLM_NONE;
 	executor->is_draining = false;
@@ -329,7 +233,7 @@ void
 llm_supervisor_stop(LlmExecutor *executor)
 {
 	Assert(executor->n_records == 0);
-	retire_image(executor->image_path);
+	llm_image_retire(executor->image_path);
 	executor->state = LLM_EXECUTOR_STOPPING;
 	executor->restart_at_us = 0;
 	if (executor->pid == 0)
@@ -508,7 +412,7 @@ receive_frame(LlmExecutor *executor, const LlmFrameHeader *header,
 		case LLM_MESSAGE_TOKENS:
 		case LLM_MESSAGE_FINISHED:
 		case LLM_MESSAGE_FAILED:
-			return llm_dispatch_receive(executor, header, payload, err);
+			return llm_relay_receive(executor, header, payload, err);
 		case LLM_MESSAGE_STATS:
 			return receive_stats(executor, payload, header->n_bytes, err);
 		case LLM_MESSAGE_LOG:
@@ -654,7 +558,7 @@ handle_death(LlmExecutor *executor, int status)
 	if (executor->log_line_bytes > 0)
 		emit_log_line(executor);
 	reset_process(executor);
-	remove_image(executor->new_image_path);
+	llm_image_remove(executor->new_image_path);
 	switch (executor->state)
 	{
 		case LLM_EXECUTOR_STOPPING:
@@ -756,7 +660,7 @@ llm_supervisor_advance(void)
 	if (may_reap)
 	{
 		next_reap_us = llm_scheduler_now_us() + REAP_INTERVAL_US;
-		remove_retired_images();
+		llm_images_remove_retired();
 	}
 	for (int32 i = 0; i < llm_shared->n_executors; i++)
 		if (in_use(&executors[i]))
@@ -807,7 +711,7 @@ llm_supervisor_init(void)
 		dlist_init(&executor->sent);
 		publish(executor);
 	}
-	create_image_folder();
+	llm_images_init();
 	pqsignal(SIGCHLD, note_child_death);
 }
 

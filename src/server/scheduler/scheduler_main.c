@@ -8,10 +8,13 @@
  *	  model_table.c			a backend process's side of the models
  *	  scheduler_views.c		what views show
  *	  load_options.c		from settings to the LOAD message
- *	  dispatch.c			requests between slots and executors
+ *	  request_record.c		a request in the scheduler's care
+ *	  dispatch.c			requests from slots to executors
+ *	  relay.c				their answers on the way back
  *	  model_loads.c			which executor serves which name
  *	  executor_supervisor.c	executors' lives
  *	  executor_spawn.c		fork and exec
+ *	  image_files.c			files that executors write
  *
  * Everything that happens is found at one of four places: the worker's latch
  * (backend processes set it), the descriptors of executors, the signal that a
@@ -30,6 +33,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "src/common/util/clock.h"
+#include "src/server/scheduler/request_record.h"
 #include "src/server/scheduler/scheduler_process.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -247,7 +251,7 @@ take_office(void)
 	llm_scheduler_unlock();
 	fail_all_slots();
 	before_shmem_exit(leave_office, 0);
-	llm_dispatch_init();
+	llm_records_init();
 	llm_supervisor_init();
 	llm_models_init();
 	llm_scheduler_lock(LW_EXCLUSIVE);

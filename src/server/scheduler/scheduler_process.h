@@ -141,8 +141,6 @@ extern void llm_scheduler_turn_at(int64 when_us);
 
 /* -- dispatch.c -- */
 
-extern void llm_dispatch_init(void);
-
 /* Take what backend processes have queued and given up. */
 extern void llm_dispatch_take_slots(void);
 
@@ -152,11 +150,6 @@ extern void llm_dispatch_advance(void);
 /* Send what may be sent now. */
 extern void llm_dispatch_pump(LlmExecutor *executor);
 
-/* A frame about a request.  False: the executor broke the protocol. */
-extern bool
-llm_dispatch_receive(LlmExecutor *executor, const LlmFrameHeader *header,
-					 const void *payload, LlmError *err);
-
 /* The process died: blame, and hold what it had for its successor. */
 extern void llm_dispatch_executor_died(LlmExecutor *executor);
 
@@ -165,6 +158,28 @@ extern void llm_dispatch_fail_all(LlmExecutor *executor, const LlmError *why);
 
 /* Add this turn's counts to the shared counters. */
 extern void llm_dispatch_publish_counters(void);
+
+/* -- relay.c -- */
+
+/* A frame about a request.  False: the executor broke the protocol. */
+extern bool
+llm_relay_receive(LlmExecutor *executor, const LlmFrameHeader *header,
+				  const void *payload, LlmError *err);
+
+/* -- image_files.c -- */
+
+/* Make the folder; remove what no model needs. */
+extern void llm_images_init(void);
+
+/* A name for a new file. */
+extern void llm_image_make_path(char *dest, Size size, int32 executor_idx);
+
+/* Remove the file, now or a while later, and forget its name. */
+extern void llm_image_remove(char *path);
+extern void llm_image_retire(char *path);
+
+/* Once in a while: remove what was retired. */
+extern void llm_images_remove_retired(void);
 
 /* -- executor_supervisor.c -- */
 
