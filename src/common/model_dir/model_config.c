@@ -16,6 +16,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "src/common/model_dir/model_dir_internal.h"
 
@@ -289,6 +290,19 @@ read_generation_stop_ids(const char *dir, LlmModelConfig *config, LlmError *err)
 	return ok;
 }
 
+static bool
+check_directory(const char *dir, LlmError *err)
+{
+	struct stat st;
+
+	if (stat(dir, &st) != 0)
+		return llm_error_errno(err, "could not open directory \"%s\"", dir);
+	if (!S_ISDIR(st.st_mode))
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "\"%s\" is not a directory", dir);
+	return true;
+}
+
 bool
 llm_model_config_read(const char *dir, LlmModelConfig *config, LlmError *err)
 {
@@ -297,7 +311,8 @@ llm_model_config_read(const char *dir, LlmModelConfig *config, LlmError *err)
 	cJSON *json;
 	bool ok;
 
-	if (!model_dir_path(path, dir, "config.json", err) ||
+	if (!check_directory(dir, err) ||
+		!model_dir_path(path, dir, "config.json", err) ||
 		!model_dir_parse(dir, "config.json", MODEL_DIR_MAX_CONFIG_BYTES, &json,
 						 err))
 		return false;

@@ -4,6 +4,7 @@
  *
  * src/common/model_dir/model_paths.c
  */
+#include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -36,10 +37,13 @@ model_dir_parse(const char *dir, const char *name, size_t max_bytes,
 {
 	char path[MODEL_DIR_MAX_PATH_BYTES];
 
+	struct stat st;
+
 	*json = NULL;
 	if (!model_dir_path(path, dir, name, err))
 		return false;
-	if (!model_dir_has(dir, name))
+	/* any other trouble than absence is reported by opening it */
+	if (stat(path, &st) != 0 && errno == ENOENT)
 		return true;
 	*json = llm_json_parse_file(path, max_bytes, err);
 	if (*json == NULL)
