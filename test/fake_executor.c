@@ -7,8 +7,10 @@
  * answer does not depend on when, or how often, the executor died on the way.
  * Token 0 ends an answer like a model's end token.
  *
- * What goes wrong is said in the model's path, behind a question mark, as
- * name=value pairs joined by '&':
+ * The model's path names a real model directory or none at all; a real one
+ * gets its image, so that SQL functions work with its tokenizer.  What goes
+ * wrong is said in the path behind a question mark, as name=value pairs joined
+ * by '&':
  *	  delay_ms=N	time per step; each request gets one token per step
  *	  load_ms=N		time to load
  *	  load=fail		LOAD_FAILED
@@ -17,7 +19,7 @@
  *	  crash=N		abort when a request's prompt holds token N
  *	  hang=N		stop answering when a prompt holds token N
  *	  garbage=N		send a malformed frame when a prompt holds token N
- *	  n_vocab=N, max_model_len=N
+ *	  max_model_len=N
  * The option debug_crash_token works like crash.
  *
  * test/fake_executor.c
@@ -30,6 +32,7 @@
 #include <unistd.h>
 
 #include "src/common/ipc/ipc_channel.h"
+#include "src/common/model_image/model_image.h"
 #include "src/common/util/clock.h"
 #include "src/common/util/json.h"
 
@@ -43,7 +46,6 @@ typedef struct Settings
 	int crash;
 	int hang;
 	int garbage;
-	int n_vocab;
 	int max_model_len;
 } Settings;
 
@@ -59,7 +61,6 @@ static Settings settings = {
 	.crash = -1,
 	.hang = -1,
 	.garbage = -1,
-	.n_vocab = 1000,
 	.max_model_len = 100000,
 };
 static LlmChannel *channel;
@@ -116,7 +117,6 @@ parse_setting(const char *name, const char *value)
 		{ "crash", &settings.crash },
 		{ "hang", &settings.hang },
 		{ "garbage", &settings.garbage },
-		{ "n_vocab", &settings.n_vocab },
 		{ "max_model_len", &settings.max_model_len },
 	};
 
@@ -149,15 +149,36 @@ parse_path(const char *path)
 	free(copy);
 }
 
-static void
-write_image(const char *path)
+static bool
+write_image(const char *path, const char *image_path, int *n_vocab,
+			LlmError *err)
 {
-	FILE *file = fopen(path, "w");
+	static LlmModelConfig config;
+	char dir[4096];
+	FILE *file;
 
+	snprintf(dir, sizeof(dir), "%.*s", (int) strcspn(path, "?"), path);
+	if (access(dir, X_OK) == 0)
+	{
+		if (!llm_model_config_read(dir, &config, err))
+			return false;
+		*n_vocab = config.n_vocab;
+		return llm_model_image_write(dir, &config, image_path, err);
+	}
+	file = fopen(image_path, "w");
 	if (file == NULL)
-		return;
+		return llm_error_errno(err, "could not write \"%s\"", image_path);
 	fputs("no model image", file);
 	fclose(file);
+	return true;
+}
+
+static void
+fail_load(const LlmError *why)
+{
+	send_frame(LLM_MESSAGE_LOAD_FAILED, 0, why, sizeof(*why));
+	flush();
+	_exit(0);
 }
 
 static void
@@ -168,6 +189,7 @@ handle_load(const char *text, size_t n_bytes)
 	const char *path = "";
 	const char *image_path = "";
 	int64_t crash = -1;
+	int n_vocab = 1000;
 	char facts[256];
 
 	if (json == NULL || !llm_json_get_string(json, "path", &path, &err) ||
@@ -186,15 +208,14 @@ handle_load(const char *text, size_t n_bytes)
 	{
 		llm_error_set(&err, LLM_ERROR_FORMAT, "cannot load \"%s\"", path);
 		llm_error_hint(&err, "It was told to fail.");
-		send_frame(LLM_MESSAGE_LOAD_FAILED, 0, &err, sizeof(err));
-		flush();
-		_exit(0);
+		fail_load(&err);
 	}
-	write_image(image_path);
+	if (!write_image(path, image_path, &n_vocab, &err))
+		fail_load(&err);
 	fprintf(stderr, "fake executor loaded \"%s\"\n", path);
 	snprintf(facts, sizeof(facts),
 			 "{\"device\": \"fake\", \"n_vocab\": %d, \"max_model_len\": %d}",
-			 settings.n_vocab, settings.max_model_len);
+			 n_vocab, settings.max_model_len);
 	send_frame(LLM_MESSAGE_LOADED, 0, facts, strlen(facts));
 	cJSON_Delete(json);
 }

@@ -197,12 +197,13 @@ override_settings(cJSON *object, const char *options, LlmError *err)
 	{
 		cJSON_DetachItemViaPointer(overrides, value);
 		if (cJSON_IsNull(value))
+		{
 			cJSON_Delete(value);
-		else if (cJSON_HasObjectItem(object, value->string))
-			cJSON_ReplaceItemInObjectCaseSensitive(object, value->string,
-												   value);
-		else
-			cJSON_AddItemToObject(object, value->string, value);
+			continue;
+		}
+		/* not cJSON_Replace..., which frees the name that it is given */
+		cJSON_DeleteItemFromObjectCaseSensitive(object, value->string);
+		(void) cJSON_AddItemToObject(object, value->string, value);
 	}
 	cJSON_Delete(overrides);
 	return true;
