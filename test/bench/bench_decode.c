@@ -4,11 +4,14 @@
  *
  * Decoding reads every weight once per step, whatever the batch, so its bound
  * is the memory's bandwidth; the loop that measures it reads a buffer of 1 GiB
- * with as many threads in the same run.  The model is of Llama 3.2 1B's shape
+ * with as many threads, before and after each row of the table, and its best
+ * round counts, since others may use the machine meanwhile.  The model is of Llama 3.2 1B's shape
  * unless --config names a directory.
  *
- *	  bench_decode [--csv] [--config DIR] [--threads N] [--dtype NAME]
- *				   [--steps N] [--parts]
+ *	  bench_decode [--csv] [--config DIR [--weights]] [--threads N]
+ *				   [--dtype NAME] [--steps N] [--parts]
+ *
+ * --weights uses the directory's own weights, mapped, instead of made-up ones.
  *
  * test/bench/bench_decode.c
  */
@@ -29,6 +32,7 @@
 #define MAX_BLOCKS_PER_SEQ (MAX_LEN / BLOCK_SIZE)
 #define READ_BYTES ((size_t) 1 << 30)
 #define MAX_THREADS 64
+#define MAX_ROWS 8
 
 static const char llama_1b[] =
 	"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\","
@@ -45,11 +49,38 @@ typedef struct Options
 {
 	bool csv;
 	bool parts;
+	bool real_weights;
 	const char *config_dir;
 	int n_threads;
 	int n_steps;
 	LlmDtype dtype;
 } Options;
+
+typedef struct Bench
+{
+	Options options;
+	LlmModelConfig config;
+	LlmCompute *compute;
+	LlmModel *model;
+	LlmKvCache *kv;
+	const uint64_t *read_words;
+	double bandwidth; /* bytes per second */
+	int n_rows;
+	struct BenchRow
+	{
+		char name[32];
+		int32_t n_tokens;
+		double step_us;
+		LlmModelTiming timing;
+	} rows[MAX_ROWS];
+	int32_t token_ids[N_PREFILL];
+	int32_t positions[N_PREFILL];
+	int32_t token_seq[N_PREFILL];
+	int32_t query_start[MAX_SEQS + 1];
+	int32_t context_len[MAX_SEQS];
+	int32_t block_tables[MAX_SEQS * MAX_BLOCKS_PER_SEQ];
+	int32_t logit_rows[MAX_SEQS];
+} Bench;
 
 static void
 fail(const LlmError *err)
@@ -84,70 +115,63 @@ read_all(void *arg)
 	return NULL;
 }
 
-/* The best of several rounds, in bytes per second. */
+/* One round over all words; bytes per second. */
 static double
-measure_bandwidth(int n_threads)
+read_round(const uint64_t *words, size_t n_words, int n_threads)
 {
-	uint64_t *words = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE,
-						   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	size_t n_words = READ_BYTES / sizeof(uint64_t);
-	double best = 0;
+	ReadTask tasks[MAX_THREADS];
+	pthread_t threads[MAX_THREADS];
+	int64_t start_us = llm_clock_us();
 	uint64_t sum = 0;
 
-	if (words == MAP_FAILED)
-		return 0;
-	madvise(words, READ_BYTES, MADV_HUGEPAGE);
-	for (size_t i = 0; i < n_words; i++)
-		words[i] = i;
-	for (int round = 0; round < 6; round++)
+	for (int i = 0; i < n_threads; i++)
 	{
-		ReadTask tasks[MAX_THREADS];
-		pthread_t threads[MAX_THREADS];
-		int64_t start_us = llm_clock_us();
-		double rate;
+		size_t n = n_words / (size_t) n_threads;
 
-		for (int i = 0; i < n_threads; i++)
-		{
-			size_t first = n_words / (size_t) n_threads * (size_t) i;
-
-			tasks[i] =
-				(ReadTask){ words + first, n_words / (size_t) n_threads, 0 };
-			if (pthread_create(&threads[i], NULL, read_all, &tasks[i]) != 0)
-				exit(1);
-		}
-		for (int i = 0; i < n_threads; i++)
-		{
-			pthread_join(threads[i], NULL);
-			sum += tasks[i].sum;
-		}
-		rate =
-			(double) READ_BYTES / ((double) (llm_clock_us() - start_us) / 1e6);
-		if (rate > best)
-			best = rate;
+		tasks[i] = (ReadTask){ words + n * (size_t) i, n, 0 };
+		if (pthread_create(&threads[i], NULL, read_all, &tasks[i]) != 0)
+			exit(1);
 	}
-	munmap(words, READ_BYTES);
+	for (int i = 0; i < n_threads; i++)
+	{
+		pthread_join(threads[i], NULL);
+		sum += tasks[i].sum;
+	}
 	/* the sum is used, so that the loop cannot be dropped */
-	return sum == 1 ? 0 : best;
+	return sum == 1 ? 0
+					: (double) (n_words * sizeof(*words)) /
+						  ((double) (llm_clock_us() - start_us) / 1e6);
+}
+
+/* Take the best of several rounds where it beats what was seen before. */
+static void
+measure_bandwidth(Bench *bench)
+{
+	int n_threads = llm_compute_cpu_n_threads(bench->compute);
+	size_t n_words = READ_BYTES / sizeof(uint64_t);
+
+	if (bench->read_words == NULL)
+	{
+		uint64_t *words = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE,
+							   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (words == MAP_FAILED)
+			exit(1);
+		madvise(words, READ_BYTES, MADV_HUGEPAGE);
+		for (size_t i = 0; i < n_words; i++)
+			words[i] = i;
+		bench->read_words = words;
+	}
+	for (int round = 0; round < 4; round++)
+	{
+		double rate = read_round(bench->read_words, n_words, n_threads);
+
+		if (rate > bench->bandwidth)
+			bench->bandwidth = rate;
+	}
 }
 
 /* ---- a model, its cache, its steps ---- */
-
-typedef struct Bench
-{
-	Options options;
-	LlmModelConfig config;
-	LlmCompute *compute;
-	LlmModel *model;
-	LlmKvCache *kv;
-	double bandwidth;
-	int32_t token_ids[N_PREFILL];
-	int32_t positions[N_PREFILL];
-	int32_t token_seq[N_PREFILL];
-	int32_t query_start[MAX_SEQS + 1];
-	int32_t context_len[MAX_SEQS];
-	int32_t block_tables[MAX_SEQS * MAX_BLOCKS_PER_SEQ];
-	int32_t logit_rows[MAX_SEQS];
-} Bench;
 
 static int32_t
 max_int32(int32_t a, int32_t b)
@@ -175,7 +199,7 @@ bench_open(Bench *bench)
 	};
 	LlmModelOptions model_options = {
 		.weight_dtype = bench->options.dtype,
-		.dummy_weights = true,
+		.dummy_weights = !bench->options.real_weights,
 		.dummy_seed = 1,
 		.max_model_len = MAX_LEN,
 		.max_num_batched_tokens = N_PREFILL,
@@ -191,8 +215,8 @@ bench_open(Bench *bench)
 	bench->compute = llm_compute_cpu_open(&compute_options, &err);
 	if (bench->compute == NULL)
 		fail(&err);
-	bench->model =
-		llm_model_load("", config, &model_options, bench->compute, &err);
+	bench->model = llm_model_load(bench->options.config_dir, config,
+								  &model_options, bench->compute, &err);
 	if (bench->model == NULL)
 		fail(&err);
 	bench->kv = bench->compute->ops->kv_create(bench->compute, &spec, &err);
@@ -254,10 +278,8 @@ run_step(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 }
 
 static void
-print_parts(const Bench *bench)
+print_parts(const LlmModelTiming *timing)
 {
-	const LlmModelTiming *timing = llm_model_timing(bench->model);
-
 	for (int i = 0; i < LLM_PART_COUNT; i++)
 		printf("    %-10s %9.1f us per step\n",
 			   llm_model_part_name((LlmModelPart) i),
@@ -265,22 +287,52 @@ print_parts(const Bench *bench)
 }
 
 static void
-print_row(const Bench *bench, const char *name, int32_t n_tokens,
-		  double step_us)
+add_row(Bench *bench, const char *name, int32_t n_tokens, double step_us)
 {
-	double tokens_per_s = n_tokens / step_us * 1e6;
-	double rate = (double) llm_model_weight_bytes(bench->model) / step_us * 1e6;
+	struct BenchRow *row = &bench->rows[bench->n_rows++];
+
+	snprintf(row->name, sizeof(row->name), "%s", name);
+	row->n_tokens = n_tokens;
+	row->step_us = step_us;
+	row->timing = *llm_model_timing(bench->model);
+	measure_bandwidth(bench);
+}
+
+static void
+print_row(const Bench *bench, const struct BenchRow *row)
+{
+	double tokens_per_s = row->n_tokens / row->step_us * 1e6;
+	double rate =
+		(double) llm_model_weight_bytes(bench->model) / row->step_us * 1e6;
 
 	if (bench->options.csv)
-		printf("%s,%.0f,%.2f,%.2f,%.3f\n", name, step_us, tokens_per_s,
-			   rate / 1e9, rate / bench->bandwidth);
+		printf("%s,%.0f,%.2f,%.2f,%.3f\n", row->name, row->step_us,
+			   tokens_per_s, rate / 1e9, rate / bench->bandwidth);
 	else
 		printf("%-12s %10.1f ms %10.1f tok/s %8.2f GB/s of weights %6.1f %% "
 			   "of a read loop\n",
-			   name, step_us / 1e3, tokens_per_s, rate / 1e9,
+			   row->name, row->step_us / 1e3, tokens_per_s, rate / 1e9,
 			   100 * rate / bench->bandwidth);
 	if (bench->options.parts)
-		print_parts(bench);
+		print_parts(&row->timing);
+}
+
+static void
+print_table(const Bench *bench)
+{
+	if (bench->options.csv)
+		printf("step,us,tokens_per_s,weights_gb_per_s,of_read_loop\n");
+	else
+		printf("%s, %.2f GB of %s weights, %s, %d threads, read loop %.2f "
+			   "GB/s\n",
+			   bench->config.architecture,
+			   (double) llm_model_weight_bytes(bench->model) / 1e9,
+			   llm_dtype_name(bench->options.dtype),
+			   llm_compute_cpu_isa(bench->compute),
+			   llm_compute_cpu_n_threads(bench->compute),
+			   bench->bandwidth / 1e9);
+	for (int i = 0; i < bench->n_rows; i++)
+		print_row(bench, &bench->rows[i]);
 }
 
 static void
@@ -292,8 +344,8 @@ measure_prefill(Bench *bench)
 	llm_model_set_timing(bench->model, bench->options.parts);
 	start_us = llm_clock_us();
 	run_step(bench, 1, N_PREFILL, 0);
-	print_row(bench, "prefill-512", N_PREFILL,
-			  (double) (llm_clock_us() - start_us));
+	add_row(bench, "prefill-512", N_PREFILL,
+			(double) (llm_clock_us() - start_us));
 }
 
 static int
@@ -327,7 +379,7 @@ measure_decode(Bench *bench, int32_t n_seqs)
 	}
 	qsort(times, (size_t) n_steps, sizeof(*times), compare_times);
 	snprintf(name, sizeof(name), "decode-%d", n_seqs);
-	print_row(bench, name, n_seqs, (double) times[n_steps / 2]);
+	add_row(bench, name, n_seqs, (double) times[n_steps / 2]);
 	free(times);
 }
 
@@ -354,6 +406,8 @@ parse_options(int argc, char **argv, Options *options)
 			options->csv = true;
 		else if (strcmp(argv[i], "--parts") == 0)
 			options->parts = true;
+		else if (strcmp(argv[i], "--weights") == 0)
+			options->real_weights = true;
 		else if (strcmp(argv[i], "--config") == 0 && has_value)
 			options->config_dir = argv[++i];
 		else if (strcmp(argv[i], "--threads") == 0 && has_value)
@@ -365,13 +419,14 @@ parse_options(int argc, char **argv, Options *options)
 		else
 		{
 			fprintf(stderr,
-					"usage: %s [--csv] [--parts] [--config DIR] [--threads N] "
-					"[--steps N] [--dtype NAME]\n",
+					"usage: %s [--csv] [--parts] [--config DIR [--weights]] "
+					"[--threads N] [--steps N] [--dtype NAME]\n",
 					argv[0]);
 			exit(1);
 		}
 	}
-	if (options->n_threads < 0 || options->n_threads > MAX_THREADS ||
+	if ((options->real_weights && options->config_dir == NULL) ||
+		options->n_threads < 0 || options->n_threads > MAX_THREADS ||
 		options->n_steps < 1 || options->n_steps > MAX_LEN - 2 * DECODE_CONTEXT)
 	{
 		fprintf(stderr, "an option is out of range\n");
@@ -385,7 +440,6 @@ main(int argc, char **argv)
 	static Bench bench = { .options = { .n_steps = 9,
 										.dtype = LLM_DTYPE_BF16 } };
 	LlmError err = { 0 };
-	int n_threads;
 
 	parse_options(argc, argv, &bench.options);
 	if (bench.options.config_dir != NULL
@@ -395,22 +449,12 @@ main(int argc, char **argv)
 									  "Llama 3.2 1B", &bench.config, &err))
 		fail(&err);
 	bench_open(&bench);
-	n_threads = llm_compute_cpu_n_threads(bench.compute);
-	bench.bandwidth = measure_bandwidth(n_threads);
-	if (bench.options.csv)
-		printf("step,us,tokens_per_s,weights_gb_per_s,of_read_loop\n");
-	else
-		printf("%s, %.2f GB of %s weights, %s, %d threads, read loop %.2f "
-			   "GB/s\n",
-			   bench.config.architecture,
-			   (double) llm_model_weight_bytes(bench.model) / 1e9,
-			   llm_dtype_name(bench.options.dtype),
-			   llm_compute_cpu_isa(bench.compute), n_threads,
-			   bench.bandwidth / 1e9);
+	measure_bandwidth(&bench);
 	measure_prefill(&bench);
 	measure_decode(&bench, 1);
 	measure_decode(&bench, 8);
 	measure_decode(&bench, 32);
+	print_table(&bench);
 	bench_close(&bench);
 	return 0;
 }
