@@ -243,15 +243,20 @@ collect_all(void)
 
 /* -- waiting -- */
 
-/* Notice a client that went away while we wait. */
+/*
+ * Notice a client that went away while we wait: PostgreSQL itself looks only
+ * where client_connection_check_interval says so.  Tokens that keep coming
+ * must not keep us from looking, so the time is kept over calls.
+ */
 static void
-check_client(int64 *next_check_us)
+check_client(void)
 {
+	static int64 next_check_us;
 	int64 now_us = llm_clock_us();
 
-	if (MyProcPort == NULL || now_us < *next_check_us)
+	if (MyProcPort == NULL || now_us < next_check_us)
 		return;
-	*next_check_us = now_us + CONNECTION_CHECK_US;
+	next_check_us = now_us + CONNECTION_CHECK_US;
 	if (!pq_check_connection())
 	{
 		ClientConnectionLost = true;
@@ -312,13 +317,13 @@ check_scheduler(LlmRequest *request, int64 *missing_since_us)
 const LlmRequestResult *
 llm_request_wait(LlmRequest *request)
 {
-	int64 next_check_us = llm_clock_us() + CONNECTION_CHECK_US;
 	int64 missing_since_us = 0;
 
+	check_client();
 	while (!collect(request) && request->slot_idx != LLM_NONE)
 	{
 		wait_for_latch(TOKEN_WAIT_MS, llm_wait_event_tokens());
-		check_client(&next_check_us);
+		check_client();
 		check_scheduler(request, &missing_since_us);
 	}
 	return deliver(request);
@@ -444,8 +449,6 @@ report_no_scheduler(void)
 static void
 claim_slot(LlmRequest *request, const Submission *submission)
 {
-	int64 start_us = llm_clock_us();
-	int64 next_check_us = start_us + CONNECTION_CHECK_US;
 	int64 missing_since_us = 0;
 
 	for (;;)
@@ -481,7 +484,7 @@ claim_slot(LlmRequest *request, const Submission *submission)
 					(errcode(llm_report_sqlstate(LLM_ERROR_TIMEOUT)),
 					 errmsg("request timed out while it waited for room")));
 		wait_for_latch(SLOT_WAIT_MS, llm_wait_event_slot());
-		check_client(&next_check_us);
+		check_client();
 	}
 }
 
