@@ -1,5 +1,7 @@
 -- the chat functions; greedy answers are compared, not printed
+SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS llm_ext;
+RESET client_min_messages;
 \set greedy '{"temperature": 0, "max_tokens": 24}'
 SELECT llm_ask('Hello!', options => :'greedy') =
 	   llm_chat('[{"role": "user", "content": "Hello!"}]', options => :'greedy') AS same;

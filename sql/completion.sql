@@ -1,10 +1,12 @@
 -- OpenAI requests and responses
+SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS llm_ext;
+RESET client_min_messages;
 CREATE FUNCTION pg_temp.keys(j jsonb) RETURNS text LANGUAGE sql AS
 	$$ SELECT string_agg(k, ' ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(j) k $$;
 SELECT r->>'object' AS object, pg_temp.keys(r) AS keys, pg_temp.keys(r->'choices'->0) AS choice,
 	   pg_temp.keys(r->'usage') AS usage, r->'choices'->0->'message'->>'role' AS role,
-	   r->>'model' AS model, r->'choices'->0->>'logprobs' AS logprobs
+	   r->>'model' = (SELECT name FROM llm.models WHERE is_default) AS model, r->'choices'->0->>'logprobs' AS logprobs
 FROM llm_completion('{"messages": [{"role": "user", "content": "Hello!"}], "temperature": 0, "max_tokens": 24}') r;
 SELECT r->'choices'->0->'message'->>'content' = llm_ask('Hello!', options => '{"temperature": 0, "max_tokens": 24}') AS same
 FROM llm_completion('{"messages": [{"role": "user", "content": "Hello!"}], "temperature": 0, "max_tokens": 24}') r;

@@ -1,5 +1,7 @@
 -- rights on models, loading and unloading
+SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS llm_ext;
+RESET client_min_messages;
 SET client_min_messages = warning;
 DROP ROLE IF EXISTS regress_llm_reader;
 DROP ROLE IF EXISTS regress_llm_group;

@@ -1,5 +1,7 @@
 -- tokens and templates: ids are checked as counts and round trips
+SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS llm_ext;
+RESET client_min_messages;
 SELECT llm_detokenize(llm_tokenize(t, '{"add_special_tokens": false}')) = t AS same
 FROM (VALUES ('Hello, world!'), (''), ('  two  spaces  '), (E'line\nbreak\ttab'),
 			 ('déjà vu, naïve: ünïcödé'), ('数据库 データベース'), ('👩‍👩‍👧‍👦 😀'), ('12345678901234567890')) v(t);
