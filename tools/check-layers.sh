@@ -8,7 +8,7 @@
 #   - headers are named from the repository root: "src/common/util/error.h";
 #   - PostgreSQL's headers appear only in src/server, CUDA's only in cuda;
 #   - threads live only in the engine and in cuda;
-#   - processor intrinsics appear only in src/engine/compute;
+#   - processor intrinsics appear only in src/engine/compute and src/common/util;
 #   - *_internal.h stays in its room, *_subsys.h is for llm_ext.c alone.
 #
 # tools/check-layers.sh
@@ -84,8 +84,8 @@ function check_foreign(room, path) {
 		path != "stdatomic.h" && room !~ /^(src\/engine\/|cuda$|test\/)/)
 		complain("<" path "> outside the engine, where threads live")
 	if (path ~ /^([a-z]*mmintrin|x86intrin|cpuid|arm_neon|arm_sve)\.h$/ &&
-		room !~ /^(src\/engine\/compute|test\/)/)
-		complain("<" path "> outside src/engine/compute")
+		room !~ /^(src\/engine\/compute|src\/common\/util|test\/)/)
+		complain("<" path "> outside src/engine/compute and src/common/util")
 	if (path ~ /^(postgres|catalog\/|utils\/|storage\/|libpq)/)
 		complain("PostgreSQL header <" path "> in angle brackets")
 }
