@@ -683,7 +683,8 @@ dummy_weights_are_near_normal(void)
 }
 
 static void
-run_dummy(const LlmModelConfig *config, uint64_t seed, float *logits)
+run_dummy(const LlmModelConfig *config, const char *isa, uint64_t seed,
+		  float *logits)
 {
 	static const int32_t ids[5] = { 5, 6, 7, 8, 9 };
 	LlmModelOptions options = model_options(LLM_DTYPE_BF16);
@@ -700,7 +701,7 @@ run_dummy(const LlmModelConfig *config, uint64_t seed, float *logits)
 
 	options.dummy_weights = true;
 	options.dummy_seed = seed;
-	rig.compute = open_compute(config, NULL, LLM_DTYPE_F32, &err);
+	rig.compute = open_compute(config, isa, LLM_DTYPE_F32, &err);
 	REQUIRE(rig.compute != NULL);
 	rig.model = llm_model_load("nowhere", config, &options, rig.compute, &err);
 	REQUIRE(rig.model != NULL);
@@ -726,16 +727,70 @@ dummy_models_follow_from_their_seed(void)
 	LlmError err = { 0 };
 
 	REQUIRE(llm_model_config_read(VECTORS "/qwen3", &config, &err));
-	run_dummy(&config, 1, first);
-	run_dummy(&config, 1, second);
+	run_dummy(&config, NULL, 1, first);
+	run_dummy(&config, NULL, 1, second);
 	CHECK(memcmp(first, second, (size_t) config.n_vocab * 4) == 0);
-	run_dummy(&config, 2, second);
+	run_dummy(&config, NULL, 2, second);
 	CHECK(memcmp(first, second, (size_t) config.n_vocab * 4) != 0);
 	for (int32_t i = 0; i < config.n_vocab; i++)
 		CHECK(isfinite(first[i]));
 }
 
-/* ---- directories that must be refused ---- */
+/* Sizes that no vector width divides: what is left over must count, too. */
+static void
+odd_sizes_agree_on_all_instruction_sets(void)
+{
+	static const char text[] =
+		"{\"architectures\": [\"Qwen3ForCausalLM\"], \"vocab_size\": 131,"
+		"\"hidden_size\": 101, \"intermediate_size\": 77, \"head_dim\": 18,"
+		"\"num_hidden_layers\": 2, \"num_attention_heads\": 6,"
+		"\"num_key_value_heads\": 2, \"attention_bias\": true}";
+	static float reference[MAX_VOCAB];
+	static float logits[MAX_VOCAB];
+	LlmModelConfig config;
+	LlmError err = { 0 };
+
+	REQUIRE(llm_model_config_parse(text, strlen(text), "odd", &config, &err));
+	run_dummy(&config, "portable", 3, reference);
+	for (size_t i = 1; i < N_ISAS; i++)
+	{
+		double error;
+
+		if (!has_isa(isa_names[i]))
+			continue;
+		run_dummy(&config, isa_names[i], 3, logits);
+		error = relative_error(logits, reference, 1, config.n_vocab);
+		if (!(error <= 1e-5))
+			CHECK_FAIL("%s: error %g", isa_names[i], error);
+	}
+}
+
+static void
+weights_beyond_the_machine_are_refused(void)
+{
+	static const char text[] =
+		"{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 16000000,"
+		"\"hidden_size\": 1000000, \"intermediate_size\": 4000000,"
+		"\"num_hidden_layers\": 2000, \"num_attention_heads\": 4000}";
+	LlmModelConfig tiny = { .n_vocab = 32,
+							.hidden_size = 32,
+							.intermediate_size = 32,
+							.n_heads = 1,
+							.head_dim = 32 };
+	LlmModelOptions options = model_options(LLM_DTYPE_BF16);
+	LlmModelConfig config;
+	LlmError err = { 0 };
+	LlmCompute *compute = open_compute(&tiny, NULL, LLM_DTYPE_F32, &err);
+
+	REQUIRE(compute != NULL);
+	REQUIRE(llm_model_config_parse(text, strlen(text), "huge", &config, &err));
+	options.dummy_weights = true;
+	CHECK(llm_model_load("", &config, &options, compute, &err) == NULL);
+	CHECK_INT_EQ(err.code, LLM_ERROR_NO_MEMORY);
+	compute->ops->close(compute);
+}
+
+/* ---- directories that a test writes ---- */
 
 static char bad_dir[] = "/tmp/llm_test_model_XXXXXX";
 
@@ -810,6 +865,124 @@ clear_bad_dir(void)
 	}
 	closedir(handle);
 }
+
+/* ---- unusual but good files ---- */
+
+static uint64_t
+header_bytes(const FileText *weights)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < 8; i++)
+		n |= (uint64_t) (unsigned char) weights->data[i] << (8 * i);
+	return n;
+}
+
+static void
+set_header_bytes(FileText *weights, uint64_t n)
+{
+	for (int i = 0; i < 8; i++)
+		weights->data[i] = (char) (n >> (8 * i));
+}
+
+/* Insert text into the header, so many bytes before its last brace. */
+static void
+insert_into_header(FileText *weights, const char *text)
+{
+	uint64_t n = header_bytes(weights);
+	size_t at = 8 + (size_t) n;
+	size_t len = strlen(text);
+
+	while (weights->data[at - 1] != '}')
+		at--;
+	at--;
+	memmove(weights->data + at + len, weights->data + at, weights->size - at);
+	memcpy(weights->data + at, text, len);
+	weights->size += len;
+	set_header_bytes(weights, n + len);
+}
+
+static void
+copy_config(const char *from)
+{
+	FileText text = read_file(from, "config.json");
+
+	write_file("config.json", &text);
+	free(text.data);
+}
+
+static void
+misaligned_weights_are_copied(void)
+{
+	FileText weights = read_file(VECTORS "/llama2", "model.safetensors");
+	LlmError err = { 0 };
+	Expected expected;
+	Rig rig;
+
+	clear_bad_dir();
+	copy_config(VECTORS "/llama2");
+	insert_into_header(&weights, " ");
+	write_file("model.safetensors", &weights);
+	free(weights.data);
+	REQUIRE(expected_open(&expected, "llama2"));
+	if (!rig_open(&rig, bad_dir, NULL, LLM_DTYPE_F32, &err))
+		CHECK_FAIL("%s", err.message);
+	else
+	{
+		CHECK_INT_EQ(model_weight(rig.model, LLM_WEIGHT_Q, 0)->owner,
+					 WEIGHT_ALLOCATED);
+		check_logits(&rig, &expected.prompts[2], "misaligned");
+		rig_close(&rig);
+	}
+	llm_safetensors_close(expected.file);
+}
+
+/* Store a tied head once more, with its last byte changed or not. */
+static bool
+load_with_stored_head(char change, LlmError *err)
+{
+	FileText weights = read_file(VECTORS "/llama3", "model.safetensors");
+	LlmSafetensors *tensors =
+		llm_safetensors_open(VECTORS "/llama3/model.safetensors", err);
+	const LlmStoredTensor *embedding =
+		llm_safetensors_find(tensors, "model.embed_tokens.weight");
+	size_t n_data = weights.size - 8 - (size_t) header_bytes(&weights);
+	char entry[200];
+	Rig rig;
+	bool ok;
+
+	memcpy(weights.data + weights.size, embedding->data, embedding->n_bytes);
+	weights.size += embedding->n_bytes;
+	weights.data[weights.size - 1] ^= change;
+	snprintf(entry, sizeof(entry),
+			 ",\"lm_head.weight\":{\"dtype\":\"F16\",\"shape\":[%d,%d],"
+			 "\"data_offsets\":[%zu,%zu]}",
+			 (int) embedding->shape[0], (int) embedding->shape[1], n_data,
+			 n_data + embedding->n_bytes);
+	insert_into_header(&weights, entry);
+	llm_safetensors_close(tensors);
+	clear_bad_dir();
+	copy_config(VECTORS "/llama3");
+	write_file("model.safetensors", &weights);
+	free(weights.data);
+	ok = rig_open(&rig, bad_dir, NULL, LLM_DTYPE_F32, err);
+	if (ok)
+		rig_close(&rig);
+	return ok;
+}
+
+static void
+a_stored_tied_head_must_equal_the_embedding(void)
+{
+	LlmError err = { 0 };
+
+	if (!load_with_stored_head(0, &err))
+		CHECK_FAIL("%s", err.message);
+	CHECK(!load_with_stored_head(1, &err));
+	CHECK(strstr(err.message, "\"lm_head.weight\" differs") != NULL);
+}
+
+/* ---- directories that must be refused ---- */
 
 typedef struct BadCase
 {
@@ -961,6 +1134,10 @@ main(void)
 	RUN_TEST(weights_are_used_in_place_unless_narrowed);
 	RUN_TEST(dummy_weights_are_near_normal);
 	RUN_TEST(dummy_models_follow_from_their_seed);
+	RUN_TEST(weights_beyond_the_machine_are_refused);
+	RUN_TEST(odd_sizes_agree_on_all_instruction_sets);
+	RUN_TEST(misaligned_weights_are_copied);
+	RUN_TEST(a_stored_tied_head_must_equal_the_embedding);
 	RUN_TEST(bad_directories_are_refused);
 	rmdir(bad_dir);
 	return unit_test_finish();

@@ -188,6 +188,7 @@ static const char *const harmless_keys[] = {
 	"id2label",
 	"initializer_range",
 	"is_decoder",
+	"is_llama_config",
 	"label2id",
 	"length_penalty",
 	"max_length",
@@ -234,6 +235,7 @@ static const char *const harmless_keys[] = {
 	"use_bfloat16",
 	"use_cache",
 	"use_flash_attention",
+	"use_flash_attn",
 	"use_return_dict",
 	NULL,
 };

@@ -229,7 +229,7 @@ find_family(ConfigReader *reader, LlmModelConfig *config)
 							 "%s: neither \"architectures\" nor \"model_type\" "
 							 "says what the model is",
 							 reader->path);
-	config_unsupported(reader, "architecture \"%.100s\" is not supported",
+	config_unsupported(reader, "architecture \"%s\" is not supported",
 					   architecture != NULL ? architecture : model_type);
 	return llm_error_hint(reader->err, "supported are: %s", known);
 }

@@ -19,15 +19,23 @@
 #include "src/common/safetensors/safetensors_internal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/common/util/json.h"
 
 #define SINGLE_FILE_NAME "model.safetensors"
 #define INDEX_FILE_NAME "model.safetensors.index.json"
+
+/* Linux 5.14; an older kernel or C library does without. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
 static bool
 add_file(LlmSafetensors *tensors, const char *path, LlmError *err)
@@ -351,6 +359,28 @@ llm_safetensors_path(const LlmSafetensors *tensors,
 
 	assert(idx >= 0 && idx < tensors->n_tensors);
 	return tensors->files[tensors->tensor_file[idx]].path;
+}
+
+bool
+llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err)
+{
+	size_t machine_bytes =
+		(size_t) sysconf(_SC_PHYS_PAGES) * (size_t) sysconf(_SC_PAGESIZE);
+
+	if (tensors->total_bytes > machine_bytes / 4 * 3)
+		return true;
+	for (int i = 0; i < tensors->n_files; i++)
+	{
+		const StoredFile *file = &tensors->files[i];
+
+		/* the system calls EFAULT what would have been a SIGBUS */
+		if (madvise((void *) file->map.data, file->map.size,
+					MADV_POPULATE_READ) != 0 &&
+			(errno == EFAULT || errno == EIO))
+			return llm_error_set(err, LLM_ERROR_IO, "could not read \"%s\"",
+								 file->path);
+	}
+	return true;
 }
 
 size_t

@@ -51,6 +51,14 @@ llm_safetensors_find(const LlmSafetensors *tensors, const char *name);
 extern const char *llm_safetensors_path(const LlmSafetensors *tensors,
 										const LlmStoredTensor *tensor);
 
+/*
+ * Bring all files into memory, unless they are larger than the machine's:
+ * so that the first use does not wait for the disk, and an unreadable file
+ * is an error now instead of a signal then.
+ */
+extern bool
+llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err);
+
 /* Bytes of all files. */
 extern size_t llm_safetensors_total_bytes(const LlmSafetensors *tensors);
 

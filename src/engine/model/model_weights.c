@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/engine/model/model_internal.h"
 
@@ -176,6 +177,26 @@ tie_head(LlmModel *model, LlmError *err)
 						 stored->name, embedding->name);
 }
 
+/*
+ * The CPU backend's memory is only taken when it is touched, so that weights
+ * that can never fit would end the process instead of the load.
+ */
+static bool
+check_memory(const LlmModel *model, LlmError *err)
+{
+	double needed = (double) llm_model_n_params(&model->config) *
+					(double) llm_dtype_bytes(model->options.weight_dtype);
+	double machine =
+		(double) sysconf(_SC_PHYS_PAGES) * (double) sysconf(_SC_PAGESIZE);
+
+	if (strcmp(model->compute->ops->name, "cpu") != 0 || needed <= machine)
+		return true;
+	return llm_error_set(err, LLM_ERROR_NO_MEMORY,
+						 "the weights take %.1f GB, but the machine has %.1f "
+						 "GB of memory",
+						 needed / 1e9, machine / 1e9);
+}
+
 bool
 model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 {
@@ -191,9 +212,13 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 	{
 		model->tensors = llm_safetensors_open(dir, err);
 		if (model->tensors == NULL ||
-			llm_model_check_tensors(&model->config, model->tensors, err, 1) > 0)
+			llm_model_check_tensors(&model->config, model->tensors, err, 1) >
+				0 ||
+			!llm_safetensors_prefetch(model->tensors, err))
 			return false;
 	}
+	else if (!check_memory(model, err))
+		return false;
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
 	{
 		const ModelWeight *weight =
