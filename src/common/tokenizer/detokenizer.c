@@ -96,8 +96,8 @@ llm_detokenizer_push(LlmDetokenizer *detokenizer, int32_t token_id,
 					 LlmStrbuf *out, LlmError *err)
 {
 	const LlmTokenizer *tokenizer = detokenizer->tokenizer;
-	const char *text;
-	size_t len;
+	const char *text = NULL;
+	size_t len = 0;
 
 	if (!token_text(tokenizer, token_id, &text, &len, err))
 		return false;
@@ -145,8 +145,8 @@ bool
 llm_tokenizer_token_bytes(LlmTokenizer *tokenizer, int32_t token_id,
 						  LlmStrbuf *out, LlmError *err)
 {
-	const char *text;
-	size_t len;
+	const char *text = NULL;
+	size_t len = 0;
 
 	if (!token_text(tokenizer, token_id, &text, &len, err))
 		return false;

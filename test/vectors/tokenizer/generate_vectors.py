@@ -14,6 +14,7 @@ decoded text with and without them, and the text of random ids.  A few dozen
 strings of each kind are written out in full (cases.jsonl), to see what is
 wrong when a digest is.
 """
+import hashlib
 import json
 import os
 import shutil
@@ -162,24 +163,26 @@ def make_ids(n_vocab, seed):
     return [rnd.next() % n_vocab for _ in range(rnd.next() % 40)]
 
 
+def make_word(seed, n):
+    rnd = Random(seed)
+    return "".join("etaoinshrdlu"[rnd.next() % 12] for _ in range(n))
+
+
 class Digest:
-    """FNV-1a, 64 bits"""
+    """SHA-256, of which 8 bytes are kept"""
 
     def __init__(self):
-        self.hash = 0xCBF29CE484222325
-
-    def add(self, data):
-        h = self.hash
-        for byte in data:
-            h = ((h ^ byte) * 0x100000001B3) & MASK
-        self.hash = h
+        self.hash = hashlib.sha256()
 
     def add_ids(self, ids):
-        self.add(struct.pack("<I%dI" % len(ids), len(ids), *ids))
+        self.hash.update(struct.pack("<I%dI" % len(ids), len(ids), *ids))
 
     def add_text(self, text):
         data = text.encode()
-        self.add(struct.pack("<I", len(data)) + data)
+        self.hash.update(struct.pack("<I", len(data)) + data)
+
+    def hex(self):
+        return self.hash.hexdigest()[:16]
 
 
 # -------------------------------------------------------------- training
@@ -347,7 +350,8 @@ DEEPSEEK = ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|"
 def llama3():
     vocab, merges = train_byte_level(1300, LLAMA3)
     # words that only ignore_merges can find
-    vocab += ["ĠHelloWorld", "tokenizer", "123", "ä½łå¥½", "ĠĠĠĠĠ", "quick"]
+    extra = ["ĠHelloWorld", "tokenizer", "123", "ä½łå¥½", "ĠĠĠĠĠ", "quick", "and"]
+    vocab += [word for word in extra if word not in vocab]
     names = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
              "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
     names += ["<|reserved_special_token_%d|>" % i for i in range(8)]
@@ -661,7 +665,16 @@ def write_vectors(name, ref, items, n_strings, digests, cases):
         digest = Digest()
         for i in range(start, start + BLOCK):
             digest_of(ref, n_vocab, make_string(items, base + i), base + i, digest)
-        digests.write("%016x\n" % digest.hash)
+        digests.write(digest.hex() + "\n")
+    # a long text, and a long word: their last digest
+    digest = Digest()
+    text = "".join(make_string(items, base + i) for i in range(300))
+    word = make_word(base, 20000)
+    for text in (text, word):
+        ids = ref.encode(text, True)
+        digest.add_ids(ids)
+        digest.add_text(ref.decode(ids, False))
+    digests.write(digest.hex() + "\n")
     for i in range(40):
         text = make_string(items, i)
         if "\0" in text or len(text) > 400:
