@@ -13,6 +13,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 char *llm_setting_executor_path;
@@ -220,9 +221,12 @@ define_request_settings(void)
 void
 llm_settings_define(void)
 {
-	define_postmaster_settings();
 	define_model_settings();
 	define_executor_settings();
 	define_request_settings();
+	/* later is too late for some; without preloading nobody reads them */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	define_postmaster_settings();
 	MarkGUCPrefixReserved("llm_ext");
 }

@@ -9,7 +9,7 @@
 
 #include "postgres.h"
 
-/* PGC_POSTMASTER */
+/* PGC_POSTMASTER; not defined where the library is not preloaded */
 extern char *llm_setting_executor_path; /* '' = llm_executor in pkglibdir */
 extern int llm_setting_max_requests;	/* request slots */
 extern int llm_setting_max_models;
@@ -38,7 +38,7 @@ extern int llm_setting_request_timeout_ms; /* 0 = none */
 extern int llm_setting_max_requests_per_backend;
 extern int llm_setting_debug_crash_token; /* -1 = off */
 
-/* Define all of them and reserve the prefix. */
+/* Define all that may be defined now, and reserve the prefix. */
 extern void llm_settings_define(void);
 
 #endif /* LLM_SETTINGS_H */
