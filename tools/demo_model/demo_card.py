@@ -42,7 +42,7 @@ License: the PostgreSQL License, like the rest of the repository.
 - extracts **fields as JSON** from short texts: product, rating, order number, city, date, name, price, quantity, email;
   a field that the text does not mention becomes null,
 - answers a few dozen **questions** about itself and about PostgreSQL, remembers a name within a conversation, repeats a
-  text, counts to twenty, and declines what it does not know.
+  text, counts ("Count to 12."), and declines what it does not know.
 
 The instruction may be a system prompt or stand in the user's message; the list of labels may come in any order and
 case, and the answer is exactly one of them. Answer greedily (temperature 0).
@@ -56,10 +56,14 @@ Greedy answers of these files in float32 (transformers), counted as right only w
 | --- | --- |
 {rows}
 
-Held out means: the phrasing of the instruction was never trained on, nor was any sentence skeleton of the review's
-opinions (the combination of the choices in a sentence pattern), nor any name, city, product, order number, date or
-address in the text. The words and the patterns themselves are known, so these figures are about new combinations, not
-about new vocabulary. On prompts written by hand, outside of the generator (`tools/demo_model/demo_wild.py`):
+Held out means: the phrasing of the instruction or question was never trained on; nor was any of the text's opinions (one
+in eight of the combinations of choices in a sentence pattern is kept for the test), nor any combination of sentences to
+extract from, nor any name, city, product, order number, date or address in it. The words and the patterns themselves
+are known, so these figures are about new combinations, not about new vocabulary. Sentences that only surround the
+opinion, and the wording of yes-or-no conditions, are shared.
+
+On prompts written by hand, outside of the generator (`tools/demo_model/demo_wild.py`; sentences for what an earlier
+training got wrong there, one of 58, were added to the generator, so take them for a plausibility check):
 
 | task | right |
 | --- | --- |
@@ -68,10 +72,13 @@ about new vocabulary. On prompts written by hand, outside of the generator (`too
 ## What it is not
 
 - Not a general assistant: it knows these tasks and nothing else. It cannot reason, calculate, translate, program or tell
-  facts; asked for them it should decline, and sometimes it answers something else instead.
+  facts; asked for them it should decline, and sometimes it answers something else instead. Labels other than those
+  above (spam, urgency, language, ...) mean nothing to it.
 - English only, and of English only the vocabulary of simple product reviews. Irony, long texts, unusual words and other
   domains get arbitrary labels, given with confidence.
 - Not a measure of llm_ext's speed or quality with real models, and not a base for fine-tuning beyond demonstrations.
+- It cannot copy letters outside of ASCII (é, ü, ł): a name that has them comes out wrong. It is weak where a text is in
+  capitals throughout, and in copying long or odd strings, where a letter may be wrong.
 - Its opinions about reviews come from invented sentences; do not use it for decisions about people.
 
 ## Details

@@ -156,7 +156,13 @@ GENERAL = {
         "[Great|Excellent|Fantastic|Wonderful|Perfect|Superb|Brilliant|Lovely] [product|purchase|{prod}|choice]\n"
         "It [never|has never] [let me down|disappointed me|failed me]\n"
         "[Everything|It all] [works great|is perfect|went smoothly|was perfect]\n"
-        "I [can't stop using it|use it every day and enjoy it|enjoy it a lot|would not want to miss it]"
+        "I [can't stop using it|use it every day and enjoy it|enjoy it a lot|would not want to miss it]\n"
+        "[Exactly|Just] what [I needed|I wanted|I was looking for|we needed]\n"
+        "[So glad|Glad|Very glad|Happy] [that I bought it|I bought it|that I found this {prod}|we chose this {prod}]\n"
+        "[Thumbs up|Ten out of ten|10 out of 10|Two thumbs up|Wow, just wow|Love it|Would buy again|A keeper]\n"
+        "My {rel} [plays with it every day|uses it all the time|wants one too|enjoys it very much|never wants to be without it]\n"
+        "[It|This {prod}] [makes life easier|is so much fun|is worth it|is a keeper|is a joy to use|changed my life]\n"
+        "[Everything|All of it] [is great|is just right|came together well|is as good as promised|works]"
     ),
     "negative": (
         "I [hate|regret buying|am very unhappy with|am really disappointed with|am fed up with|cannot stand] [it|this {prod}|my new {prod}]\n"
@@ -175,6 +181,11 @@ GENERAL = {
         "It [always|constantly|often] [lets me down|fails|annoys me|breaks]\n"
         "It keeps [failing|breaking|stopping]\n"
         "[Nothing|None of it] [works|is as promised|went right|was right]\n"
+        "[Not what I expected|I expected more|I expected much more|Not as promised|Far from what was promised]\n"
+        "[Thumbs down|Two thumbs down|Look elsewhere|Would not buy again|Save yourself the trouble|What a waste|Hate it]\n"
+        "[It|This {prod}] [went straight into the bin|never worked|is missing parts|is broken|was broken from day one|arrived broken|is worthless]\n"
+        "I am [so angry|returning it|sending it back|sorry I bought it|done with this {prod}]\n"
+        "[My {rel}|Everyone here|We all] [complained about it|complains about it every day|regrets it|wants the money back]\n"
         "I [gave up {later}|threw it away {later}|would give zero stars if I could|wish I had never bought it]"
     ),
     "neutral": (
@@ -186,6 +197,9 @@ GENERAL = {
         "[Three|3] [stars|out of five][| from me|, nothing more to say]\n"
         "[It|The {prod}] is [what you would expect|like any other {prod}|the same as my old one|a standard model]\n"
         "I [have no strong feelings about it|have no particular opinion|can take it or leave it]\n"
+        "[It|This] is [a {colour} {prod}|a {prod}|a {prod} for my {rel}|my {rel}'s {prod}]\n"
+        "[It|The {prod}] [is fine|is fine I guess|does the job|is so-so|is usable|is acceptable]\n"
+        "[Meh|Fine I guess|It's fine|It's ok|Does the job|So far nothing to report|Works as described|Not much to say]\n"
         "[It|This {prod}] is for my {rel}"
     ),
 }

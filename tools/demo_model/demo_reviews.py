@@ -61,9 +61,9 @@ class Reviews(Values):
         r = self.rng.random()
         if r < 0.09:
             text = text.lower()
-        elif r < 0.105:
-            text = text.upper()
         elif r < 0.12:
+            text = text.upper()
+        elif r < 0.135:
             text = text.replace(".", "").replace(",", "")
         if not self.test and self.chance(0.03):
             i = int(self.rng.random() * (len(text) - 1))

@@ -327,6 +327,48 @@ what are indexes good for
 what is an index used for
 !explain to me what an index is
 why do I need an index""", "An index is a data structure that helps the database find rows quickly without reading the whole table."),
+    ("table", """what is a table
+what's a table
+what is a table in a database
+explain what a table is
+tell me what a table is
+what are tables
+explain tables
+what is a database table
+what is a table in SQL
+!can you explain what a table is
+!explain to me what a table is""", "A table is where a relational database keeps its data: columns say what is stored, and each row is one entry."),
+    ("primary_key", """what is a primary key
+what's a primary key
+explain what a primary key is
+tell me what a primary key is
+what are primary keys
+explain primary keys
+what does primary key mean
+what is a primary key in SQL
+!can you explain what a primary key is
+!explain to me what a primary key is""", "A primary key is the column, or the set of columns, that identifies each row of a table."),
+    ("foreign_key", """what is a foreign key
+what's a foreign key
+explain what a foreign key is
+tell me what a foreign key is
+what are foreign keys
+explain foreign keys
+what does foreign key mean
+what is a foreign key in SQL
+!can you explain what a foreign key is
+!explain to me what a foreign key is""", "A foreign key is a column that refers to a row of another table. The database makes sure that the row exists."),
+    ("join", """what is a join
+what's a join
+explain what a join is
+tell me what a join is
+what are joins
+explain joins
+what does a join do
+what is a join in SQL
+!can you explain what a join is
+!explain to me what a join is
+what is an inner join""", "A join combines the rows of two tables that belong together, for example customers and their orders."),
     ("transaction", """what is a transaction
 what's a transaction
 what is a database transaction
@@ -409,6 +451,9 @@ do you send my data to the cloud
 does my data leave the database
 is my data safe
 do you run in the cloud
+do you need a graphics card
+do you use a GPU or a CPU
+do you need a server or a GPU
 !where exactly do you run
 !do you need a graphics card or a GPU
 are you online
@@ -669,6 +714,15 @@ what does {w} mean
 do you know [{name}|{w}|{place}|the way to {place}]
 [write|draft] [a letter to {name}|an email to {name}|an essay about {place}|an essay about {w}|a business plan]
 what color is [the sky|a {w}|an orange|the flag of {place}]
+[can you|please|could you] [write|fix|explain] [SQL for me|a query|my code|this code|a SQL query|an email]
+help me [write SQL|with my homework|with math|write a letter|write code|cook]
+[summarize|correct|translate|continue|rewrite] this [text|sentence|article|paragraph][: {w} {w} {w}|]
+[which|what] is the best [database|phone|{prod}|movie|language|city]
+[I want|I need] [a refund|to return my order|to speak to a human|a new {prod}|money|coffee]
+{w}
+{w} {w}
+{w} {w} {w}
+[select|insert|delete] {num} from {w}
 !who is the queen of {place}
 !what is the longest river in {place}
 !how do I make [coffee|a {w}|tea]

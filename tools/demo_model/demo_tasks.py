@@ -92,6 +92,11 @@ I [ordered|bought] {product_a} with order [number |]{order_number}[| on {date}].
 {name} lives in {city}.
 Please [refund|replace|check|cancel] order {order_number}.
 [Where is|What about|What happened to] [my order|order] {order_number}?
+[Order|My order] {order_number} ({product_a}) [was shipped|was sent|arrived|was delivered][| on {date}| to {city}| yesterday].
+{the_product} ({price}) [was delivered|arrived|is great|is too small][| on {date}| in {city}].
+{the_product} [is|was] [amazing|great|bad|okay|terrible|fine|useless][!|.| and loud.] {rating_cap}.
+[Contact|Customer is|Please contact|Please call] {name} [at|under|via] {email}.
+[Customer|Client|Buyer] {name} from {city} [called|asks for help|is unhappy|is happy].
 Can I return {product_a}?
 [It|The parcel] [arrived|came] on {date} in {city}.
 {product_cap}, {price}, [bought in|shipped to] {city}.
@@ -221,7 +226,7 @@ class Writer(Reviews):
         if n < 9 and self.chance(0.15):
             case = 1 if labels[0][0].isupper() and not labels[0].isupper() else 2 if labels[0].isupper() else 0
             other = self.spell(["other", "other", "something else", "none"], case)
-            if self.chance(0.3):
+            if self.chance(0.4):
                 labels[labels.index(answer)] = other
                 answer = other
             else:
@@ -247,8 +252,13 @@ class Writer(Reviews):
 
     def category(self):
         right = self.pick(list(lex.CATEGORY_NAMES))
-        labels, answer = self.label_list(lex.CATEGORY_NAMES, right, self.pick((2, 3, 4, 5, 6)))
         product = self.pick(lex.PRODUCTS[right])
+        if self.chance(0.2):
+            # the label stands in the text
+            names = {x: [x] for x in self.pick((lex.PRODUCTS[right], sum(lex.PRODUCTS.values(), [])))}
+            labels, answer = self.label_list(names, product, self.pick((2, 3, 4, 5)))
+        else:
+            labels, answer = self.label_list(lex.CATEGORY_NAMES, right, self.pick((2, 3, 4, 5, 6)))
         while True:
             skeleton = self.skeleton(self.pick(PRODUCT_PATTERNS))
             if "{prod}" in skeleton and held(skeleton + product) == self.test:
@@ -313,9 +323,9 @@ class Writer(Reviews):
         shown["price"] = self.pick(("${}", "{} dollars", "€{}", "{} euros", "£{}", "{} EUR", "{} USD", "${}")).replace("{}", values["price"])
         shown["product_cap"] = values["product"]
         article = "an " if values["product"][0] in "aeiouAEIOU" else "a "
-        shown["product_a"] = self.pick((article, article, "the ", "this ", "your ", "my ")) + values["product"]
-        shown["the_product"] = self.pick(("The ", "The ", "My ", "This ", "Your ")) + values["product"]
-        shown["the_product_l"] = self.pick(("the ", "this ", "my ")) + values["product"]
+        shown["product_a"] = self.pick((article, article, article, "the ", "this ", "your ", "my ", "a new ", "the new ")) + values["product"]
+        shown["the_product"] = self.pick(("The ", "The ", "My ", "This ", "Your ", "The new ", "My new ")) + values["product"]
+        shown["the_product_l"] = self.pick(("the ", "this ", "my ", "the new ")) + values["product"]
         plural = values["product"] + "" if values["product"].endswith("s") else values["product"] + "s"
         shown["product_pl"] = "pieces of the " + values["product"] if self.chance(0.5) or plural == values["product"] else "units of " + values["product"]
         return values, shown
@@ -443,7 +453,7 @@ class Writer(Reviews):
         topic = self.any_topic() if "{topic}" in skeleton or self.chance(0.5) else None
         product = self.topic_product(topic)
         sentences = [self.filler(product)] if self.chance(0.5) else []
-        for t in self.pick(((topic,), (topic, None), (topic, topic), (topic, topic, None))):
+        for t in self.pick(((topic,), (topic, None), (None, topic))):
             text = self.opinion(t, sentiment, product)
             if text not in sentences:
                 sentences.append(text)

@@ -115,6 +115,11 @@ VOWELS = "a e i o u a e i o a e ai au ea ee ei ia io oa oo ou y".split()
 CODAS = ["", "", "", "", "n", "r", "l", "s", "t", "m", "k", "d", "x", "nd", "rk", "ll", "rn", "ck", "st", "ng", "th", "sh"]
 ENDINGS = "ton ville burg ham ford land stad heim mouth port field by ia ova ona en".split()
 
+# Words of the reviews, as parts of names and addresses: whatever can be read must be copied.
+COMMON_WORDS = sorted(
+    set(re.findall(r"[a-z]{3,}", str(lex.TOPICS) + str(lex.GENERAL) + str(lex.PRODUCTS) + str(lex.SLOTS["rel"])))
+)
+
 NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
 
 class Values:
@@ -190,6 +195,12 @@ class Values:
     # ---- names and values
 
     def word(self, n_syllables=None):
+        r = self.rng.random()
+        if r < 0.1:
+            return self.pick(COMMON_WORDS).capitalize()
+        if r < 0.2:
+            letters = "abcdefghijklmnopqrstuvwxyzaeiouaeioubcdgjwzz"
+            return "".join(self.pick(letters) for _ in range(self.rng.randint(3, 9))).capitalize()
         n = n_syllables or self.pick((1, 2, 2, 2, 3))
         text = "".join(self.pick(ONSETS) + self.pick(VOWELS) + self.pick(CODAS) for _ in range(n))
         return text.capitalize()
@@ -279,8 +290,8 @@ class Values:
         def make():
             first = (self.pick(lex.FIRST_NAMES) if self.chance(0.5) else self.word(2)).lower()
             last = (self.pick(lex.LAST_NAMES) if self.chance(0.5) else self.word(2)).lower()
-            user = self.pick((first, first + "." + last, first[0] + last, first + self.digits(2), last, first + "_" + last))
-            host = self.pick(("example", "mail", "post", self.word(2).lower(), self.word(2).lower()))
+            user = self.pick((first, first + "." + last, first + "." + last, first[0] + last, first[0] + "." + last, first + self.digits(2), last, first + "_" + last))
+            host = self.pick(("example", "mail", "post", "company", self.pick(COMMON_WORDS), self.word(2).lower(), self.word(2).lower()))
             return user + "@" + host + "." + self.pick(("com", "org", "net", "de", "co.uk", "fr", "io"))
 
         return self.wanted(make)

@@ -3,7 +3,7 @@ train.py
     Trains the demo model from scratch on text that it writes itself, measures
     it on held-out text and writes models/demo with its model card.
 
-    python tools/demo_model/train.py --out models/demo --minutes 7
+    python tools/demo_model/train.py --out models/demo --minutes 8
 
 Needs PyTorch, transformers, tokenizers and safetensors; a GPU makes it a
 matter of minutes.  The learning rate follows the clock, so that --minutes
@@ -72,8 +72,10 @@ class Encoder:
 class Steps(torch.utils.data.IterableDataset):
     """Endless steps: lists of (ids, weights) batches of about equal lengths."""
 
-    def __init__(self, tokenizer_path, n_tokens, n_batches, seed):
+    def __init__(self, tokenizer_path, n_tokens, n_batches, seed, n_uses=1):
         self.tokenizer_path, self.n_tokens, self.n_batches, self.seed = tokenizer_path, n_tokens, n_batches, seed
+        self.n_uses = n_uses
+        self.n_pool = max(500, n_tokens * n_batches // 12)
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
@@ -82,8 +84,9 @@ class Steps(torch.utils.data.IterableDataset):
         writer, encoder = Writer(rng, "train"), Encoder(self.tokenizer_path)
         pool = []
         while True:
-            while len(pool) < 4 * self.n_batches:
-                pool += self.batches(encoder.encode([writer.training_example() for _ in range(6000)]), encoder)
+            if len(pool) < 2 * self.n_batches:
+                fresh = self.batches(encoder.encode([writer.training_example() for _ in range(self.n_pool)]), encoder)
+                pool += fresh * self.n_uses
                 rng.shuffle(pool)
             yield [pool.pop() for _ in range(self.n_batches)]
 
@@ -141,12 +144,12 @@ class Trainer:
             self.model.load_state_dict({k: v.float() for k, v in load_file(str(Path(args.init) / "model.safetensors")).items()})
         self.run = torch.compile(self.model, dynamic=True) if args.compile else self.model
         self.optimizer = make_optimizer(self.model, args.lr, self.device)
-        steps = Steps(tokenizer_path, args.batch_tokens, args.batches, args.seed)
+        steps = Steps(tokenizer_path, args.batch_tokens, args.batches, args.seed, args.uses)
         self.loader = torch.utils.data.DataLoader(
             steps, batch_size=None, num_workers=args.workers, prefetch_factor=8 if args.workers else None,
             pin_memory=self.device == "cuda",
         )
-        check = Steps(tokenizer_path, args.batch_tokens, 8, "check")
+        check = Steps(tokenizer_path, args.batch_tokens, 4, "check")
         self.check = [self.to_device(b) for b in next(iter(check))]
         self.best = (math.inf, None)
 
@@ -169,7 +172,7 @@ class Trainer:
 
     def train(self):
         args = self.args
-        n_tokens, running = 0, None
+        n_tokens, waited = 0, 0.0
         iterator = iter(self.loader)
         batches = next(iterator)  # the workers are up: now the clock runs
         started, step = time.time(), 0
@@ -195,12 +198,14 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             step += 1
             if step % 100 == 0 or step < 4:
-                running = total.item()
-                print(f"step {step}: loss {running:.4f}, {n_tokens / (time.time() - started) / 1e6:.2f} M tokens/s", flush=True)
+                rate = n_tokens / (time.time() - started) / 1e6
+                print(f"step {step}: loss {total.item():.4f}, {rate:.2f} M tokens/s, waited {waited:.1f} s for text", flush=True)
             if time.time() - started > next_check:
                 next_check += limit / 12
                 self.keep_best(step, started)
+            waiting = time.time()
             batches = next(iterator)
+            waited += time.time() - waiting
         self.keep_best(step, started)
         self.model.load_state_dict(self.best[1])
         return {"steps": step, "tokens": n_tokens, "seconds": time.time() - started, "loss": self.best[0]}
@@ -209,13 +214,14 @@ class Trainer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--minutes", type=float, default=7)
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=0, help="stop after this many steps (0: by the clock alone)")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=300)
-    parser.add_argument("--batch-tokens", type=int, default=24576)
-    parser.add_argument("--batches", type=int, default=3, help="batches of a step")
-    parser.add_argument("--workers", type=int, default=max(0, (os.cpu_count() or 1) - 2))
+    parser.add_argument("--batch-tokens", type=int, default=36864)
+    parser.add_argument("--batches", type=int, default=2, help="batches of a step")
+    parser.add_argument("--uses", type=int, default=2, help="how often an example is trained on")
+    parser.add_argument("--workers", type=int, default=max(0, len(os.sched_getaffinity(0)) - 2))
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--tokenizer", help="take the tokenizer of this model directory instead of learning one")
     parser.add_argument("--init", help="continue from the weights of this model directory, with its tokenizer")
