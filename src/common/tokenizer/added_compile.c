@@ -204,6 +204,7 @@ find_name(AddedCompiler *ac, const char *content, size_t len)
 	uint32_t hash = llm_token_hash_text(content, len);
 	size_t at = hash & ac->name_mask;
 
+	assert(2 * ac->n_names <= ac->name_mask + 1); /* so the search ends */
 	while (ac->names[at].content != NULL &&
 		   (ac->names[at].hash != hash ||
 			strcmp(ac->names[at].content, content) != 0))
@@ -284,6 +285,7 @@ add_token(AddedCompiler *ac, const TokenSpec *spec, int64_t *next_id)
 		name->token_id = (int32_t) token_id;
 		ac->n_names++;
 	}
+	assert(token_id >= 0 && (size_t) token_id < ac->n_ids);
 	slot = &ac->ids[token_id];
 	if ((spec->flags & LLM_ADDED_NORMALIZED) != 0 &&
 		!note_normalized(ac, spec->content, slot))

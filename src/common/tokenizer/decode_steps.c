@@ -450,6 +450,7 @@ strip_chunk(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 			stage->n_cut++;
 		}
 	}
+	assert(stage->is_passing);
 	if (step->numbers[1] <= 0)
 		return len == 0 || give(chain, idx + 1, text, len);
 
@@ -562,6 +563,7 @@ give(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 {
 	DecodeStage *stage;
 
+	assert(idx <= chain->n_stages && chain->out != NULL);
 	if (idx == chain->n_stages)
 	{
 		llm_strbuf_append(chain->out, text, len);
@@ -643,6 +645,7 @@ bool
 llm_decode_chain_token(LlmDecodeChain *chain, const char *token, size_t len,
 					   LlmStrbuf *out, LlmError *err)
 {
+	assert(chain->n_stages == chain->row->n_steps);
 	chain->out = out;
 	chain->err = err;
 	return give(chain, 0, token, len) && check_memory(chain);

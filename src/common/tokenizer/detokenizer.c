@@ -99,6 +99,7 @@ llm_detokenizer_push(LlmDetokenizer *detokenizer, int32_t token_id,
 	const char *text = NULL;
 	size_t len = 0;
 
+	assert(out != NULL && detokenizer->chain != NULL);
 	if (!token_text(tokenizer, token_id, &text, &len, err))
 		return false;
 	if (text == NULL || (detokenizer->skip_special_tokens &&

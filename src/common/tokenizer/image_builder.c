@@ -31,6 +31,8 @@ llm_image_builder_add(LlmImageBuilder *builder, LlmTokenSectionId section,
 {
 	uint32_t idx = (uint32_t) llm_image_builder_count(builder, section);
 
+	assert(section != LLM_TOKEN_BLOB); /* texts have a function of their own */
+
 	llm_strbuf_append(&builder->sections[section], element,
 					  llm_token_section_element_bytes(section));
 	return idx;
@@ -109,6 +111,7 @@ llm_image_builder_finish(LlmImageBuilder *builder, LlmStrbuf *out,
 	memcpy(header->magic, LLM_TOKEN_IMAGE_MAGIC, sizeof(header->magic));
 	header->version = LLM_TOKEN_IMAGE_VERSION;
 	header->header_bytes = sizeof(*header);
+	assert(llm_image_builder_count(builder, LLM_TOKEN_IDS) == header->n_ids);
 	for (int i = 0; i < LLM_TOKEN_SECTION_COUNT; i++)
 	{
 		header->sections[i].off = off;

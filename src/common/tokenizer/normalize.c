@@ -67,6 +67,7 @@ copy_run(StepRun *run, size_t start, size_t end)
 {
 	size_t before = run->out->len;
 
+	assert(start <= end && end <= run->in.len);
 	llm_strbuf_append(run->out, run->in.text + start, end - start);
 	if (start < run->in.origin_len)
 		run->origin_len =
@@ -453,6 +454,7 @@ write_form(StepRun *run, UnicodeForm form, size_t start, size_t end,
 	utf8proc_ssize_t n_result;
 	size_t n;
 
+	assert(start < end && end <= run->in.len);
 	if (!decompose(run, form, run->in.text + start, end - start, &n, err))
 		return false;
 	order_marks(normalizer->codepoints, n,

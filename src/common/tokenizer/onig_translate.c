@@ -25,28 +25,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/common/tokenizer/onig_property.h"
 #include "src/common/tokenizer/split_regex.h"
 #include "src/common/tokenizer/unicode_class.h"
 
 #define MAX_GROUP_DEPTH 50
 #define MAX_NAME_BYTES 48
-
-/* members of a class, without its brackets */
-#define CLASS_SPACE                                              \
-	"\\x09-\\x0D\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}" \
-	"\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-#define CLASS_NOT_SPACE                                                   \
-	"\\x00-\\x08\\x0E-\\x1F\\x21-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}" \
-	"\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}"           \
-	"\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{D7FF}\\x{E000}-" \
-	"\\x{10FFFF}"
-#define CLASS_WORD                                         \
-	"\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}" \
-	"\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
-/* outside a class, \\w and \\b also take superscript digits and fractions */
-#define CLASS_LONE_WORD CLASS_WORD "\\xB2\\xB3\\xB9\\xBC-\\xBE"
-#define CLASS_HEX "0-9A-Fa-f"
-#define CLASS_NOT_HEX "\\x00-\\x2F:-@G-`g-\\x{10FFFF}"
 
 typedef struct Translator
 {
@@ -214,106 +198,6 @@ read_escaped_char(Translator *t, bool *is_char, uint32_t *cp)
 	return true;
 }
 
-/* Property names both libraries mean alike, and POSIX names as Oniguruma has
- * them.  The members go into a class; NULL "negated" = no single negation. */
-static const struct
-{
-	const char *name; /* lower case, without separators */
-	const char *members;
-	const char *negated;
-} properties[] = {
-	{ "l", "\\p{L}", "\\P{L}" },
-	{ "letter", "\\p{L}", "\\P{L}" },
-	{ "lu", "\\p{Lu}", "\\P{Lu}" },
-	{ "uppercaseletter", "\\p{Lu}", "\\P{Lu}" },
-	{ "ll", "\\p{Ll}", "\\P{Ll}" },
-	{ "lowercaseletter", "\\p{Ll}", "\\P{Ll}" },
-	{ "lt", "\\p{Lt}", "\\P{Lt}" },
-	{ "titlecaseletter", "\\p{Lt}", "\\P{Lt}" },
-	{ "lm", "\\p{Lm}", "\\P{Lm}" },
-	{ "modifierletter", "\\p{Lm}", "\\P{Lm}" },
-	{ "lo", "\\p{Lo}", "\\P{Lo}" },
-	{ "otherletter", "\\p{Lo}", "\\P{Lo}" },
-	{ "m", "\\p{M}", "\\P{M}" },
-	{ "mark", "\\p{M}", "\\P{M}" },
-	{ "combiningmark", "\\p{M}", "\\P{M}" },
-	{ "mn", "\\p{Mn}", "\\P{Mn}" },
-	{ "nonspacingmark", "\\p{Mn}", "\\P{Mn}" },
-	{ "mc", "\\p{Mc}", "\\P{Mc}" },
-	{ "spacingmark", "\\p{Mc}", "\\P{Mc}" },
-	{ "me", "\\p{Me}", "\\P{Me}" },
-	{ "enclosingmark", "\\p{Me}", "\\P{Me}" },
-	{ "n", "\\p{N}", "\\P{N}" },
-	{ "number", "\\p{N}", "\\P{N}" },
-	{ "nd", "\\p{Nd}", "\\P{Nd}" },
-	{ "decimalnumber", "\\p{Nd}", "\\P{Nd}" },
-	{ "digit", "\\p{Nd}", "\\P{Nd}" },
-	{ "nl", "\\p{Nl}", "\\P{Nl}" },
-	{ "letternumber", "\\p{Nl}", "\\P{Nl}" },
-	{ "no", "\\p{No}", "\\P{No}" },
-	{ "othernumber", "\\p{No}", "\\P{No}" },
-	{ "p", "\\p{P}", "\\P{P}" },
-	{ "punctuation", "\\p{P}", "\\P{P}" },
-	{ "pc", "\\p{Pc}", "\\P{Pc}" },
-	{ "connectorpunctuation", "\\p{Pc}", "\\P{Pc}" },
-	{ "pd", "\\p{Pd}", "\\P{Pd}" },
-	{ "dashpunctuation", "\\p{Pd}", "\\P{Pd}" },
-	{ "ps", "\\p{Ps}", "\\P{Ps}" },
-	{ "openpunctuation", "\\p{Ps}", "\\P{Ps}" },
-	{ "pe", "\\p{Pe}", "\\P{Pe}" },
-	{ "closepunctuation", "\\p{Pe}", "\\P{Pe}" },
-	{ "pi", "\\p{Pi}", "\\P{Pi}" },
-	{ "initialpunctuation", "\\p{Pi}", "\\P{Pi}" },
-	{ "pf", "\\p{Pf}", "\\P{Pf}" },
-	{ "finalpunctuation", "\\p{Pf}", "\\P{Pf}" },
-	{ "po", "\\p{Po}", "\\P{Po}" },
-	{ "otherpunctuation", "\\p{Po}", "\\P{Po}" },
-	{ "s", "\\p{S}", "\\P{S}" },
-	{ "symbol", "\\p{S}", "\\P{S}" },
-	{ "sm", "\\p{Sm}", "\\P{Sm}" },
-	{ "mathsymbol", "\\p{Sm}", "\\P{Sm}" },
-	{ "sc", "\\p{Sc}", "\\P{Sc}" },
-	{ "currencysymbol", "\\p{Sc}", "\\P{Sc}" },
-	{ "sk", "\\p{Sk}", "\\P{Sk}" },
-	{ "modifiersymbol", "\\p{Sk}", "\\P{Sk}" },
-	{ "so", "\\p{So}", "\\P{So}" },
-	{ "othersymbol", "\\p{So}", "\\P{So}" },
-	{ "z", "\\p{Z}", "\\P{Z}" },
-	{ "separator", "\\p{Z}", "\\P{Z}" },
-	{ "zs", "\\p{Zs}", "\\P{Zs}" },
-	{ "spaceseparator", "\\p{Zs}", "\\P{Zs}" },
-	{ "zl", "\\p{Zl}", "\\P{Zl}" },
-	{ "lineseparator", "\\p{Zl}", "\\P{Zl}" },
-	{ "zp", "\\p{Zp}", "\\P{Zp}" },
-	{ "paragraphseparator", "\\p{Zp}", "\\P{Zp}" },
-	{ "c", "\\p{C}", "\\P{C}" },
-	{ "other", "\\p{C}", "\\P{C}" },
-	{ "cc", "\\p{Cc}", "\\P{Cc}" },
-	{ "control", "\\p{Cc}", "\\P{Cc}" },
-	{ "cntrl", "\\p{Cc}", "\\P{Cc}" },
-	{ "cf", "\\p{Cf}", "\\P{Cf}" },
-	{ "format", "\\p{Cf}", "\\P{Cf}" },
-	{ "co", "\\p{Co}", "\\P{Co}" },
-	{ "privateuse", "\\p{Co}", "\\P{Co}" },
-	{ "cn", "\\p{Cn}", "\\P{Cn}" },
-	{ "unassigned", "\\p{Cn}", "\\P{Cn}" },
-	{ "any", "\\p{Any}", "\\P{Any}" },
-	{ "alpha", "\\p{Alphabetic}", "\\P{Alphabetic}" },
-	{ "alphabetic", "\\p{Alphabetic}", "\\P{Alphabetic}" },
-	{ "alnum", "\\p{Alphabetic}\\p{Nd}", NULL },
-	{ "upper", "\\p{Uppercase}", "\\P{Uppercase}" },
-	{ "uppercase", "\\p{Uppercase}", "\\P{Uppercase}" },
-	{ "lower", "\\p{Lowercase}", "\\P{Lowercase}" },
-	{ "lowercase", "\\p{Lowercase}", "\\P{Lowercase}" },
-	{ "space", CLASS_SPACE, CLASS_NOT_SPACE },
-	{ "whitespace", CLASS_SPACE, CLASS_NOT_SPACE },
-	{ "blank", "\\p{Zs}\\x09", NULL },
-	{ "punct", "\\p{P}", "\\P{P}" },
-	{ "word", CLASS_WORD, NULL },
-	{ "xdigit", CLASS_HEX, CLASS_NOT_HEX },
-	{ "ascii", "\\x00-\\x7F", "\\x{80}-\\x{10FFFF}" },
-};
-
 /*
  * Append the class members of a property.  A name that is not in the table is
  * taken for a script, then for one of Unicode's binary properties.
@@ -322,6 +206,8 @@ static bool
 emit_property(Translator *t, const char *name, size_t len, bool negated)
 {
 	char key[MAX_NAME_BYTES];
+	const char *members;
+	bool is_known;
 	size_t n = 0;
 
 	for (size_t i = 0; i < len; i++)
@@ -335,13 +221,9 @@ emit_property(Translator *t, const char *name, size_t len, bool negated)
 		key[n++] = c >= 'A' && c <= 'Z' ? (char) (c + 32) : c;
 	}
 	key[n] = '\0';
-	for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]); i++)
+	members = llm_onig_property_members(key, negated, &is_known);
+	if (is_known)
 	{
-		const char *members =
-			negated ? properties[i].negated : properties[i].members;
-
-		if (strcmp(properties[i].name, key) != 0)
-			continue;
 		if (members == NULL)
 			return refuse(t, "a negated property");
 		emit(t, members);
@@ -508,14 +390,13 @@ translate_posix(Translator *t, bool *is_posix)
 		return true;
 	*is_posix = true;
 	t->at = close + 2;
-	/* unlike \p{Punct}, this includes all symbols */
-	if (close - start == 5 && memcmp(start, "punct", 5) == 0 && !negated)
+	if (close - start == 5 && memcmp(start, "punct", 5) == 0)
 	{
-		emit(t, "\\p{P}\\p{S}");
+		if (negated)
+			return refuse(t, "[:^punct:]");
+		emit(t, "\\p{P}\\p{S}"); /* unlike \p{Punct} it has all symbols */
 		return true;
 	}
-	if (close - start == 5 && memcmp(start, "punct", 5) == 0)
-		return refuse(t, "[:^punct:]");
 	return emit_property(t, start, (size_t) (close - start), negated);
 }
 

@@ -148,6 +148,7 @@ bool
 llm_split_regex_next(LlmSplitRegex *regex, LlmRegexScan *scan, bool *found,
 					 size_t *start, size_t *end, LlmError *err)
 {
+	assert(regex->code != NULL && scan->text != NULL);
 	*found = false;
 	while (scan->pos <= scan->len)
 	{

@@ -207,6 +207,7 @@ enter_merge(MergeCompiler *mc, int32_t left, int32_t right, uint32_t rank,
 {
 	size_t at = llm_token_hash_pair(left, right) & mc->mask;
 
+	assert(left >= 0 && right >= 0 && rank != UINT32_MAX);
 	while (mc->table[at].rank != UINT32_MAX &&
 		   (mc->table[at].left != left || mc->table[at].right != right))
 		at = (at + 1) & mc->mask;

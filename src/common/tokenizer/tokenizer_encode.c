@@ -56,7 +56,7 @@ llm_step_row_text(const LlmStepRow *row, size_t step_idx, int text_idx,
 {
 	LlmTokenText text = row->steps[step_idx].text[text_idx];
 
-	assert(step_idx < row->n_steps);
+	assert(text_idx == 0 || text_idx == 1);
 	*len = 0;
 	if ((uint64_t) text.off + text.len > row->n_blob_bytes)
 		return "";
@@ -218,6 +218,7 @@ encode_word(void *arg, LlmPiece word, LlmError *err)
 {
 	EncodeRun *run = arg;
 
+	assert(word.len > 0);
 	return llm_bpe_encode_word(run->tokenizer->bpe, word.text, word.len,
 							   run->out, err) &&
 		   check_output(run->out, err);
@@ -376,6 +377,7 @@ llm_tokenizer_encode(LlmTokenizer *tokenizer, const char *text, size_t len,
 	size_t n_before = out->n_ids;
 	bool ok;
 
+	assert(text != NULL || len == 0);
 	if (!check_output(out, err))
 		return false;
 	if (tokenizer->bpe == NULL)
