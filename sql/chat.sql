@@ -33,7 +33,8 @@ SELECT count(*) FROM (SELECT llm_chat_stream('[{"role": "user", "content": "Hell
 SELECT count(*) AS slots_in_use FROM llm.activity;
 -- a cursor
 BEGIN;
-DECLARE talk CURSOR FOR SELECT llm_chat_stream('[{"role": "user", "content": "Hello!"}]', options => :'greedy') AS piece;
+DECLARE talk CURSOR FOR SELECT llm_chat_stream('[{"role": "user", "content": "Hello!"}]',
+	options => '{"temperature": 0, "max_tokens": 2000, "ignore_eos": true}') AS piece;
 MOVE 1 FROM talk;
 SELECT count(*) AS slots_in_use FROM llm.activity WHERE pid = pg_backend_pid();
 CLOSE talk;

@@ -428,16 +428,6 @@ refuse(void)
 }
 
 static void
-report_model_gone(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the model was replaced or unloaded while the request was "
-					"prepared"),
-			 errhint("Run the statement again.")));
-}
-
-static void
 report_no_scheduler(void)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -445,8 +435,11 @@ report_no_scheduler(void)
 					errhint("See the server log for the reason.")));
 }
 
-/* Take a slot, waiting for one where that is wanted. */
-static void
+/*
+ * Take a slot, waiting for one where that is wanted.  False: the model was
+ * replaced or unloaded meanwhile.
+ */
+static bool
 claim_slot(LlmRequest *request, const Submission *submission)
 {
 	int64 missing_since_us = 0;
@@ -459,10 +452,9 @@ claim_slot(LlmRequest *request, const Submission *submission)
 		switch (outcome)
 		{
 			case CLAIM_DONE:
-				return;
+				return true;
 			case CLAIM_NO_MODEL:
-				report_model_gone();
-				break;
+				return false;
 			case CLAIM_NO_SCHEDULER:
 				if (missing_since_us == 0)
 					missing_since_us = now_us;
@@ -474,7 +466,7 @@ claim_slot(LlmRequest *request, const Submission *submission)
 				missing_since_us = 0;
 				collect_all();
 				if (try_claim(request, submission) == CLAIM_DONE)
-					return;
+					return true;
 				if (!llm_setting_queue_wait)
 					refuse();
 				break;
@@ -605,7 +597,11 @@ llm_request_submit(const LlmRequestSpec *spec)
 			llm_clock_us() + spec->timeout_ms * INT64CONST(1000);
 	request = create_request(spec);
 	serialize_request(&submission, request->context);
-	claim_slot(request, &submission);
+	if (!claim_slot(request, &submission))
+	{
+		MemoryContextDelete(request->context);
+		return NULL;
+	}
 	send_input(request, &submission);
 	pfree(submission.input);
 	return request;

@@ -67,6 +67,8 @@ typedef struct LlmRequestResult
 /*
  * Take a slot and queue the request.  Waits for a free slot where
  * llm_ext.queue_wait is on, else raises 53000 with the setting to raise.
+ * NULL: the model was replaced or unloaded since the caller looked it up, so
+ * the prompt may be wrong; look it up again.
  */
 extern LlmRequest *llm_request_submit(const LlmRequestSpec *spec);
 

@@ -145,17 +145,42 @@ refuse_adapter(LlmTemplateText request)
 						errmsg("adapters are not supported by this version")));
 }
 
-/* All choices run at once; the prompt is computed once and cached. */
+/*
+ * Start all choices at once; the prompt is computed once and cached.  False:
+ * the model was replaced meanwhile.
+ */
 static bool
-run_choices(Completion *completion, LlmError *err)
+start_choices(Completion *completion)
 {
 	LlmGenerateOptions *options = &completion->options;
 
 	for (int i = 0; i < options->n_choices; i++)
+	{
 		completion->choices[i] = llm_generation_start(
 			completion->handle, options, &completion->prompt,
 			options->params.seed + (uint64) i);
-	for (int i = 0; i < options->n_choices; i++)
+		if (completion->choices[i] != NULL)
+			continue;
+		while (i-- > 0)
+			llm_generation_end(completion->choices[i]);
+		return false;
+	}
+	return true;
+}
+
+static bool
+run_choices(Completion *completion, LlmError *err)
+{
+	LlmGenerateOptions as_written = completion->options;
+
+	do
+	{
+		completion->options = as_written;
+		completion->handle = llm_model_handle_get(completion->options.model);
+		if (!make_prompt(completion, err))
+			return false;
+	} while (!start_choices(completion));
+	for (int i = 0; i < completion->options.n_choices; i++)
 		if (!llm_generation_complete(completion->choices[i], err))
 			return false;
 	return true;
@@ -454,8 +479,7 @@ llm_completion(PG_FUNCTION_ARGS)
 						errmsg("a request must be a JSON object")));
 	refuse_adapter(completion->request);
 	llm_generate_options_parse(completion->request, true, &completion->options);
-	completion->handle = llm_model_handle_get(completion->options.model);
-	if (!make_prompt(completion, &err) || !run_choices(completion, &err))
+	if (!run_choices(completion, &err))
 	{
 		llm_report(completion->options.null_on_error ? WARNING : ERROR, &err);
 		PG_RETURN_NULL();

@@ -120,7 +120,6 @@ read_call(FunctionCallInfo fcinfo, InputKind kind, GenerateCall *call)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("this function returns one answer, \"n\" must be 1"),
 				 errhint("Use llm_completion for several choices.")));
-	call->handle = llm_model_handle_get(call->options.model);
 	if (kind == INPUT_QUESTION)
 		call->input = question_as_messages(call->input);
 }
@@ -147,6 +146,29 @@ make_prompt(GenerateCall *call, LlmError *err)
 					 raw ? RAW_DEFAULT_MAX_TOKENS : 0, err);
 }
 
+/*
+ * Look the model up, make the prompt and submit; again where the model was
+ * replaced in between.  NULL: this row cannot be answered.
+ */
+static LlmGeneration *
+start_answer(GenerateCall *call, LlmError *err)
+{
+	LlmGeneration *generation = NULL;
+	LlmGenerateOptions as_written = call->options;
+
+	while (generation == NULL)
+	{
+		call->options = as_written;
+		call->handle = llm_model_handle_get(call->options.model);
+		if (!make_prompt(call, err))
+			return NULL;
+		generation =
+			llm_generation_start(call->handle, &call->options, &call->prompt,
+								 call->options.params.seed);
+	}
+	return generation;
+}
+
 /* on_error = 'null' turns a failed row into NULL and a warning. */
 static void
 report_row_failure(const LlmGenerateOptions *options, const LlmError *err)
@@ -165,10 +187,9 @@ answer(FunctionCallInfo fcinfo, InputKind kind)
 	if (PG_ARGISNULL(ARG_INPUT))
 		PG_RETURN_NULL();
 	read_call(fcinfo, kind, &call);
-	if (make_prompt(&call, &err))
+	generation = start_answer(&call, &err);
+	if (generation != NULL)
 	{
-		generation = llm_generation_start(
-			call.handle, &call.options, &call.prompt, call.options.params.seed);
 		if (llm_generation_complete(generation, &err))
 			result = llm_text_from_utf8(llm_strbuf_str(&generation->text),
 										generation->text.len);
@@ -217,11 +238,8 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 	LlmError err;
 
 	read_call(fcinfo, INPUT_MESSAGES, &state->call);
-	if (make_prompt(&state->call, &err))
-		state->generation = llm_generation_start(
-			state->call.handle, &state->call.options, &state->call.prompt,
-			state->call.options.params.seed);
-	else
+	state->generation = start_answer(&state->call, &err);
+	if (state->generation == NULL)
 		report_row_failure(&state->call.options, &err);
 	MemoryContextSwitchTo(old);
 	return state;

@@ -185,6 +185,11 @@ llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
 	callback->arg = generation;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	generation->request = llm_request_submit(&spec);
+	if (generation->request == NULL)
+	{
+		release_generation(generation);
+		return NULL;
+	}
 	return generation;
 }
 

@@ -63,7 +63,8 @@ typedef struct LlmGeneration
 
 /*
  * Submit one answer; options are complete and outlive the generation, which
- * lives in CurrentMemoryContext and gives its slot up with it.
+ * lives in CurrentMemoryContext and gives its slot up with it.  NULL: the
+ * model was replaced since the handle was taken; start over with a new one.
  */
 extern LlmGeneration *
 llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
