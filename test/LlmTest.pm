@@ -78,6 +78,7 @@ shared_preload_libraries = 'llm_ext'
 shared_buffers = 32MB
 max_connections = 100
 log_min_messages = info
+log_statement = none
 END
 	$node->append_conf('postgresql.conf', "llm_ext.model = '$model'")
 	  if defined $model;
@@ -313,7 +314,7 @@ sub finish_sql
 	$session->{run}->finish;
 	chomp $session->{out};
 	chomp $session->{err};
-	return ($session->{run}->result // 0, $session->{out}, $session->{err});
+	return (($session->{run}->result(0) || 0) + 0, $session->{out}, $session->{err});
 }
 
 # The backend process that works on its statement; waits until there is one.

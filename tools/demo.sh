@@ -82,6 +82,7 @@ write_settings() {
 		cluster_name = 'llm_ext demo'
 		shared_buffers = 32MB
 		max_connections = 50
+		llm_ext.kv_cache_memory = 128MB
 		shared_preload_libraries = 'llm_ext'
 		llm_ext.model = '$model'
 	END

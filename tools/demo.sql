@@ -7,7 +7,7 @@
 \echo '== A chat'
 SELECT llm_chat('[{"role": "user", "content": "Hello! Who are you?"}]');
 
-\echo '== The same, row by row as the tokens arrive'
+\echo '== The same as a stream: rows as the tokens arrive'
 \set FETCH_COUNT 1
 SELECT llm_chat_stream('[{"role": "user", "content": "What can you do?"}]') AS piece;
 \unset FETCH_COUNT
@@ -17,7 +17,7 @@ SET client_min_messages = warning;
 DROP TABLE IF EXISTS reviews;
 CREATE TABLE reviews (id int PRIMARY KEY, body text, sentiment text, topic text);
 INSERT INTO reviews (id, body) VALUES
-	(1, 'The battery dies after two hours. Very disappointing.'),
+	(1, 'The battery died after two hours. Very disappointing.'),
 	(2, 'I love how light and comfortable these shoes are.'),
 	(3, 'Delivery took three weeks and nobody answered my mails.'),
 	(4, 'Great price for such a solid blender.'),
@@ -26,17 +26,23 @@ INSERT INTO reviews (id, body) VALUES
 	(7, 'Customer support was friendly and solved it at once.'),
 	(8, 'Far too expensive for what it does.');
 UPDATE reviews SET
-	sentiment = llm_ask('What is the sentiment of this review? ' || body),
+	sentiment = llm_ask('Classify the sentiment of this review as positive, negative or neutral: ' || body),
 	topic = llm_ask('What is the topic of this review? ' || body);
 SELECT id, sentiment, topic, body FROM reviews ORDER BY id;
 
-\echo '== Who is being served (this query runs while another one streams)'
+\echo '== Fields of a text as JSON'
+SELECT llm_ask('Extract the product, the rating and the city as JSON: '
+			   'I bought the Nordlys lamp in Bergen. 4 out of 5 stars.')::jsonb AS fields;
+
+\echo '== Who is being served, while a cursor holds a stream that has just begun'
 BEGIN;
 DECLARE talk CURSOR FOR
-	SELECT llm_chat_stream('[{"role": "user", "content": "Tell me about yourself."}]');
+	SELECT llm_chat_stream('[{"role": "user", "content": "Tell me a story."}]');
 FETCH 1 FROM talk;
-SELECT * FROM llm.activity;
+SELECT pid, state, model, priority, prompt_tokens, output_tokens FROM llm.activity;
 ROLLBACK;
 
-\echo '== The processes that hold the models'
-SELECT * FROM llm.executors;
+\echo '== The process that holds the model'
+SELECT pid, model, state, device, generated_tokens,
+	   pg_size_pretty(memory_bytes) AS memory
+FROM llm.executors;
