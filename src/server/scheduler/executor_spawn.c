@@ -10,7 +10,9 @@
  *
  * The executor's death signal is SIGTERM, which it answers with _exit(0): an
  * orphan that dies by a signal, or with another exit code, would make a
- * postmaster that is process 1 of a container restart the database.
+ * postmaster that is process 1 of a container restart the database.  For the
+ * same reason it leaves the scheduler's process group, which the postmaster
+ * kills with SIGQUIT when it stops at once.
  *
  * src/server/scheduler/executor_spawn.c
  */
@@ -138,6 +140,8 @@ static void __attribute__((noreturn)) run_child(const ChildPlan *plan)
 	(void) prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != plan->parent_pid)
 		_exit(0); /* the scheduler died before the line above */
+	/* the postmaster signals whole process groups, with SIGQUIT among others */
+	(void) setsid();
 	memset(&by_default, 0, sizeof(by_default));
 	by_default.sa_handler = SIG_DFL;
 	for (int signo = 1; signo < NSIG; signo++)
