@@ -18,7 +18,7 @@ DROP TABLE IF EXISTS reviews;
 CREATE TABLE reviews (id int PRIMARY KEY, body text, sentiment text, topic text);
 INSERT INTO reviews (id, body) VALUES
 	(1, 'The battery died after two hours. Very disappointing.'),
-	(2, 'I love how light and comfortable these shoes are.'),
+	(2, 'These shoes are light and very comfortable. I love them.'),
 	(3, 'Delivery took three weeks and nobody answered my mails.'),
 	(4, 'Great price for such a solid blender.'),
 	(5, 'The screen is bright and the colors are wonderful.'),
