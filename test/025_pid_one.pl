@@ -95,6 +95,16 @@ is(sql($answer), '[1, 2, 3, 1]', 'a server that is process 1 answers');
 is((split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0],
 	'1', 'and is process 1');
 
+# ---- what the postmaster does to the scheduler's process group is not for it
+sub process_group
+{
+	my ($pid) = @_;
+	my ($group) = slurp_file("/proc/$pid/stat") =~ /\) \S \d+ (\d+)/;
+	return $group;
+}
+isnt(process_group(executor()), process_group(scheduler()),
+	'the executor has a process group of its own');
+
 # ---- the executor is killed: a child of the scheduler, none of the postmaster's
 kill 'KILL', executor();
 wait_for(
