@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use Encode;
 use JSON::PP;
 use LlmTest;
 use PostgreSQL::Test::Utils;
@@ -41,8 +42,9 @@ foreach my $case (@$cases)
 	if ($case->{messages})
 	{
 		$request{messages} = $case->{messages};
-		is( $node->safe_psql('postgres',
-				'SELECT llm_render(' . literal($case->{messages}) . ')'),
+		is( decode_utf8(
+				$node->safe_psql('postgres',
+					'SELECT llm_render(' . literal($case->{messages}) . ')')),
 			$case->{text},
 			"rendered: $name");
 	}
