@@ -170,6 +170,16 @@ wait_until_gone($hanging);
 is($node->safe_psql('postgres', "SELECT answer(ARRAY[7], 1, 'hanging')"),
 	'[7]', 'a new executor serves');
 
+# ---- one that hangs is noticed
+$node->safe_psql('postgres', "ALTER SYSTEM SET llm_ext.executor_timeout = '1s'");
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+($status, $out, $err) =
+  $node->psql('postgres', "SELECT answer(ARRAY[77], 3, 'hanging')");
+like($err, qr/the executor died twice while serving this request/,
+	'a request that hangs its executor is failed');
+is($node->safe_psql('postgres', "SELECT answer(ARRAY[7], 1, 'hanging')"),
+	'[7]', 'and a new executor serves again');
+
 # ---- nothing is left
 wait_for_idle($node);
 is(metric('request_slots_free'), metric('request_slots'), 'every slot is free');

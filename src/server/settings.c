@@ -34,6 +34,7 @@ int llm_setting_num_threads;
 bool llm_setting_enable_prefix_caching;
 int llm_setting_aging_ms;
 int llm_setting_load_timeout_s;
+int llm_setting_executor_timeout_s;
 bool llm_setting_queue_wait;
 int llm_setting_request_timeout_ms;
 int llm_setting_max_requests_per_backend;
@@ -119,8 +120,8 @@ define_model_settings(void)
 {
 	DefineCustomStringVariable(
 		"llm_ext.model", "Model directory that is loaded at server start.",
-		"It becomes the default model.", &llm_setting_model, "", PGC_SIGHUP, 0,
-		NULL, NULL, NULL);
+		"It becomes the default model.", &llm_setting_model, "", PGC_SIGHUP,
+		GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"llm_ext.model_name", "Name of the model in llm_ext.model.",
 		"Empty: the last part of the directory.", &llm_setting_model_name, "",
@@ -190,6 +191,13 @@ define_executor_settings(void)
 		"llm_ext.load_timeout", "Longest time a model may take to load.",
 		"0: no limit.", &llm_setting_load_timeout_s, 1800, 0, INT_MAX / 1000,
 		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.executor_timeout",
+		"Longest silence of an executor that has requests.",
+		"A busy executor reports after every step; one that does not is taken "
+		"for hung, killed and started again.  0: no limit.",
+		&llm_setting_executor_timeout_s, 600, 0, INT_MAX / 1000, PGC_SIGHUP,
+		GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 static void

@@ -30,7 +30,8 @@ extern int llm_setting_kv_cache_memory_mb; /* 0 = chosen */
 extern int llm_setting_num_threads;		   /* 0 = all that the server may use */
 extern bool llm_setting_enable_prefix_caching;
 extern int llm_setting_aging_ms;
-extern int llm_setting_load_timeout_s; /* 0 = none */
+extern int llm_setting_load_timeout_s;	   /* 0 = none */
+extern int llm_setting_executor_timeout_s; /* of silence; 0 = none */
 
 /* PGC_SUSET / PGC_USERSET */
 extern bool llm_setting_queue_wait;		   /* wait for a slot, or refuse */

@@ -453,6 +453,7 @@ receive_frames(LlmExecutor *executor, int max_frames)
 					handle_end_of_stream(executor);
 				return;
 			case LLM_RECEIVE_FRAME:
+				executor->heard_us = llm_scheduler_now_us();
 				break;
 		}
 		if (!receive_frame(executor, &header, payload, &err))
@@ -594,6 +595,28 @@ reap(LlmExecutor *executor)
 
 /* -- once per turn -- */
 
+/*
+ * An executor that has requests speaks after every step.  An idle one need
+ * not; its silence counts from when it got something to do.
+ */
+static void
+check_silence(LlmExecutor *executor)
+{
+	int64 now_us = llm_scheduler_now_us();
+	int64 limit_us = llm_setting_executor_timeout_s * INT64CONST(1000000);
+	LlmError err;
+
+	if (executor->n_sent == 0)
+		executor->heard_us = now_us;
+	if (limit_us == 0 || executor->is_broken ||
+		now_us - executor->heard_us < limit_us)
+		return;
+	llm_error_set(&err, LLM_ERROR_EXECUTOR,
+				  "it has requests and was silent for %d seconds",
+				  llm_setting_executor_timeout_s);
+	llm_supervisor_break(executor, &err);
+}
+
 /* Things that happen at a given time. */
 static void
 check_times(LlmExecutor *executor)
@@ -630,6 +653,8 @@ check_times(LlmExecutor *executor)
 		executor->kill_at_us = 0;
 		(void) kill(executor->pid, SIGKILL);
 	}
+	if (executor->state == LLM_EXECUTOR_READY)
+		check_silence(executor);
 	llm_scheduler_turn_at(executor->restart_at_us);
 	llm_scheduler_turn_at(executor->load_deadline_us);
 	llm_scheduler_turn_at(executor->kill_at_us);

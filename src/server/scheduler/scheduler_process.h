@@ -109,6 +109,7 @@ struct LlmExecutor
 
 	/* times, monotonic; 0 = none */
 	int64 ready_us;
+	int64 heard_us; /* the last frame, or when requests were first sent */
 	int64 restart_at_us;
 	int64 load_deadline_us;
 	int64 kill_at_us; /* SIGKILL follows where SIGTERM does not suffice */
