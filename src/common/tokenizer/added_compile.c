@@ -22,7 +22,7 @@
 
 #include "src/common/tokenizer/tokenizer_compiler.h"
 
-#define MAX_ADDED_TOKENS (1 << 20)
+#define MAX_ADDED_TOKENS (1 << 17)
 
 /* A token as a file describes it; texts are borrowed from the JSON tree. */
 typedef struct TokenSpec
@@ -30,6 +30,7 @@ typedef struct TokenSpec
 	const char *content;
 	int64_t stated_id; /* orders the tokens of a configuration */
 	uint32_t flags;
+	bool is_plain; /* given as a string, not as an object */
 } TokenSpec;
 
 typedef struct TokenList
@@ -353,89 +354,132 @@ named_content(const cJSON *value)
 	return cJSON_IsString(value) ? value->valuestring : NULL;
 }
 
-static TokenSpec *
-find_spec(const TokenList *list, const char *content)
+static bool
+same_spec(const TokenSpec *a, const TokenSpec *b)
 {
-	for (size_t i = 0; i < list->n; i++)
-	{
-		if (strcmp(list->specs[i].content, content) == 0)
-			return &list->specs[i];
-	}
-	return NULL;
+	return a->is_plain == b->is_plain && a->flags == b->flags &&
+		   strcmp(a->content, b->content) == 0;
 }
 
 /*
- * A special token that the configuration names: one that is an added token
- * already becomes special in the list, another is appended to it.
+ * A special token that the configuration names: appended to the list unless
+ * it is an added token, or one of the list's first n_known, already.  One that
+ * is named twice in different ways is appended twice; the last one counts.
  */
 static bool
-name_special(AddedCompiler *ac, const cJSON *value, bool is_named,
+name_special(AddedCompiler *ac, const cJSON *value, size_t n_known,
 			 TokenList *list)
 {
 	const char *content = named_content(value);
 	TokenSpec *spec;
 
-	if (content == NULL || content[0] == '\0')
+	if (content == NULL || content[0] == '\0' ||
+		find_name(ac, content, strlen(content))->content != NULL)
 		return true;
-	spec = find_spec(list, content);
-	if (spec == NULL &&
-		find_name(ac, content, strlen(content))->content == NULL)
+	for (size_t i = 0; i < n_known; i++)
 	{
-		if (cJSON_IsObject(value))
+		if (strcmp(list->specs[i].content, content) == 0)
+			return true;
+	}
+	if (cJSON_IsObject(value))
+	{
+		if (!read_spec(ac, value, list))
+			return false;
+	}
+	else
+	{
+		spec = append_spec(list);
+		if (spec == NULL)
+			return no_memory(ac);
+		spec->content = content;
+		spec->flags = LLM_ADDED_SPECIAL;
+		spec->is_plain = true;
+	}
+	spec = &list->specs[list->n - 1];
+	for (size_t i = n_known; i + 1 < list->n; i++)
+	{
+		if (same_spec(&list->specs[i], spec))
 		{
-			if (!read_spec(ac, value, list))
-				return false;
-			spec = &list->specs[list->n - 1];
-		}
-		else
-		{
-			spec = append_spec(list);
-			if (spec == NULL)
-				return no_memory(ac);
-			spec->content = content;
-			spec->flags = LLM_ADDED_SPECIAL;
+			list->n--;
+			return true;
 		}
 	}
-	if (spec != NULL && is_named)
-		spec->flags |= LLM_ADDED_SPECIAL;
 	return true;
 }
 
+/* A token of the list whose content is some name's value is special. */
+static void
+mark_named(const cJSON *value, TokenList *list)
+{
+	const char *content = named_content(value);
+
+	for (size_t i = 0; content != NULL && i < list->n; i++)
+	{
+		if (strcmp(list->specs[i].content, content) == 0)
+			list->specs[i].flags |= LLM_ADDED_SPECIAL;
+	}
+}
+
+/* A key that names a special token beyond the standard ones. */
 static bool
-name_extra_specials(AddedCompiler *ac, const cJSON *config, TokenList *list)
+is_custom_name(const cJSON *item)
+{
+	return named_content(item) != NULL && ends_with_token(item->string) &&
+		   !is_standard_name(item->string);
+}
+
+/*
+ * Every special token that the configuration names, by a key of its own or in
+ * a list, first to last; "mark" instead marks those that have a key.
+ */
+static bool
+for_each_special(AddedCompiler *ac, const cJSON *config, bool mark,
+				 size_t n_known, TokenList *list)
 {
 	const cJSON *extra = llm_json_get(config, "extra_special_tokens");
-	const cJSON *token;
+	const cJSON *item;
+	bool ok = true;
 
 	if (extra == NULL || extra->child == NULL)
 		extra = llm_json_get(config, "additional_special_tokens");
-	cJSON_ArrayForEach(token, extra)
+	for (size_t i = 0; i < N_STANDARD_NAMES && ok; i++)
 	{
-		/* an object gives names, as its keys */
-		if (!name_special(ac, token, cJSON_IsObject(extra), list))
-			return false;
+		item = llm_json_get(config, standard_names[i]);
+		if (mark)
+			mark_named(item, list);
+		else
+			ok = name_special(ac, item, n_known, list);
 	}
-	return true;
+	cJSON_ArrayForEach(item, config)
+	{
+		if (!ok || !is_custom_name(item))
+			continue;
+		if (mark)
+			mark_named(item, list);
+		else
+			ok = name_special(ac, item, n_known, list);
+	}
+	cJSON_ArrayForEach(item, extra)
+	{
+		if (mark && cJSON_IsObject(extra)) /* its keys are names */
+			mark_named(item, list);
+		else if (!mark && ok)
+			ok = name_special(ac, item, n_known, list);
+	}
+	return ok;
 }
 
 static bool
 apply_config(AddedCompiler *ac, const cJSON *root, const cJSON *config)
 {
 	TokenList list = { 0 };
-	const cJSON *item;
+	size_t n_known;
 	bool split_special = false;
 	bool ok = read_config_tokens(ac, root, config, &list);
 
-	for (size_t i = 0; ok && i < N_STANDARD_NAMES; i++)
-		ok = name_special(ac, llm_json_get(config, standard_names[i]), true,
-						  &list);
-	cJSON_ArrayForEach(item, config)
-	{
-		if (ok && cJSON_IsString(item) && ends_with_token(item->string) &&
-			!is_standard_name(item->string))
-			ok = name_special(ac, item, true, &list);
-	}
-	ok = ok && name_extra_specials(ac, config, &list) &&
+	n_known = list.n;
+	ok = ok && for_each_special(ac, config, false, n_known, &list) &&
+		 for_each_special(ac, config, true, n_known, &list) &&
 		 add_tokens(ac, &list) &&
 		 llm_json_get_bool(config, "split_special_tokens", &split_special,
 						   ac->err);

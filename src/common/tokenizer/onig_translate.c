@@ -2,9 +2,8 @@
  * onig_translate.c
  *	  From Oniguruma's regular expressions (Ruby syntax) to PCRE2's.
  *
- * One pass over the expression, atom by atom.  What both libraries read alike
- * is copied; what they read differently is spelled out so that no option and
- * no version of PCRE2 matters:
+ * One pass, atom by atom.  What both libraries read alike is copied; what they
+ * read differently is spelled out, so that no version of PCRE2 matters:
  *
  *	  \s \S		the property White_Space (PCRE2 adds U+180E)
  *	  \w \b		Alphabetic, marks, decimal digits, connectors
