@@ -304,6 +304,8 @@ slice_string(LlmJinjaRun *run, const LlmJinjaString *string, SliceSpan span,
 	size_t *offsets;
 	size_t at = 0;
 
+	if (span.n_items == 0)
+		span.start = 0;
 	if (span.step == 1 || span.n_items == 0)
 		return llm_jinja_substring(run, string, (size_t) span.start,
 								   (size_t) span.n_items, out);

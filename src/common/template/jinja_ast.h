@@ -312,6 +312,28 @@ extern bool llm_jinja_parse(LlmJinjaRun *run, const char *source, size_t len,
 /* Resolve names; find filters and tests. */
 extern bool llm_jinja_resolve(LlmJinjaRun *run, LlmJinjaTree *tree);
 
+/* ---- walking it (jinja_walk.c) ---- */
+
+typedef bool (*LlmJinjaVisit)(void *state, LlmJinjaExpr *expr);
+
+/* Visit the expressions right below; false as soon as a visit is. */
+extern bool
+llm_jinja_visit_children(void *state, LlmJinjaExpr *expr, LlmJinjaVisit visit);
+
+/* Names that a macro has without declaring them, as bits. */
+enum
+{
+	LLM_JINJA_USES_CALLER = 1,
+	LLM_JINJA_USES_KWARGS = 2,
+	LLM_JINJA_USES_VARARGS = 4
+};
+
+/* Which bit a name is; 0: none of these. */
+extern int llm_jinja_special_name(const LlmJinjaString *name);
+
+/* Those that a body reads before it assigns them. */
+extern int llm_jinja_scan_special_names(const LlmJinjaBody *body);
+
 /* ---- running it ---- */
 
 extern bool llm_jinja_eval(LlmJinjaRun *run, LlmJinjaFrame *frame,

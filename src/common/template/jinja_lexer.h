@@ -69,4 +69,17 @@ extern bool llm_jinja_tokenize(LlmJinjaRun *run, const char *source, size_t len,
 /* "end of print statement", ",", the name itself: for messages. */
 extern const char *llm_jinja_describe_token_kind(LlmJinjaTokenKind kind);
 
+/* ---- literals (jinja_literal.c) ---- */
+
+/* What stands between the quotes, decoded; *problem: what is wrong, or NULL. */
+extern void llm_jinja_decode_string(const char *text, size_t len,
+									LlmStrbuf *buf, const char **problem);
+
+/* The end of the float at a digit, or "start" where there is none. */
+extern size_t llm_jinja_match_float(const LlmJinjaString *source, size_t start);
+
+/* The end of the integer at a digit; *base is 2, 8, 10 or 16. */
+extern size_t
+llm_jinja_match_integer(const LlmJinjaString *source, size_t start, int *base);
+
 #endif /* LLM_JINJA_LEXER_H */

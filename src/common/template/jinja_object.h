@@ -125,7 +125,7 @@ extern bool
 llm_jinja_apply_test(LlmJinjaRun *run, LlmJinjaValue name, LlmJinjaValue self,
 					 const LlmJinjaArgs *args, bool *out);
 
-/* ---- texts that methods and filters share (jinja_str_methods.c) ---- */
+/* ---- texts that methods and filters share (jinja_str_*.c) ---- */
 
 /* The first count occurrences, or all where count is negative. */
 extern bool llm_jinja_replace_text(LlmJinjaRun *run, const LlmJinjaString *text,

@@ -1,8 +1,9 @@
 /*
  * jinja_parser.h
- *	  What the two halves of the parser share.
+ *	  What the parts of the parser share.
  *
- * jinja_parser.c holds the statements, jinja_expression.c the expressions.
+ * jinja_parser.c holds the statements, jinja_expression.c the operators,
+ * jinja_primary.c what they connect, jinja_token_stream.c the tokens.
  *
  * src/common/template/jinja_parser.h
  */
@@ -31,6 +32,13 @@ typedef struct LlmJinjaParser
 extern bool
 llm_jinja_parse_fail(LlmJinjaParser *parser, int line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* An unknown tag, or (name NULL) the end of the template within a tag. */
+extern bool llm_jinja_fail_tag(LlmJinjaParser *parser,
+							   const LlmJinjaString *name, int line);
+
+/* False where the current token is one that the lexer could not make. */
+extern bool llm_jinja_check_token(LlmJinjaParser *parser);
 
 /* Go one token ahead; false where the next token is wrong in itself. */
 extern bool llm_jinja_advance(LlmJinjaParser *parser);
@@ -83,6 +91,29 @@ typedef struct LlmJinjaTupleRules
 
 extern LlmJinjaExpr *
 llm_jinja_make_expr(LlmJinjaParser *parser, LlmJinjaExprKind kind, int line);
+
+/* Account for a child; false where it is NULL or the tree gets too high. */
+extern bool llm_jinja_adopt(LlmJinjaParser *parser, LlmJinjaExpr *parent,
+							const LlmJinjaExpr *child);
+
+/* NULL where a child is. */
+extern LlmJinjaExpr *
+llm_jinja_make_unary(LlmJinjaParser *parser, LlmJinjaExprKind kind, int line,
+					 LlmJinjaExpr *operand);
+extern LlmJinjaExpr *
+llm_jinja_make_binary(LlmJinjaParser *parser, LlmJinjaExprKind kind, int line,
+					  LlmJinjaExpr *left, LlmJinjaExpr *right);
+extern LlmJinjaExpr *
+llm_jinja_make_list(LlmJinjaParser *parser, LlmJinjaExprKind kind, int line,
+					const LlmJinjaPointers *items);
+
+extern LlmJinjaExpr *
+llm_jinja_parse_primary(LlmJinjaParser *parser, bool with_namespace);
+extern LlmJinjaExpr *
+llm_jinja_parse_postfix(LlmJinjaParser *parser, LlmJinjaExpr *expr);
+extern LlmJinjaExpr *
+llm_jinja_parse_filters_and_tests(LlmJinjaParser *parser, LlmJinjaExpr *expr);
+
 extern LlmJinjaExpr *llm_jinja_parse_expression(LlmJinjaParser *parser);
 extern LlmJinjaExpr *
 llm_jinja_parse_tuple(LlmJinjaParser *parser, LlmJinjaTupleRules rules);

@@ -43,84 +43,10 @@ typedef struct Resolver
 	int n_loops; /* around us; "loop" cannot be assigned there */
 } Resolver;
 
-typedef bool (*VisitExpr)(void *state, LlmJinjaExpr *expr);
-
 static bool collect_body(Resolver *resolver, const LlmJinjaBody *body);
 static bool collect_expr(void *state, LlmJinjaExpr *expr);
 static bool resolve_body(Resolver *resolver, const LlmJinjaBody *body);
 static bool resolve_expr(void *state, LlmJinjaExpr *expr);
-
-/* ---- walking expressions ---- */
-
-static bool
-visit_args(void *state, LlmJinjaArgExprs *args, VisitExpr visit)
-{
-	for (size_t i = 0; i < args->n_args; i++)
-		if (!visit(state, args->args[i]))
-			return false;
-	for (size_t i = 0; i < args->n_kwargs; i++)
-		if (!visit(state, args->kwargs[i].value))
-			return false;
-	if (args->more_args != NULL && !visit(state, args->more_args))
-		return false;
-	return args->more_kwargs == NULL || visit(state, args->more_kwargs);
-}
-
-static bool
-visit_optional(void *state, LlmJinjaExpr *expr, VisitExpr visit)
-{
-	return expr == NULL || visit(state, expr);
-}
-
-static bool
-visit_children(void *state, LlmJinjaExpr *expr, VisitExpr visit)
-{
-	switch ((LlmJinjaExprKind) expr->kind)
-	{
-		case LLM_JINJA_EXPR_CONST:
-		case LLM_JINJA_EXPR_NAME:
-		case LLM_JINJA_EXPR_NAMESPACE_REF:
-		case LLM_JINJA_EXPR_KIND_COUNT:
-			return true;
-		case LLM_JINJA_EXPR_TUPLE:
-		case LLM_JINJA_EXPR_LIST:
-		case LLM_JINJA_EXPR_DICT:
-		case LLM_JINJA_EXPR_CONCAT:
-		case LLM_JINJA_EXPR_COMPARE:
-			for (size_t i = 0; i < expr->list.n_items; i++)
-				if (!visit(state, expr->list.items[i]))
-					return false;
-			return true;
-		case LLM_JINJA_EXPR_ATTRIBUTE:
-			return visit(state, expr->attribute.object);
-		case LLM_JINJA_EXPR_SLICE:
-			for (int i = 0; i < 3; i++)
-				if (!visit_optional(state, expr->slice.bounds[i], visit))
-					return false;
-			return visit(state, expr->slice.object);
-		case LLM_JINJA_EXPR_CALL:
-			return visit(state, expr->call.callee) &&
-				   visit_args(state, expr->call.args, visit);
-		case LLM_JINJA_EXPR_FILTER:
-		case LLM_JINJA_EXPR_TEST:
-			return visit_optional(state, expr->apply.input, visit) &&
-				   visit_args(state, expr->apply.args, visit);
-		case LLM_JINJA_EXPR_CONDITION:
-			return visit(state, expr->condition.test) &&
-				   visit(state, expr->condition.then) &&
-				   visit_optional(state, expr->condition.otherwise, visit);
-		case LLM_JINJA_EXPR_ITEM:
-		case LLM_JINJA_EXPR_BINARY:
-		case LLM_JINJA_EXPR_AND:
-		case LLM_JINJA_EXPR_OR:
-		case LLM_JINJA_EXPR_NEGATE:
-		case LLM_JINJA_EXPR_PLUS:
-		case LLM_JINJA_EXPR_NOT:
-			return visit(state, expr->operands.left) &&
-				   visit_optional(state, expr->operands.right, visit);
-	}
-	return true;
-}
 
 /* ---- symbols ---- */
 
@@ -337,7 +263,7 @@ collect_expr(void *state, LlmJinjaExpr *expr)
 	if (expr->kind == LLM_JINJA_EXPR_NAMESPACE_REF)
 		return load_name(resolver, expr->name.name);
 	if (expr->kind != LLM_JINJA_EXPR_NAME)
-		return visit_children(resolver, expr, collect_expr);
+		return llm_jinja_visit_children(resolver, expr, collect_expr);
 	switch (expr->name.use)
 	{
 		case LLM_JINJA_NAME_LOAD:
@@ -497,7 +423,7 @@ resolve_expr(void *state, LlmJinjaExpr *expr)
 		return fail_unknown(resolver, expr);
 	if (expr->kind == LLM_JINJA_EXPR_CONDITION)
 		resolver->is_soft = true;
-	ok = visit_children(resolver, expr, resolve_expr);
+	ok = llm_jinja_visit_children(resolver, expr, resolve_expr);
 	resolver->is_soft = was_soft;
 	return ok;
 }
@@ -598,128 +524,7 @@ resolve_for(Resolver *resolver, LlmJinjaForNode *loop)
 	return true;
 }
 
-/* ---- special names of macros ---- */
-
-enum
-{
-	USES_CALLER = 1,
-	USES_KWARGS = 2,
-	USES_VARARGS = 4
-};
-
-typedef struct Uses
-{
-	int watched; /* still to be looked for */
-	int found;
-} Uses;
-
-static int
-special_name(const LlmJinjaString *name)
-{
-	LlmJinjaValue value = llm_jinja_text(name);
-
-	if (llm_jinja_string_is(value, "caller"))
-		return USES_CALLER;
-	if (llm_jinja_string_is(value, "kwargs"))
-		return USES_KWARGS;
-	return llm_jinja_string_is(value, "varargs") ? USES_VARARGS : 0;
-}
-
-static void scan_body(const LlmJinjaBody *body, Uses *uses);
-
-/* Reads count until the name is assigned, in the order of the text. */
-static bool
-scan_expr(void *state, LlmJinjaExpr *expr)
-{
-	Uses *uses = state;
-	int name;
-
-	if (expr->kind != LLM_JINJA_EXPR_NAME)
-		return visit_children(uses, expr, scan_expr);
-	name = special_name(expr->name.name);
-	if (expr->name.use == LLM_JINJA_NAME_LOAD)
-		uses->found |= name & uses->watched;
-	else
-		uses->watched &= ~name;
-	return true;
-}
-
-static void
-scan(LlmJinjaExpr *expr, Uses *uses)
-{
-	if (expr != NULL)
-		scan_expr(uses, expr);
-}
-
-static void
-scan_list(LlmJinjaExpr **exprs, size_t n, Uses *uses)
-{
-	for (size_t i = 0; i < n; i++)
-		scan(exprs[i], uses);
-}
-
-static void
-scan_macro(const LlmJinjaMacroNode *macro, Uses *uses)
-{
-	scan_list(macro->params, macro->n_params, uses);
-	scan_list(macro->defaults, macro->n_defaults, uses);
-	scan_body(&macro->body, uses);
-}
-
-static void
-scan_stmt(const LlmJinjaStmt *stmt, Uses *uses)
-{
-	switch ((LlmJinjaStmtKind) stmt->kind)
-	{
-		case LLM_JINJA_STMT_OUTPUT:
-			scan(stmt->output, uses);
-			break;
-		case LLM_JINJA_STMT_SET:
-			scan(stmt->set.target, uses);
-			scan(stmt->set.value, uses);
-			break;
-		case LLM_JINJA_STMT_SET_BLOCK:
-		case LLM_JINJA_STMT_FILTER_BLOCK:
-			scan(stmt->capture.target, uses);
-			scan(stmt->capture.filter, uses);
-			scan_body(&stmt->capture.body, uses);
-			break;
-		case LLM_JINJA_STMT_IF:
-			for (size_t i = 0; i < stmt->choice.n_branches; i++)
-			{
-				scan(stmt->choice.branches[i].test, uses);
-				scan_body(&stmt->choice.branches[i].body, uses);
-			}
-			break;
-		case LLM_JINJA_STMT_FOR:
-			scan(stmt->loop->target, uses);
-			scan(stmt->loop->iterable, uses);
-			scan_body(&stmt->loop->body, uses);
-			scan_body(&stmt->loop->otherwise, uses);
-			scan(stmt->loop->test, uses);
-			break;
-		case LLM_JINJA_STMT_MACRO:
-		case LLM_JINJA_STMT_CALL_BLOCK:
-		case LLM_JINJA_STMT_GENERATION:
-			scan(stmt->macro.call, uses);
-			scan_macro(stmt->macro.node, uses);
-			break;
-		case LLM_JINJA_STMT_WITH:
-			scan_list(stmt->with.targets, stmt->with.n_targets, uses);
-			scan_list(stmt->with.values, stmt->with.n_targets, uses);
-			scan_body(&stmt->with.body, uses);
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-scan_body(const LlmJinjaBody *body, Uses *uses)
-{
-	for (size_t i = 0; i < body->n_stmts; i++)
-		scan_stmt(body->stmts[i], uses);
-}
+/* ---- macros ---- */
 
 /* A special name that the body reads and no parameter defines. */
 static bool
@@ -738,28 +543,27 @@ resolve_macro(Resolver *resolver, LlmJinjaMacroNode *macro)
 	static const LlmJinjaString caller = { "caller", 6, 6, false };
 	static const LlmJinjaString kwargs = { "kwargs", 6, 6, false };
 	static const LlmJinjaString varargs = { "varargs", 7, 7, false };
-	Uses uses = { USES_CALLER | USES_KWARGS | USES_VARARGS, 0 };
+	int uses = llm_jinja_scan_special_names(&macro->body);
 	int params = 0;
 	Symbols symbols;
 	Outside outside = enter_symbols(resolver, &symbols, false);
 
-	scan_body(&macro->body, &uses);
 	for (size_t i = 0; i < macro->n_params; i++)
 	{
-		int name = special_name(macro->params[i]->name.name);
+		int name = llm_jinja_special_name(macro->params[i]->name.name);
 
 		params |= name;
-		if ((name & uses.found & USES_CALLER) != 0 &&
+		if ((name & uses & LLM_JINJA_USES_CALLER) != 0 &&
 			i + macro->n_defaults < macro->n_params)
 			return llm_jinja_fail(resolver->run,
 								  "When defining macros or call blocks the "
 								  "special \"caller\" argument must be omitted "
 								  "or be given a default.");
 	}
-	macro->has_caller_param = (params & USES_CALLER) != 0;
-	macro->takes_caller = (uses.found & ~params & USES_CALLER) != 0;
-	macro->takes_kwargs = (uses.found & ~params & USES_KWARGS) != 0;
-	macro->takes_varargs = (uses.found & ~params & USES_VARARGS) != 0;
+	macro->has_caller_param = (params & LLM_JINJA_USES_CALLER) != 0;
+	macro->takes_caller = (uses & ~params & LLM_JINJA_USES_CALLER) != 0;
+	macro->takes_kwargs = (uses & ~params & LLM_JINJA_USES_KWARGS) != 0;
+	macro->takes_varargs = (uses & ~params & LLM_JINJA_USES_VARARGS) != 0;
 	return collect_list(resolver, macro->params, macro->n_params) &&
 		   declare_special(resolver, &caller, macro->takes_caller,
 						   &macro->caller_place) &&

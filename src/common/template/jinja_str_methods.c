@@ -1,6 +1,7 @@
 /*
  * jinja_str_methods.c
- *	  The methods of texts.
+ *	  The methods of texts; those that split and join are in
+ *	  jinja_str_split.c.
  *
  * Positions and lengths count characters; the work is done on bytes, since
  * in UTF-8 a whole text can only be found at a character's start.
@@ -10,7 +11,8 @@
 #include <assert.h>
 #include <string.h>
 
-#include "src/common/template/jinja_object.h"
+#include "src/common/template/jinja_filters.h"
+#include "src/common/template/jinja_str_methods.h"
 #include "src/common/template/jinja_text.h"
 #include "src/common/util/utf8.h"
 
@@ -22,24 +24,17 @@ is_given(LlmJinjaValue value)
 	return value.kind != LLM_JINJA_MISSING;
 }
 
-static bool
-want_text(LlmJinjaRun *run, LlmJinjaValue value, const LlmJinjaString **text)
+bool
+llm_jinja_want_text(LlmJinjaRun *run, LlmJinjaValue value,
+					const LlmJinjaString **text)
 {
 	if (value.kind != LLM_JINJA_STRING)
-		return llm_jinja_fail(run, "must be str, not %s",
-							  llm_jinja_type_name(value));
+	{
+		llm_jinja_fail(run, "must be str, not %s", llm_jinja_type_name(value));
+		return false;
+	}
 	*text = value.string;
 	return true;
-}
-
-static bool
-want_int(LlmJinjaRun *run, LlmJinjaValue value, int64_t *integer)
-{
-	if (!is_given(value) || llm_jinja_as_int(value, integer))
-		return true;
-	return llm_jinja_fail(run,
-						  "'%s' object cannot be interpreted as an integer",
-						  llm_jinja_type_name(value));
 }
 
 /* Bytes of a text between two optional character positions. */
@@ -204,16 +199,15 @@ str_casefold(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 
 /* ---- finding ---- */
 
-/* What find_last may cost where every place nearly fits. */
-static bool
-charge_backward(LlmJinjaRun *run, size_t len, const LlmJinjaString *needle)
+bool
+llm_jinja_charge_backward(LlmJinjaRun *run, size_t len,
+						  const LlmJinjaString *needle)
 {
 	return llm_jinja_charge(run, (len / 16 + 1) * (needle->len / 16 + 1));
 }
 
-/* The last occurrence, by bytes. */
-static const char *
-find_last(const char *data, size_t len, const LlmJinjaString *needle)
+const char *
+llm_jinja_find_last(const char *data, size_t len, const LlmJinjaString *needle)
 {
 	for (size_t at = len + 1; at-- > 0;)
 		if (at + needle->len <= len &&
@@ -233,15 +227,16 @@ find_text(LlmJinjaRun *run, const LlmJinjaCall *call, bool from_right,
 	TextSpan span;
 
 	*position = -1;
-	if (!want_text(run, call->slot[0], &needle) || !want_span(run, call, &span))
+	if (!llm_jinja_want_text(run, call->slot[0], &needle) ||
+		!want_span(run, call, &span))
 		return false;
 	if (span.is_empty)
 		return true;
 	if (from_right)
 	{
-		if (!charge_backward(run, span.len, needle))
+		if (!llm_jinja_charge_backward(run, span.len, needle))
 			return false;
-		found = find_last(span.data, span.len, needle);
+		found = llm_jinja_find_last(span.data, span.len, needle);
 	}
 	else
 		found = memmem(span.data, span.len, needle->data, needle->len);
@@ -297,7 +292,8 @@ str_count(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	TextSpan span;
 	int64_t count = 0;
 
-	if (!want_text(run, call->slot[0], &needle) || !want_span(run, call, &span))
+	if (!llm_jinja_want_text(run, call->slot[0], &needle) ||
+		!want_span(run, call, &span))
 		return false;
 	if (needle->len == 0 && !span.is_empty)
 		count = span.n_chars + 1;
@@ -335,7 +331,7 @@ has_affix(LlmJinjaRun *run, const LlmJinjaCall *call, bool at_end,
 	{
 		const LlmJinjaString *text;
 
-		if (!want_text(run, list->items[i], &text))
+		if (!llm_jinja_want_text(run, list->items[i], &text))
 			return false;
 		if (!span.is_empty && text->len <= span.len &&
 			memcmp(span.data + (at_end ? span.len - text->len : 0), text->data,
@@ -365,7 +361,7 @@ remove_affix(LlmJinjaRun *run, const LlmJinjaCall *call, bool at_end,
 	const LlmJinjaString *affix;
 	size_t from;
 
-	if (!want_text(run, call->slot[0], &affix))
+	if (!llm_jinja_want_text(run, call->slot[0], &affix))
 		return false;
 	*out = call->self;
 	if (affix->len > self->len)
@@ -387,357 +383,6 @@ static bool
 str_removesuffix(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
 	return remove_affix(run, call, true, out);
-}
-
-/* ---- replacing ---- */
-
-/* An empty text is found before each character and at the end. */
-static void
-replace_between(const LlmJinjaString *text, const LlmJinjaString *to,
-				int64_t count, LlmStrbuf *buf)
-{
-	int n;
-
-	for (size_t at = 0; at < text->len; at += (size_t) n)
-	{
-		llm_jinja_char_at(text->data, text->len, at, &n);
-		if (count != 0)
-		{
-			llm_strbuf_append(buf, to->data, to->len);
-			count--;
-		}
-		llm_strbuf_append(buf, text->data + at, (size_t) n);
-	}
-	if (count != 0)
-		llm_strbuf_append(buf, to->data, to->len);
-}
-
-bool
-llm_jinja_replace_text(LlmJinjaRun *run, const LlmJinjaString *text,
-					   const LlmJinjaString *const from_to[2], int64_t count,
-					   LlmJinjaValue *out)
-{
-	const LlmJinjaString *from = from_to[0];
-	const char *at = text->data;
-	const char *end = text->data + text->len;
-	LlmStrbuf buf;
-
-	if (!llm_jinja_charge(run, text->len / 8))
-		return false;
-	llm_jinja_init_buffer(&buf);
-	if (from->len == 0)
-	{
-		replace_between(text, from_to[1], count, &buf);
-		return llm_jinja_finish_string(run, &buf, true, out);
-	}
-	while (count != 0)
-	{
-		const char *found =
-			memmem(at, (size_t) (end - at), from->data, from->len);
-
-		if (found == NULL)
-			break;
-		llm_strbuf_append(&buf, at, (size_t) (found - at));
-		llm_strbuf_append(&buf, from_to[1]->data, from_to[1]->len);
-		at = found + from->len;
-		count--;
-	}
-	llm_strbuf_append(&buf, at, (size_t) (end - at));
-	return llm_jinja_finish_string(run, &buf, true, out);
-}
-
-static bool
-str_replace(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	const LlmJinjaString *from_to[2];
-	int64_t count = -1;
-
-	return want_text(run, call->slot[0], &from_to[0]) &&
-		   want_text(run, call->slot[1], &from_to[1]) &&
-		   want_int(run, call->slot[2], &count) &&
-		   llm_jinja_replace_text(run, call->self.string, from_to, count, out);
-}
-
-/* ---- splitting ---- */
-
-static bool
-push_text(LlmJinjaRun *run, LlmJinjaList *list, const char *data, size_t len)
-{
-	LlmJinjaValue piece;
-
-	return llm_jinja_borrow_string(run, data, len, &piece) &&
-		   llm_jinja_push(run, list, piece);
-}
-
-static bool
-split_by_text(LlmJinjaRun *run, const LlmJinjaString *text,
-			  const LlmJinjaString *separator, int64_t max, LlmJinjaList *list)
-{
-	const char *at = text->data;
-	const char *end = text->data + text->len;
-
-	while (max != 0)
-	{
-		const char *found =
-			memmem(at, (size_t) (end - at), separator->data, separator->len);
-
-		if (found == NULL)
-			break;
-		if (!push_text(run, list, at, (size_t) (found - at)))
-			return false;
-		at = found + separator->len;
-		max--;
-	}
-	return push_text(run, list, at, (size_t) (end - at));
-}
-
-static bool
-split_by_space(LlmJinjaRun *run, const LlmJinjaString *text, int64_t max,
-			   LlmJinjaList *list)
-{
-	const char *at = text->data;
-	size_t left = text->len;
-
-	for (;;)
-	{
-		size_t len = 0;
-		int n;
-
-		llm_jinja_strip_text(&at, &left, LLM_JINJA_LEFT, NULL);
-		if (left == 0)
-			return true;
-		if (max-- == 0)
-			return push_text(run, list, at, left);
-		while (len < left &&
-			   !llm_jinja_is_space(llm_jinja_char_at(at, left, len, &n)))
-			len += (size_t) n;
-		if (!push_text(run, list, at, len))
-			return false;
-		at += len;
-		left -= len;
-	}
-}
-
-static void
-reverse_list(LlmJinjaList *list)
-{
-	for (size_t i = 0; i < list->n_items / 2; i++)
-	{
-		LlmJinjaValue swap = list->items[i];
-
-		list->items[i] = list->items[list->n_items - 1 - i];
-		list->items[list->n_items - 1 - i] = swap;
-	}
-}
-
-/* The pieces come in reverse. */
-static bool
-rsplit_by_text(LlmJinjaRun *run, const LlmJinjaString *text,
-			   const LlmJinjaString *separator, int64_t max, LlmJinjaList *list)
-{
-	size_t left = text->len;
-
-	/* the places looked at add up to the text's */
-	if (!charge_backward(run, left, separator))
-		return false;
-	while (max != 0)
-	{
-		const char *found;
-		size_t from;
-
-		found = find_last(text->data, left, separator);
-		if (found == NULL)
-			break;
-		from = (size_t) (found - text->data) + separator->len;
-		if (!push_text(run, list, text->data + from, left - from))
-			return false;
-		left = from - separator->len;
-		max--;
-	}
-	return push_text(run, list, text->data, left);
-}
-
-static bool
-rsplit_by_space(LlmJinjaRun *run, const LlmJinjaString *text, int64_t max,
-				LlmJinjaList *list)
-{
-	const char *data = text->data;
-	size_t left = text->len;
-
-	for (;;)
-	{
-		size_t start;
-		int n;
-
-		llm_jinja_strip_text(&data, &left, LLM_JINJA_RIGHT, NULL);
-		if (left == 0)
-			return true;
-		if (max-- == 0)
-			return push_text(run, list, data, left);
-		start = left;
-		while (start > 0)
-		{
-			size_t last = llm_jinja_char_before(data, start);
-
-			if (llm_jinja_is_space(llm_jinja_char_at(data, left, last, &n)))
-				break;
-			start = last;
-		}
-		if (!push_text(run, list, data + start, left - start))
-			return false;
-		left = start;
-	}
-}
-
-static bool
-split(LlmJinjaRun *run, const LlmJinjaCall *call, bool from_right,
-	  LlmJinjaValue *out)
-{
-	const LlmJinjaString *text = call->self.string;
-	const LlmJinjaString *separator = NULL;
-	LlmJinjaList *list = llm_jinja_create_list(run, 8);
-	int64_t max = -1;
-	bool ok;
-
-	if (list == NULL || !want_int(run, call->slot[1], &max) ||
-		!llm_jinja_charge(run, text->len / 8))
-		return false;
-	if (call->slot[0].kind == LLM_JINJA_STRING)
-		separator = call->slot[0].string;
-	else if (is_given(call->slot[0]) && call->slot[0].kind != LLM_JINJA_NONE)
-		return llm_jinja_fail(run, "must be str or None, not %s",
-							  llm_jinja_type_name(call->slot[0]));
-	if (separator != NULL && separator->len == 0)
-		return llm_jinja_fail(run, "empty separator");
-	if (separator != NULL)
-		ok = from_right ? rsplit_by_text(run, text, separator, max, list)
-						: split_by_text(run, text, separator, max, list);
-	else
-		ok = from_right ? rsplit_by_space(run, text, max, list)
-						: split_by_space(run, text, max, list);
-	if (from_right)
-		reverse_list(list);
-	*out = llm_jinja_list(list);
-	return ok;
-}
-
-static bool
-str_split(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	return split(run, call, false, out);
-}
-
-static bool
-str_rsplit(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	return split(run, call, true, out);
-}
-
-bool
-llm_jinja_split_lines(LlmJinjaRun *run, const LlmJinjaString *text,
-					  bool keep_ends, LlmJinjaList **out)
-{
-	LlmJinjaList *list = llm_jinja_create_list(run, 8);
-	size_t start = 0;
-	int n;
-
-	if (list == NULL || !llm_jinja_charge(run, text->len / 8))
-		return false;
-	for (size_t at = 0; at < text->len; at += (size_t) n)
-	{
-		uint32_t c = llm_jinja_char_at(text->data, text->len, at, &n);
-
-		if (!llm_jinja_is_line_break(c))
-			continue;
-		if (c == '\r' && at + 1 < text->len && text->data[at + 1] == '\n')
-			n = 2;
-		if (!push_text(run, list, text->data + start,
-					   at + (keep_ends ? (size_t) n : 0) - start))
-			return false;
-		start = at + (size_t) n;
-	}
-	*out = list;
-	return start == text->len ||
-		   push_text(run, list, text->data + start, text->len - start);
-}
-
-static bool
-str_splitlines(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	*out = (LlmJinjaValue){ .kind = LLM_JINJA_LIST };
-	return llm_jinja_split_lines(run, call->self.string,
-								 llm_jinja_truth(call->slot[0]), &out->list);
-}
-
-static bool
-cut_in_three(LlmJinjaRun *run, const LlmJinjaCall *call, bool from_right,
-			 LlmJinjaValue *out)
-{
-	const LlmJinjaString *text = call->self.string;
-	LlmJinjaList *list = llm_jinja_create_list(run, 3);
-	const LlmJinjaString *separator;
-	const char *found;
-	size_t before;
-
-	if (list == NULL || !want_text(run, call->slot[0], &separator))
-		return false;
-	if (separator->len == 0)
-		return llm_jinja_fail(run, "empty separator");
-	if (from_right && !charge_backward(run, text->len, separator))
-		return false;
-	found = from_right ? find_last(text->data, text->len, separator)
-					   : memmem(text->data, text->len, separator->data,
-								separator->len);
-	*out = llm_jinja_tuple(list);
-	if (found == NULL)
-		return push_text(run, list, text->data, from_right ? 0 : text->len) &&
-			   push_text(run, list, text->data, 0) &&
-			   push_text(run, list, text->data, from_right ? text->len : 0);
-	before = (size_t) (found - text->data);
-	return push_text(run, list, text->data, before) &&
-		   push_text(run, list, found, separator->len) &&
-		   push_text(run, list, found + separator->len,
-					 text->len - before - separator->len);
-}
-
-static bool
-str_partition(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	return cut_in_three(run, call, false, out);
-}
-
-static bool
-str_rpartition(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	return cut_in_three(run, call, true, out);
-}
-
-static bool
-str_join(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
-{
-	const LlmJinjaString *separator = call->self.string;
-	LlmJinjaList *items;
-	LlmStrbuf buf;
-
-	if (!llm_jinja_collect(run, call->slot[0], &items))
-		return false;
-	llm_jinja_init_buffer(&buf);
-	for (size_t i = 0; i < items->n_items; i++)
-	{
-		if (items->items[i].kind != LLM_JINJA_STRING)
-		{
-			llm_strbuf_free(&buf);
-			return llm_jinja_fail(run,
-								  "sequence item %zu: expected str instance, "
-								  "%s found",
-								  i, llm_jinja_type_name(items->items[i]));
-		}
-		if (i > 0)
-			llm_strbuf_append(&buf, separator->data, separator->len);
-		llm_strbuf_append(&buf, items->items[i].string->data,
-						  items->items[i].string->len);
-	}
-	return llm_jinja_finish_string(run, &buf, true, out);
 }
 
 /* ---- filling up ---- */
@@ -785,8 +430,9 @@ justify(LlmJinjaRun *run, const LlmJinjaCall *call, int side,
 	int64_t missing;
 	int64_t left;
 
-	if (!want_int(run, call->slot[0], &width) ||
-		(is_given(call->slot[1]) && !want_text(run, call->slot[1], &fill)))
+	if (!llm_jinja_want_int(run, call->slot[0], &width) ||
+		(is_given(call->slot[1]) &&
+		 !llm_jinja_want_text(run, call->slot[1], &fill)))
 		return false;
 	if (fill->n_chars != 1)
 		return llm_jinja_fail(run, "The fill character must be exactly one "
@@ -831,7 +477,7 @@ str_zfill(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	int64_t width = 0;
 	LlmStrbuf buf;
 
-	if (!want_int(run, call->slot[0], &width))
+	if (!llm_jinja_want_int(run, call->slot[0], &width))
 		return false;
 	llm_jinja_init_buffer(&buf);
 	llm_strbuf_append(&buf, text->data, sign);
@@ -849,7 +495,7 @@ str_expandtabs(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	LlmStrbuf buf;
 	int n;
 
-	if (!want_int(run, call->slot[0], &size))
+	if (!llm_jinja_want_int(run, call->slot[0], &size))
 		return false;
 	llm_jinja_init_buffer(&buf);
 	for (size_t at = 0; at < text->len; at += (size_t) n)
@@ -978,19 +624,14 @@ llm_jinja_find_str_method(const char *name, size_t len)
 		{ "strip", "chars?/", str_strip },
 		{ "lstrip", "chars?/", str_lstrip },
 		{ "rstrip", "chars?/", str_rstrip },
-		{ "split", "sep? maxsplit?", str_split },
-		{ "rsplit", "sep? maxsplit?", str_rsplit },
-		{ "splitlines", "keepends?", str_splitlines },
 		{ "startswith", "prefix/ start?/ end?/", str_startswith },
 		{ "endswith", "suffix/ start?/ end?/", str_endswith },
-		{ "replace", "old/ new/ count?/", str_replace },
 		{ "upper", "", str_upper },
 		{ "lower", "", str_lower },
 		{ "title", "", str_title },
 		{ "capitalize", "", str_capitalize },
 		{ "swapcase", "", str_swapcase },
 		{ "casefold", "", str_casefold },
-		{ "join", "iterable/", str_join },
 		{ "find", "sub/ start?/ end?/", str_find },
 		{ "rfind", "sub/ start?/ end?/", str_rfind },
 		{ "index", "sub/ start?/ end?/", str_index },
@@ -998,8 +639,6 @@ llm_jinja_find_str_method(const char *name, size_t len)
 		{ "count", "sub/ start?/ end?/", str_count },
 		{ "removeprefix", "prefix/", str_removeprefix },
 		{ "removesuffix", "suffix/", str_removesuffix },
-		{ "partition", "sep/", str_partition },
-		{ "rpartition", "sep/", str_rpartition },
 		{ "zfill", "width/", str_zfill },
 		{ "ljust", "width/ fillchar?/", str_ljust },
 		{ "rjust", "width/ fillchar?/", str_rjust },
@@ -1024,6 +663,8 @@ llm_jinja_find_str_method(const char *name, size_t len)
 		{ "translate", NULL, NULL },
 	};
 
-	return llm_jinja_find_builtin(table, sizeof(table) / sizeof(table[0]), name,
-								  len);
+	const LlmJinjaBuiltin *found = llm_jinja_find_builtin(
+		table, sizeof(table) / sizeof(table[0]), name, len);
+
+	return found != NULL ? found : llm_jinja_find_split_method(name, len);
 }

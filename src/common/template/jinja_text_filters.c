@@ -290,19 +290,10 @@ filter_truncate(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
 	static const LlmJinjaString dots = { "...", 3, 3, false };
 	const LlmJinjaString *end = &dots;
-	const LlmJinjaString *text;
 	int64_t length = 255;
 	int64_t leeway = 5;
+	int64_t n_chars;
 
-	if (call->self.kind == LLM_JINJA_UNDEFINED)
-	{
-		*out = call->self;
-		return true;
-	}
-	if (call->self.kind != LLM_JINJA_STRING)
-		return llm_jinja_fail(run, "truncate: expected a text, not '%s'",
-							  llm_jinja_type_name(call->self));
-	text = call->self.string;
 	if (call->slot[2].kind == LLM_JINJA_STRING)
 		end = call->slot[2].string;
 	if (!llm_jinja_want_int(run, call->slot[0], &length) ||
@@ -315,10 +306,16 @@ filter_truncate(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	if (leeway < 0)
 		return llm_jinja_fail(run, "expected leeway >= 0, got %lld",
 							  (long long) leeway);
+	if (!llm_jinja_length(call->self, &n_chars))
+		return llm_jinja_fail(run, "object of type '%s' has no len()",
+							  llm_jinja_type_name(call->self));
 	*out = call->self;
-	if ((int64_t) text->n_chars - length <= leeway)
+	if (n_chars - length <= leeway)
 		return true;
-	return shorten(run, text, length - (int64_t) end->n_chars,
+	if (call->self.kind != LLM_JINJA_STRING)
+		return llm_jinja_fail(run, "truncate: expected a text, not '%s'",
+							  llm_jinja_type_name(call->self));
+	return shorten(run, call->self.string, length - (int64_t) end->n_chars,
 				   llm_jinja_flag(call->slot[1], false), end, out);
 }
 
