@@ -1,8 +1,8 @@
 /*
- * test_sample.c
+ * test_sampler.c
  *	  Unit tests of src/engine/sample and of the sampling parameters' ranges.
  *
- * test/unit/test_sample.c
+ * test/unit/test_sampler.c
  */
 #include "src/engine/sample/sample.h"
 
