@@ -29,10 +29,11 @@ typedef struct LlmDetokenizer LlmDetokenizer;
 /*
  * Compile tokenizer.json (text of json_len bytes; "path" is for messages).
  * config_text is tokenizer_config.json's text or NULL; of it only what
- * changes ids or decoded text counts (added_tokens_decoder,
- * clean_up_tokenization_spaces, add_bos_token and the like as the reference
- * implementation honours them).  Appends the image to *image.  A component
- * that is not known is LLM_ERROR_UNSUPPORTED and is named.
+ * changes ids or decoded text counts, as transformers has it beside a
+ * tokenizer.json: added_tokens_decoder, the special tokens it names,
+ * split_special_tokens.  add_bos_token and add_eos_token do not: the
+ * post-processor decides.  Appends the image to *image.  A component that is
+ * not known is LLM_ERROR_UNSUPPORTED and is named.
  */
 extern bool
 llm_tokenizer_compile(const char *json_text, size_t json_len,
