@@ -88,13 +88,13 @@ read_spec(LlmJinjaRun *run, const char *at, const char *end, LlmJinjaSpec *spec)
 		if (spec->precision < 0)
 			return llm_jinja_fail(run, "Format specifier missing precision");
 	}
+	if (spec->width > LLM_JINJA_MAX_WIDTH ||
+		spec->precision > LLM_JINJA_MAX_PRECISION)
+		return llm_jinja_fail(run, "width or precision is too big");
 	if (at < end)
 		spec->type = *at++;
 	if (at < end)
 		return llm_jinja_fail(run, "Invalid format specifier");
-	if (spec->width > LLM_JINJA_MAX_WIDTH ||
-		spec->precision > LLM_JINJA_MAX_PRECISION)
-		return llm_jinja_fail(run, "width or precision is too big");
 	return true;
 }
 

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "src/common/template/jinja_ast.h"
 #include "src/common/template/jinja_object.h"
 #include "src/common/template/jinja_value.h"
 #include "src/common/util/utf8.h"
@@ -170,11 +171,18 @@ llm_jinja_iterate(LlmJinjaRun *run, LlmJinjaValue value, LlmJinjaIterator **out)
 	return *out != NULL;
 }
 
+/* Generators may draw on each other, so this counts as recursion. */
 bool
 llm_jinja_next(LlmJinjaRun *run, LlmJinjaIterator *iterator,
 			   LlmJinjaValue *item)
 {
-	return llm_jinja_charge(run, 1) && iterator->next(run, iterator, item);
+	bool ok;
+
+	if (!llm_jinja_enter(run))
+		return false;
+	ok = iterator->next(run, iterator, item);
+	llm_jinja_leave(run);
+	return ok;
 }
 
 bool

@@ -24,7 +24,7 @@
 #define LLM_JINJA_MAX_VALUE_DEPTH 300
 
 /* About one step per node evaluated, character compared, item visited. */
-#define LLM_JINJA_MAX_STEPS ((uint64_t) 100 * 1000 * 1000)
+#define LLM_JINJA_MAX_STEPS ((uint64_t) 20 * 1000 * 1000)
 #define LLM_JINJA_STEPS_PER_POLL 1024
 
 #define LLM_JINJA_MAX_MEMORY_BYTES ((size_t) 256 << 20)
