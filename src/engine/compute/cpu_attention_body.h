@@ -64,7 +64,10 @@ score_tile(bool is_bf16, int n_rows, int n_groups,
 		for (int j = 0; j < n_groups; j++)
 		{
 			if (is_bf16)
-				v16_load_bf16_pairs(k[j], &k0[j], &k1[j]);
+			{
+				k0[j] = v16_load_bf16_even(k[j]);
+				k1[j] = v16_load_bf16_odd(k[j]);
+			}
 			else
 				k0[j] = v16_load(k[j]);
 			k[j] += k_step;
@@ -231,7 +234,10 @@ value_tile(bool is_bf16, int n_rows, int n_vectors,
 			if (!is_bf16)
 				value[j] = v16_load(v + 64 * j);
 			else if (j % 2 == 0)
-				v16_load_bf16_pairs(v + 32 * j, &value[j], &value[j + 1]);
+			{
+				value[j] = v16_load_bf16_even(v + 32 * j);
+				value[j + 1] = v16_load_bf16_odd(v + 32 * j);
+			}
 		}
 		LLM_UNROLL
 		for (int i = 0; i < n_rows; i++)

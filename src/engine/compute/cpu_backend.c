@@ -160,6 +160,7 @@ cpu_close(LlmCompute *compute)
 		return;
 	llm_cpu_threads_free(cpu->threads);
 	llm_cpu_free(cpu->linear_x);
+	llm_cpu_free(cpu->linear_scratch);
 	llm_cpu_free(cpu->attention_scratch);
 	llm_cpu_free(cpu->sample_scratch);
 	free(cpu);
@@ -293,10 +294,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 {
 	size_t n_threads = (size_t) llm_cpu_threads_count(cpu->threads);
 
-	cpu->linear_x_bytes = llm_cpu_linear_scratch_bytes(&cpu->options);
+	cpu->linear_x_bytes = llm_cpu_linear_x_bytes(&cpu->options);
 	cpu->linear_x =
 		llm_cpu_alloc(cpu->linear_x_bytes, "prepared activations", err);
-	if (cpu->linear_x == NULL)
+	cpu->linear_scratch = llm_cpu_alloc(
+		n_threads * llm_cpu_linear_thread_bytes(), "product scratch", err);
+	if (cpu->linear_x == NULL || cpu->linear_scratch == NULL)
 		return false;
 
 	cpu->n_partial_tiles = 16 * (int32_t) n_threads;

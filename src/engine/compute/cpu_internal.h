@@ -27,6 +27,19 @@
  * Linear: one weight format against prepared rows of x
  * ------------------------------------------------------------------------
  */
+
+/* Rows of w whose results are gathered before they are written: a line. */
+#define LLM_CPU_PANEL_ROWS 16
+
+/*
+ * Prepared rows lie so many bytes further apart than they are long, or rows
+ * of 2^n bytes would compete for the same few places of the cache.
+ */
+#define LLM_CPU_ROW_PAD 64
+
+/* Most rows of x that a task has. */
+#define LLM_CPU_MAX_X_ROWS 256
+
 typedef struct LlmCpuLinearTask
 {
 	const void *w;	  /* [.., n_cols] row 0 */
@@ -37,6 +50,8 @@ typedef struct LlmCpuLinearTask
 	LlmVector bias;
 	float *out;			/* row 0 of the x rows, column of w's row 0 */
 	int64_t out_stride; /* elements */
+	float *scratch;		/* [n_x, LLM_CPU_PANEL_ROWS] results, then 16 times as
+					 * many accumulators */
 } LlmCpuLinearTask;
 
 typedef struct LlmCpuLinearKernel
@@ -191,6 +206,7 @@ typedef struct LlmCpu
 	/* scratch, sized at open */
 	char *linear_x; /* prepared rows of x */
 	size_t linear_x_bytes;
+	char *linear_scratch;	 /* thread by thread */
 	char *attention_scratch; /* thread by thread, then partial results */
 	size_t attention_thread_bytes;
 	int32_t n_partial_tiles;
@@ -221,7 +237,8 @@ extern void llm_cpu_kv_write(const LlmKvCache *kv, void *k_head, void *v_head,
 							 int32_t row, const float *k, const float *v);
 
 /* scratch that an operation wants from open, in bytes */
-extern size_t llm_cpu_linear_scratch_bytes(const LlmComputeOptions *options);
+extern size_t llm_cpu_linear_x_bytes(const LlmComputeOptions *options);
+extern size_t llm_cpu_linear_thread_bytes(void);
 extern size_t llm_cpu_attention_thread_bytes(void);
 extern size_t llm_cpu_attention_partial_bytes(void);
 extern size_t llm_cpu_sample_thread_bytes(const LlmComputeOptions *options);

@@ -4,13 +4,17 @@
  *
  * x is prepared block by block (rounded, padded or reordered as the weight's
  * kernel wants it); a block is as many rows as stay in a core's second-level
- * cache, so that the weights stream from memory once per block.  Threads
- * share out the rows of the weights, the parts of one call as if they were
- * one matrix.
+ * cache, so that the weights stream from memory once per block.
+ *
+ * Threads take chunks of the weights' rows from a common counter, the parts
+ * of one call as if they were one matrix.  Equal shares would be a little
+ * simpler, but make everybody wait for a core that something else, a busy
+ * database for instance, is using too.
  *
  * src/engine/compute/cpu_linear.c
  */
 #include <assert.h>
+#include <stdatomic.h>
 
 #include "src/engine/compute/cpu_internal.h"
 
@@ -20,8 +24,18 @@
 /* At least so many, however wide: the largest tile several times over. */
 #define MIN_BLOCK_ROWS 24
 
-/* Threads take rows of the weights in units of so many. */
-#define ROW_GRANULE 8
+/* Threads take about so much of the weights at a time, some 10 us' worth. */
+#define CHUNK_BYTES ((int64_t) 128 << 10)
+
+/*
+ * Where x has many rows, multiplying takes longer than reading, and a chunk
+ * is so many panels at least: its first one is not fetched ahead.
+ */
+#define MANY_X_ROWS 7
+#define MIN_CHUNK_PANELS 8
+
+/* And at least so many chunks for each thread, or one panel each. */
+#define MIN_CHUNKS_PER_THREAD 4
 
 /* Below so many values, waking other threads to prepare x costs more. */
 #define PARALLEL_PREPARE_VALUES 16384
@@ -36,6 +50,9 @@ typedef struct LinearJob
 	int32_t x_begin; /* the block of x */
 	int32_t n_x;
 	int64_t x_stride;
+	int64_t n_rows; /* of the parts' weights together */
+	int64_t chunk_rows;
+	atomic_llong next_row;
 } LinearJob;
 
 static int64_t
@@ -43,16 +60,25 @@ block_rows(int64_t row_bytes)
 {
 	int64_t n = BLOCK_BYTES / row_bytes;
 
+	if (n > LLM_CPU_MAX_X_ROWS)
+		return LLM_CPU_MAX_X_ROWS;
 	return n < MIN_BLOCK_ROWS ? MIN_BLOCK_ROWS : n;
 }
 
 /* Enough for every width up to max_cols at four bytes a value. */
 size_t
-llm_cpu_linear_scratch_bytes(const LlmComputeOptions *options)
+llm_cpu_linear_x_bytes(const LlmComputeOptions *options)
 {
-	int64_t row_bytes = (options->max_cols + 31) / 32 * 128;
+	int64_t row_bytes = (options->max_cols + 31) / 32 * 128 + LLM_CPU_ROW_PAD;
 
 	return (size_t) (BLOCK_BYTES + MIN_BLOCK_ROWS * row_bytes);
+}
+
+size_t
+llm_cpu_linear_thread_bytes(void)
+{
+	return (size_t) LLM_CPU_MAX_X_ROWS * LLM_CPU_PANEL_ROWS * (1 + 16) *
+		   sizeof(float);
 }
 
 static const LlmCpuLinearKernel *
@@ -85,19 +111,13 @@ prepare_job(void *arg, int thread_idx, int n_threads)
 							 n_cols, job->cpu->linear_x + i * job->x_stride);
 }
 
+/* Rows begin .. end - 1 of the parts' weights, one below the other. */
 static void
-multiply_job(void *arg, int thread_idx, int n_threads)
+multiply_rows(const LinearJob *job, int64_t begin, int64_t end, float *scratch)
 {
-	const LinearJob *job = arg;
 	const LlmLinearArgs *args = job->args;
-	int64_t n_rows = 0;
 	int64_t part_row = 0;
-	int64_t begin;
-	int64_t end;
 
-	for (int i = job->first_part; i < job->end_part; i++)
-		n_rows += args->part[i].weight.n_rows;
-	llm_cpu_share(n_rows, ROW_GRANULE, thread_idx, n_threads, &begin, &end);
 	for (int i = job->first_part; i < job->end_part; i++)
 	{
 		const LlmMatrix *w = &args->part[i].weight;
@@ -111,6 +131,7 @@ multiply_job(void *arg, int thread_idx, int n_threads)
 			.out = (float *) args->part[i].out +
 				   job->x_begin * args->part[i].out_stride,
 			.out_stride = args->part[i].out_stride,
+			.scratch = scratch,
 		};
 		int64_t first = begin > part_row ? begin - part_row : 0;
 		int64_t last = end - part_row < w->n_rows ? end - part_row : w->n_rows;
@@ -122,6 +143,45 @@ multiply_job(void *arg, int thread_idx, int n_threads)
 }
 
 static void
+multiply_job(void *arg, int thread_idx, int n_threads)
+{
+	LinearJob *job = arg;
+	char *scratch = job->cpu->linear_scratch +
+					(size_t) thread_idx * llm_cpu_linear_thread_bytes();
+	int64_t row;
+
+	(void) n_threads;
+	while ((row = atomic_fetch_add(&job->next_row, job->chunk_rows)) <
+		   job->n_rows)
+		multiply_rows(job, row,
+					  row + job->chunk_rows < job->n_rows
+						  ? row + job->chunk_rows
+						  : job->n_rows,
+					  (float *) scratch);
+}
+
+static void
+plan_chunks(LinearJob *job)
+{
+	const LlmMatrix *first = &job->args->part[job->first_part].weight;
+	int64_t row_bytes = first->n_cols * (int64_t) llm_dtype_bytes(first->dtype);
+	int64_t n_chunks =
+		MIN_CHUNKS_PER_THREAD * llm_cpu_threads_count(job->cpu->threads);
+	int64_t n = CHUNK_BYTES / row_bytes;
+
+	job->n_rows = 0;
+	for (int i = job->first_part; i < job->end_part; i++)
+		job->n_rows += job->args->part[i].weight.n_rows;
+	if (job->args->n_rows >= MANY_X_ROWS &&
+		n < MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS)
+		n = MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS;
+	if (n > job->n_rows / n_chunks)
+		n = job->n_rows / n_chunks;
+	n = n / LLM_CPU_PANEL_ROWS * LLM_CPU_PANEL_ROWS;
+	job->chunk_rows = n < LLM_CPU_PANEL_ROWS ? LLM_CPU_PANEL_ROWS : n;
+}
+
+static void
 run_parts(LinearJob *job)
 {
 	const LlmLinearArgs *args = job->args;
@@ -130,6 +190,7 @@ run_parts(LinearJob *job)
 
 	job->x_stride = job->kernel->row_bytes(n_cols);
 	n_block = block_rows(job->x_stride);
+	plan_chunks(job);
 	assert((size_t) (n_block * job->x_stride) <= job->cpu->linear_x_bytes);
 	for (int32_t x = 0; x < args->n_rows; x += (int32_t) n_block)
 	{
@@ -140,6 +201,7 @@ run_parts(LinearJob *job)
 			prepare_job(job, 0, 1);
 		else
 			llm_cpu_threads_run(job->cpu->threads, prepare_job, job);
+		atomic_store(&job->next_row, 0);
 		llm_cpu_threads_run(job->cpu->threads, multiply_job, job);
 	}
 }

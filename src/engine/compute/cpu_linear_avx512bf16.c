@@ -22,7 +22,7 @@ multiply_bf16_inputs(const LlmCpuLinearTask *task, int64_t row_begin,
 static int64_t
 bf16_row_bytes(int64_t n_cols)
 {
-	return (n_cols + 31) / 32 * 64;
+	return (n_cols + 31) / 32 * 64 + LLM_CPU_ROW_PAD;
 }
 
 /* To the nearest, ties to even; padded with zeros. */

@@ -34,6 +34,9 @@
 #define LLM_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+/* The compiler shall not mix the loads before with those after. */
+#define LLM_KEEP_ORDER() __asm__ volatile("" ::: "memory")
+
 #if defined(__AVX512F__)
 
 #include <immintrin.h>
@@ -167,14 +170,17 @@ v16_load_bf16(const void *src)
  * 32 bf16 as two vectors, elements 0, 2, 4, ... and 1, 3, 5, ...: one cheap
  * instruction for each, where keeping the order takes two.
  */
-LLM_INLINE void
-v16_load_bf16_pairs(const void *src, V16 *even, V16 *odd)
+LLM_INLINE V16
+v16_load_bf16_even(const void *src)
 {
-	__m512i both = _mm512_loadu_si512(src);
+	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(src), 16));
+}
 
-	*even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-	*odd = _mm512_castsi512_ps(
-		_mm512_and_si512(both, _mm512_set1_epi32((int) 0xFFFF0000u)));
+LLM_INLINE V16
+v16_load_bf16_odd(const void *src)
+{
+	return _mm512_castsi512_ps(_mm512_and_si512(
+		_mm512_loadu_si512(src), _mm512_set1_epi32((int) 0xFFFF0000u)));
 }
 
 /* The sums of four vectors' lanes. */
@@ -376,18 +382,27 @@ v16_load_bf16(const void *src)
 				  v8_from_bf16(_mm_loadu_si128(p + 1)) };
 }
 
-LLM_INLINE void
-v16_load_bf16_pairs(const void *src, V16 *even, V16 *odd)
+LLM_INLINE V16
+v16_load_bf16_even(const void *src)
 {
 	const __m256i *p = src;
-	__m256i lo = _mm256_loadu_si256(p);
-	__m256i hi = _mm256_loadu_si256(p + 1);
+
+	return (V16){
+		_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16)),
+		_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p + 1), 16))
+	};
+}
+
+LLM_INLINE V16
+v16_load_bf16_odd(const void *src)
+{
+	const __m256i *p = src;
 	__m256i mask = _mm256_set1_epi32((int) 0xFFFF0000u);
 
-	even->lo = _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16));
-	even->hi = _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16));
-	odd->lo = _mm256_castsi256_ps(_mm256_and_si256(lo, mask));
-	odd->hi = _mm256_castsi256_ps(_mm256_and_si256(hi, mask));
+	return (V16){
+		_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), mask)),
+		_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p + 1), mask))
+	};
 }
 
 LLM_INLINE __m128
@@ -639,17 +654,24 @@ v16_load_bf16(const void *src)
 }
 
 /* Little-endian: element 0 of a pair is the low half of its word. */
-LLM_INLINE void
-v16_load_bf16_pairs(const void *src, V16 *even, V16 *odd)
+LLM_INLINE V16
+v16_load_bf16_even(const void *src)
 {
 	V16 both = v16_load(src);
+	V16 r;
 
-	LLM_UNROLL
-	for (int i = 0; i < 4; i++)
-	{
-		even->q[i] = (F4) ((I4) both.q[i] << 16);
-		odd->q[i] = (F4) ((I4) both.q[i] & (int32_t) 0xFFFF0000u);
-	}
+	V16_EACH((F4) ((I4) both.q[i] << 16));
+	return r;
+}
+
+LLM_INLINE V16
+v16_load_bf16_odd(const void *src)
+{
+	V16 both = v16_load(src);
+	V16 r;
+
+	V16_EACH((F4) ((I4) both.q[i] & (int32_t) 0xFFFF0000u));
+	return r;
 }
 
 LLM_INLINE void
