@@ -9,6 +9,11 @@
  * jinja2's ImmutableSandboxedEnvironment with trim_blocks and lstrip_blocks;
  * failures are LLM_ERROR_TEMPLATE with the template's line.
  *
+ * A message of raise_exception is err->message as it is, its line the hint;
+ * other failures of the template are "chat template line N: ...".  A bound
+ * that is hit is LLM_ERROR_LIMIT, an interrupt LLM_ERROR_CANCELLED, input that
+ * is no good (JSON, messages, flags) LLM_ERROR_INVALID.
+ *
  * A compiled template is immutable and may be rendered any number of times,
  * by one thread at a time.
  *
@@ -57,7 +62,7 @@ extern LlmChatTemplate *
 llm_chat_template_compile(const char *source, size_t len, LlmError *err);
 extern void llm_chat_template_free(LlmChatTemplate *chat_template);
 
-/* Appends the rendered text to *out. */
+/* Appends the rendered text to *out; on failure *out is as it was. */
 extern bool llm_chat_template_render(const LlmChatTemplate *chat_template,
 									 const LlmTemplateInput *input,
 									 LlmStrbuf *out, LlmError *err);

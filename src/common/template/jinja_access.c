@@ -131,7 +131,9 @@ index_item(LlmJinjaRun *run, LlmJinjaValue object, int64_t index,
 	if (index < 0 || index >= length)
 		return true;
 	if (object.kind == LLM_JINJA_STRING)
-		return llm_jinja_substring(run, object.string, (size_t) index, 1, out);
+		return llm_jinja_substring(run, object.string, (size_t) index, 1,
+								   out) &&
+			   llm_jinja_mark(run, object.string->is_markup, out);
 	*out = object.kind == LLM_JINJA_RANGE
 			   ? llm_jinja_int(llm_jinja_range_item(object.range, index))
 			   : object.list->items[index];
@@ -378,7 +380,8 @@ llm_jinja_slice(LlmJinjaRun *run, LlmJinjaValue object,
 	if (!measure_slice(run, bounds, length, &span))
 		return false;
 	if (object.kind == LLM_JINJA_STRING)
-		return slice_string(run, object.string, span, out);
+		return slice_string(run, object.string, span, out) &&
+			   llm_jinja_mark(run, object.string->is_markup, out);
 	if (object.kind == LLM_JINJA_RANGE)
 		return slice_range(run, object.range, span, out);
 	return slice_list(run, object, span, out);

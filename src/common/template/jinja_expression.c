@@ -323,12 +323,11 @@ llm_jinja_parse_expression(LlmJinjaParser *parser)
 /* ---- tuples and targets ---- */
 
 static bool
-is_tuple_end(const LlmJinjaToken *token, const char *end_before)
+is_tuple_end(const LlmJinjaToken *token)
 {
 	return token->kind == LLM_JINJA_TOKEN_VARIABLE_END ||
 		   token->kind == LLM_JINJA_TOKEN_BLOCK_END ||
-		   token->kind == LLM_JINJA_TOKEN_RPAREN ||
-		   (end_before != NULL && llm_jinja_token_is_name(token, end_before));
+		   token->kind == LLM_JINJA_TOKEN_RPAREN;
 }
 
 static LlmJinjaExpr *
@@ -359,7 +358,7 @@ llm_jinja_parse_tuple(LlmJinjaParser *parser, LlmJinjaTupleRules rules)
 		if (items.n_items > 0 &&
 			!llm_jinja_expect(parser, LLM_JINJA_TOKEN_COMMA))
 			return NULL;
-		if (is_tuple_end(parser->token, rules.end_before))
+		if (is_tuple_end(parser->token))
 			break;
 		if (!llm_jinja_append(parser, &items, parse_tuple_item(parser, rules)))
 			return NULL;

@@ -441,15 +441,28 @@ filter_reverse(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 
 /* ---- sorting and grouping ---- */
 
+/* Python's sorted() takes only a number for its reverse. */
+static bool
+want_reverse(LlmJinjaRun *run, LlmJinjaValue value, bool *reverse)
+{
+	int64_t integer = 0;
+
+	if (!llm_jinja_want_int(run, value, &integer))
+		return false;
+	*reverse = integer != 0;
+	return true;
+}
+
 static bool
 filter_sort(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
-	bool reverse = llm_jinja_flag(call->slot[0], false);
 	bool ignores_case = !llm_jinja_flag(call->slot[1], false);
 	LlmJinjaList *items;
 	LlmJinjaValue *keys;
+	bool reverse;
 
 	if (!llm_jinja_collect(run, call->self, &items) ||
+		!want_reverse(run, call->slot[0], &reverse) ||
 		!llm_jinja_make_keys(run, items, call->slot[2], ignores_case, &keys) ||
 		!llm_jinja_sort(run, keys, items->items, items->n_items, reverse))
 		return false;
@@ -465,6 +478,7 @@ filter_dictsort(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	LlmJinjaValue view = call->self;
 	LlmJinjaList *items;
 	LlmJinjaValue *keys;
+	bool reverse;
 
 	if (call->slot[1].kind != LLM_JINJA_MISSING &&
 		!llm_jinja_string_is(call->slot[1], "key"))
@@ -482,9 +496,9 @@ filter_dictsort(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	view.kind = LLM_JINJA_VIEW;
 	view.view_part = LLM_JINJA_ITEMS;
 	if (!llm_jinja_collect(run, view, &items) ||
+		!want_reverse(run, call->slot[2], &reverse) ||
 		!llm_jinja_make_keys(run, items, part, ignores_case, &keys) ||
-		!llm_jinja_sort(run, keys, items->items, items->n_items,
-						llm_jinja_flag(call->slot[2], false)))
+		!llm_jinja_sort(run, keys, items->items, items->n_items, reverse))
 		return false;
 	*out = llm_jinja_list(items);
 	return true;

@@ -192,14 +192,12 @@ parse_for_head(LlmJinjaParser *parser, LlmJinjaForNode *loop)
 {
 	bool has_test;
 
-	loop->target =
-		parse_target(parser, (LlmJinjaTupleRules){ .end_before = "in" },
-					 LLM_JINJA_NAME_PARAMETER);
+	loop->target = parse_target(parser, (LlmJinjaTupleRules){ 0 },
+								LLM_JINJA_NAME_PARAMETER);
 	if (loop->target == NULL || !llm_jinja_expect_name(parser, "in"))
 		return false;
 	loop->iterable = llm_jinja_parse_tuple(
-		parser, (LlmJinjaTupleRules){ .no_condition = true,
-									  .end_before = "recursive" });
+		parser, (LlmJinjaTupleRules){ .no_condition = true });
 	if (loop->iterable == NULL || !llm_jinja_skip_name(parser, "if", &has_test))
 		return false;
 	if (has_test)

@@ -82,11 +82,10 @@ llm_jinja_append(LlmJinjaParser *parser, LlmJinjaPointers *list, void *item);
 
 typedef struct LlmJinjaTupleRules
 {
-	bool targets_only;		/* only what can be assigned to */
-	bool no_condition;		/* "a if b" is not part of an item */
-	bool in_parentheses;	/* may be empty */
-	bool with_namespace;	/* targets may be "ns.x" */
-	const char *end_before; /* a name that ends the tuple, or NULL */
+	bool targets_only;	 /* only what can be assigned to */
+	bool no_condition;	 /* "a if b" is not part of an item */
+	bool in_parentheses; /* may be empty */
+	bool with_namespace; /* targets may be "ns.x" */
 } LlmJinjaTupleRules;
 
 extern LlmJinjaExpr *

@@ -182,6 +182,21 @@ llm_jinja_char_offset(const LlmJinjaString *string, size_t char_idx)
 
 /* ---- properties ---- */
 
+typedef struct CharRange
+{
+	uint32_t first;
+	uint32_t last;
+} CharRange;
+
+static bool
+is_in_ranges(uint32_t c, const CharRange *ranges, size_t n_ranges)
+{
+	for (size_t i = 0; i < n_ranges; i++)
+		if (c >= ranges[i].first && c <= ranges[i].last)
+			return true;
+	return false;
+}
+
 static utf8proc_category_t
 category(uint32_t codepoint)
 {
@@ -236,7 +251,7 @@ llm_jinja_is_decimal(uint32_t c)
 bool
 llm_jinja_is_digit(uint32_t c)
 {
-	static const uint32_t ranges[][2] = {
+	static const CharRange ranges[] = {
 		{ 0x00B2, 0x00B3 },	  { 0x00B9, 0x00B9 },	{ 0x1369, 0x1371 },
 		{ 0x19DA, 0x19DA },	  { 0x2070, 0x2070 },	{ 0x2074, 0x2079 },
 		{ 0x2080, 0x2089 },	  { 0x2460, 0x2468 },	{ 0x2474, 0x247C },
@@ -246,12 +261,8 @@ llm_jinja_is_digit(uint32_t c)
 		{ 0x11052, 0x1105A }, { 0x1F100, 0x1F10A },
 	};
 
-	if (llm_jinja_is_decimal(c))
-		return true;
-	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
-		if (c >= ranges[i][0] && c <= ranges[i][1])
-			return true;
-	return false;
+	return llm_jinja_is_decimal(c) ||
+		   is_in_ranges(c, ranges, sizeof(ranges) / sizeof(ranges[0]));
 }
 
 bool
@@ -313,25 +324,36 @@ llm_jinja_is_identifier(const char *text, size_t len)
 	return len > 0;
 }
 
+/* Capitals that are no letters: roman numerals, letters in circles. */
 bool
 llm_jinja_is_upper_char(uint32_t c)
 {
+	static const CharRange ranges[] = {
+		{ 0x2160, 0x216F },	  { 0x24B6, 0x24CF },	{ 0x1F130, 0x1F149 },
+		{ 0x1F150, 0x1F169 }, { 0x1F170, 0x1F189 },
+	};
+
 	return category(c) == UTF8PROC_CATEGORY_LU ||
-		   (c >= 0x2160 && c <= 0x216F) || (c >= 0x24B6 && c <= 0x24CF) ||
-		   (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-		   (c >= 0x1F170 && c <= 0x1F189);
+		   is_in_ranges(c, ranges, sizeof(ranges) / sizeof(ranges[0]));
 }
 
+/* Small ones likewise, and letters that modify others. */
 bool
 llm_jinja_is_lower_char(uint32_t c)
 {
-	return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA ||
-		   (c >= 0x02B0 && c <= 0x02B8) || (c >= 0x02C0 && c <= 0x02C1) ||
-		   (c >= 0x02E0 && c <= 0x02E4) || c == 0x0345 || c == 0x037A ||
-		   (c >= 0x1D2C && c <= 0x1D6A) || c == 0x1D78 ||
-		   (c >= 0x1D9B && c <= 0x1DBF) || c == 0x2071 || c == 0x207F ||
-		   (c >= 0x2090 && c <= 0x209C) || (c >= 0x2170 && c <= 0x217F) ||
-		   (c >= 0x24D0 && c <= 0x24E9) || (c >= 0x2C7C && c <= 0x2C7D);
+	static const CharRange ranges[] = {
+		{ 0x00AA, 0x00AA },	  { 0x00BA, 0x00BA },	{ 0x02B0, 0x02B8 },
+		{ 0x02C0, 0x02C1 },	  { 0x02E0, 0x02E4 },	{ 0x0345, 0x0345 },
+		{ 0x037A, 0x037A },	  { 0x1D2C, 0x1D6A },	{ 0x1D78, 0x1D78 },
+		{ 0x1D9B, 0x1DBF },	  { 0x2071, 0x2071 },	{ 0x207F, 0x207F },
+		{ 0x2090, 0x209C },	  { 0x2170, 0x217F },	{ 0x24D0, 0x24E9 },
+		{ 0x2C7C, 0x2C7D },	  { 0xA69C, 0xA69D },	{ 0xA770, 0xA770 },
+		{ 0xA7F8, 0xA7F9 },	  { 0xAB5C, 0xAB5F },	{ 0x10780, 0x10780 },
+		{ 0x10783, 0x10785 }, { 0x10787, 0x107B0 }, { 0x107B2, 0x107BA },
+	};
+
+	return category(c) == UTF8PROC_CATEGORY_LL ||
+		   is_in_ranges(c, ranges, sizeof(ranges) / sizeof(ranges[0]));
 }
 
 bool

@@ -38,7 +38,7 @@ write_char(Writer *writer, uint32_t c, const char *bytes, int n)
 		llm_strbuf_append_char(writer->buf, '\\');
 		llm_strbuf_append_char(writer->buf, names[found - marks]);
 	}
-	else if (c < 0x20)
+	else if (c < 0x20 || (c == 0x7F && writer->style->ensure_ascii))
 		write_unit(writer->buf, c);
 	else if (c < 0x80 || !writer->style->ensure_ascii)
 		llm_strbuf_append(writer->buf, bytes, (size_t) n);
