@@ -220,6 +220,20 @@ section_bytes(const LlmModelImage *image, ImageSection section)
 }
 
 static bool
+check_facts(const LlmMappedFile *file, const ImageHeader *header,
+			const char *path, LlmError *err)
+{
+	const LlmModelImageFacts *facts =
+		(const void *) (file->data + header->section[SECTION_FACTS].off);
+
+	if (header->section[SECTION_FACTS].n_bytes != sizeof(*facts) ||
+		facts->n_stop_ids < 0 || facts->n_stop_ids > LLM_MAX_STOP_IDS)
+		return llm_error_set(err, LLM_ERROR_FORMAT,
+							 "\"%s\" is damaged: wrong facts", path);
+	return true;
+}
+
+static bool
 check_header(const LlmMappedFile *file, const char *path, LlmError *err)
 {
 	const ImageHeader *header = (const ImageHeader *) file->data;
@@ -240,11 +254,7 @@ check_header(const LlmMappedFile *file, const char *path, LlmError *err)
 								 "the file",
 								 path, i);
 	}
-	if (header->section[SECTION_FACTS].n_bytes != sizeof(LlmModelImageFacts))
-		return llm_error_set(err, LLM_ERROR_FORMAT,
-							 "\"%s\" is damaged: wrong size of its facts",
-							 path);
-	return true;
+	return check_facts(file, header, path, err);
 }
 
 LlmModelImage *
