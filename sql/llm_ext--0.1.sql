@@ -16,7 +16,10 @@ CREATE TABLE llm.model_grants (
 );
 COMMENT ON TABLE llm.model_grants IS
 	'which roles may use which model; see llm_grant_model and llm_revoke_model';
-SELECT pg_catalog.pg_extension_config_dump('llm.model_grants', '');
+-- grants to roles that were dropped stay behind; elsewhere their numbers may be
+-- those of other roles
+SELECT pg_catalog.pg_extension_config_dump('llm.model_grants',
+	'WHERE grantee = 0 OR grantee IN (SELECT oid FROM pg_catalog.pg_roles)');
 
 CREATE FUNCTION llm_grant_model(model text, grantee text)
 RETURNS void

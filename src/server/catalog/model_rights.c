@@ -4,10 +4,9 @@
  *
  * Grants are rows of llm.model_grants (model, grantee), grantee 0 meaning
  * PUBLIC.  They are read directly, not through SPI: the caller has no rights
- * on the table, and needs none.  What was found is remembered per role and
- * model until the transaction ends, so that a statement over a million rows
- * reads the table once, and a REVOKE that has committed is seen by the next
- * statement.
+ * on the table, and needs none.  What was found is remembered until the
+ * client's statement ends, so that a statement over a million rows reads the
+ * table once, and a revocation that has committed is seen by the next one.
  *
  * src/server/catalog/model_rights.c
  */
@@ -39,12 +38,13 @@ enum
 	GRANTS_GRANTEE	  /* regrole; 0 = PUBLIC */
 };
 
-/* The last answer; valid for one command of one role. */
+/* The last grant that was found; valid for one statement of one role. */
 static struct
 {
 	bool is_valid;
 	LocalTransactionId xact;
 	CommandId command;
+	TimestampTz statement_start;
 	Oid role_id;
 	char model_name[NAMEDATALEN];
 } remembered;
@@ -102,7 +102,9 @@ llm_model_rights_has(Oid role_id, const char *model_name)
 	if (superuser_arg(role_id))
 		return true;
 	if (remembered.is_valid && remembered.xact == xact &&
-		remembered.command == command && remembered.role_id == role_id &&
+		remembered.command == command &&
+		remembered.statement_start == GetCurrentStatementStartTimestamp() &&
+		remembered.role_id == role_id &&
 		strcmp(remembered.model_name, model_name) == 0)
 		return true;
 	if (!scan_grants(role_id, model_name))
@@ -110,6 +112,7 @@ llm_model_rights_has(Oid role_id, const char *model_name)
 	remembered.is_valid = true;
 	remembered.xact = xact;
 	remembered.command = command;
+	remembered.statement_start = GetCurrentStatementStartTimestamp();
 	remembered.role_id = role_id;
 	strlcpy(remembered.model_name, model_name, sizeof(remembered.model_name));
 	return true;
