@@ -90,3 +90,12 @@ SELECT llm_chat('"hello"');
 -- prompts that do not fit: the error has both numbers
 SELECT llm_ask(repeat('word ', 100000));
 SELECT llm_ask(repeat('word ', 100000), options => '{"on_error": "null"}') IS NULL AS null_on_error;
+-- a whole request: what is in it counts, or is refused
+SELECT string_agg(piece, '') = llm_ask('Hello!', options => :'greedy') AS same
+FROM llm_chat_stream('{"messages": [{"role": "user", "content": "Hello!"}], "temperature": 0, "max_tokens": 24, "stream": true}') AS piece;
+SELECT llm_chat('{"messages": [{"role": "user", "content": "Hello!"}], "stream": true}');
+SELECT llm_chat('{"messages": [{"role": "user", "content": "Hello!"}], "adapter": "a"}');
+SELECT llm_chat('{"messages": [{"role": "user", "content": "Hello!"}], "prompt": "x"}');
+-- numbers of any length
+SELECT llm_ask('x', options => '{"temperature": 1e400}');
+SELECT llm_ask('Hello!', options => '{"temperature": 1e-400, "max_tokens": 24}') = llm_ask('Hello!', options => :'greedy') AS same;

@@ -67,3 +67,22 @@ SELECT llm_completion('{"prompt": "x", "logprobs": 21}');
 SELECT llm_completion('{"prompt": "x", "response_format": {"type": "json_object"}}');
 SELECT llm_completion('{"prompt": "x", "adapter": "a"}');
 SELECT llm_completion('{"messages": "x"}');
+-- of equal keys the last counts, as everywhere in PostgreSQL; keys may be written with escapes
+SELECT llm_completion('{"prompt": "x", "max_tokens": 1, "prompt": "once", "max_tokens": 3, "ignore_eos": true, "return_token_ids": true}') @>
+	   jsonb_build_object('usage', '{"completion_tokens": 3}'::jsonb, 'prompt_token_ids', llm_tokenize('once')) AS last;
+SELECT llm_completion(E' \n{\t"pr\\u006fmpt"\r:\n"once" , "max_\\u0074okens" : 2 , "stop" : [ "]", "}\\"{" ] , "ignore_eos":true} ') @>
+	   '{"usage": {"completion_tokens": 2}}' AS escaped;
+SELECT llm_completion('{"prompt": "x", "tools": [{"prompt": 1, "]": "}"}], "max_tokens": 2, "ignore_eos": true}') @>
+	   '{"usage": {"completion_tokens": 2}}' AS nested;
+-- a string must not end where nobody sees it
+SELECT llm_completion('{"prompt": "once\u0000 upon"}');
+SELECT llm_completion('{"prompt": "x", "stop": ["a\u0000b"]}');
+SELECT llm_completion('{"prompt": "x\\u0000", "max_tokens": 1}') IS NOT NULL AS no_escape;
+-- what is only in messages is the template's business
+SELECT llm_completion('{"messages": [{"role": "user", "content": "Hi", "x": 0.1234567890123456789012345678901234567890123456789012345678901234567890}], "max_tokens": 1}') IS NOT NULL AS long_number;
+-- a seed that was drawn can be given again
+SELECT a->'choices'->0->>'text' =
+	   llm_completion(json_build_object('prompt', 'once', 'temperature', 2, 'seed', a->'usage'->'sampling'->'seed'))->'choices'->0->>'text' AS same
+FROM (SELECT llm_completion('{"prompt": "once", "temperature": 2}') AS a OFFSET 0) s;
+-- choices that fail give all slots back
+SELECT llm_completion('{"prompt": "x", "n": 4, "max_tokens": 2000, "ignore_eos": true, "timeout_ms": 1, "on_error": "null"}') IS NULL AS failed;

@@ -42,3 +42,5 @@ SELECT c.oid::regclass FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass
   AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'llm_ext')
   AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL;
+SELECT llm_render('{"messages": [{"role": "user", "content": "Hi"}]}', '{"add_generation_prompt": false}');
+SELECT llm_tokenize('x', '[]');

@@ -44,9 +44,8 @@ llm_report_sqlstate(int32 code)
 	return sqlstates[code];
 }
 
-/* The text in the server's encoding, palloc'ed. */
-static char *
-to_server_encoding(const char *text)
+char *
+llm_report_displayable(const char *text)
 {
 	char *copy = pstrdup(text);
 	int len = (int) strlen(copy);
@@ -65,8 +64,9 @@ to_server_encoding(const char *text)
 void
 llm_report(int elevel, const LlmError *err)
 {
-	char *message = to_server_encoding(err->message);
-	char *hint = err->hint[0] != '\0' ? to_server_encoding(err->hint) : NULL;
+	char *message = llm_report_displayable(err->message);
+	char *hint =
+		err->hint[0] != '\0' ? llm_report_displayable(err->hint) : NULL;
 
 	ereport(elevel, (errcode(llm_report_sqlstate(err->code)),
 					 errmsg_internal("%s", message),

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "src/server/catalog/model_rights.h"
+#include "src/server/report.h"
 #include "src/server/scheduler/scheduler.h"
 
 #include "catalog/pg_authid.h"
@@ -68,7 +69,7 @@ add_text(RowBuilder *row, const char *value)
 	if (value == NULL || *value == '\0')
 		add_null(row);
 	else
-		add_datum(row, CStringGetTextDatum(value));
+		add_datum(row, CStringGetTextDatum(llm_report_displayable(value)));
 }
 
 static void

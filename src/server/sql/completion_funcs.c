@@ -44,14 +44,11 @@ PG_FUNCTION_INFO_V1(llm_completion);
 static void
 read_prompt_ids(Completion *completion, LlmTemplateText json)
 {
-	LlmError err;
-	cJSON *array = llm_json_parse(json.data, json.len, "prompt", &err);
+	cJSON *array = llm_json_parse_value(json, "prompt");
 	const cJSON *item;
 	LlmPrompt *prompt = &completion->prompt;
 	int n_wrong = 0;
 
-	if (array == NULL)
-		llm_report(ERROR, &err);
 	prompt->ids =
 		palloc_extended(sizeof(int32) * Max(cJSON_GetArraySize(array), 1),
 						MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
@@ -77,7 +74,6 @@ read_prompt_ids(Completion *completion, LlmTemplateText json)
 static bool
 read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 {
-	LlmError json_err;
 	cJSON *json;
 	bool ok;
 
@@ -86,9 +82,7 @@ read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 		read_prompt_ids(completion, prompt);
 		return true;
 	}
-	json = llm_json_parse(prompt.data, prompt.len, "prompt", &json_err);
-	if (json == NULL)
-		llm_report(ERROR, &json_err);
+	json = llm_json_parse_value(prompt, "prompt");
 	PG_TRY();
 	{
 		LlmTemplateText text;
@@ -138,11 +132,14 @@ make_prompt(Completion *completion, LlmError *err)
 }
 
 static void
-refuse_adapter(LlmTemplateText request)
+end_choices(Completion *completion)
 {
-	if (llm_json_member(request, "adapter").data != NULL)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("adapters are not supported by this version")));
+	for (int i = 0; i < LLM_MAX_CHOICES; i++)
+	{
+		if (completion->choices[i] != NULL)
+			llm_generation_end(completion->choices[i]);
+		completion->choices[i] = NULL;
+	}
 }
 
 /*
@@ -159,11 +156,11 @@ start_choices(Completion *completion)
 		completion->choices[i] = llm_generation_start(
 			completion->handle, options, &completion->prompt,
 			options->params.seed + (uint64) i);
-		if (completion->choices[i] != NULL)
-			continue;
-		while (i-- > 0)
-			llm_generation_end(completion->choices[i]);
-		return false;
+		if (completion->choices[i] == NULL)
+		{
+			end_choices(completion);
+			return false;
+		}
 	}
 	return true;
 }
@@ -377,11 +374,11 @@ append_sampling(StringInfo json, const Completion *completion)
 	appendStringInfo(json,
 					 ", \"sampling\": {\"temperature\": %.9g, \"top_p\": %.9g, "
 					 "\"top_k\": %d, \"min_p\": %.9g, "
-					 "\"repetition_penalty\": %.9g, \"seed\": %llu, "
+					 "\"repetition_penalty\": %.9g, \"seed\": %lld, "
 					 "\"defaults_from\": \"%s\"}",
 					 params->temperature, params->top_p, params->top_k,
 					 params->min_p, params->repetition_penalty,
-					 (unsigned long long) params->seed,
+					 (long long) params->seed,
 					 defaults->present ? "generation_config.json" : "vllm");
 }
 
@@ -436,30 +433,27 @@ append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 	appendStringInfoChar(json, '}');
 }
 
-static Datum
-build_response(const Completion *completion)
+/* NULL: the answer does not fit the database's encoding. */
+static text *
+build_response(const Completion *completion, LlmError *err)
 {
 	StringInfoData json;
 	LlmStrbuf buf;
-	Datum result = (Datum) 0;
+	text *response = NULL;
 
 	initStringInfo(&json);
 	llm_strbuf_init(&buf);
 	PG_TRY();
 	{
-		text *converted;
-
 		append_response(&json, completion, &buf);
-		converted = llm_text_from_utf8(json.data, json.len);
-		result = DirectFunctionCall1(
-			jsonb_in, CStringGetDatum(text_to_cstring(converted)));
+		response = llm_text_try_from_utf8(json.data, json.len, err);
 	}
 	PG_FINALLY();
 	{
 		llm_strbuf_free(&buf);
 	}
 	PG_END_TRY();
-	return result;
+	return response;
 }
 
 /* llm_completion(request json) → jsonb */
@@ -468,7 +462,7 @@ llm_completion(PG_FUNCTION_ARGS)
 {
 	Completion *completion;
 	LlmError err;
-	Datum response;
+	text *response = NULL;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -477,15 +471,16 @@ llm_completion(PG_FUNCTION_ARGS)
 	if (llm_json_kind(completion->request) != '{')
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("a request must be a JSON object")));
-	refuse_adapter(completion->request);
 	llm_generate_options_parse(completion->request, true, &completion->options);
-	if (!run_choices(completion, &err))
+	llm_generate_options_refuse_stream(&completion->options);
+	if (run_choices(completion, &err))
+		response = build_response(completion, &err);
+	end_choices(completion);
+	if (response == NULL)
 	{
 		llm_report(completion->options.null_on_error ? WARNING : ERROR, &err);
 		PG_RETURN_NULL();
 	}
-	response = build_response(completion);
-	for (int i = 0; i < completion->options.n_choices; i++)
-		llm_generation_end(completion->choices[i]);
-	PG_RETURN_DATUM(response);
+	PG_RETURN_DATUM(DirectFunctionCall1(
+		jsonb_in, CStringGetDatum(text_to_cstring(response))));
 }

@@ -81,6 +81,10 @@ open_request_object(GenerateCall *call, LlmTemplateText *options)
 	if (call->input.data == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the request object has no \"messages\"")));
+	if (llm_json_member(request, "prompt").data != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("a chat takes \"messages\", not \"prompt\""),
+						errhint("Use llm_generate or llm_completion.")));
 	*options = request;
 }
 
@@ -187,12 +191,13 @@ answer(FunctionCallInfo fcinfo, InputKind kind)
 	if (PG_ARGISNULL(ARG_INPUT))
 		PG_RETURN_NULL();
 	read_call(fcinfo, kind, &call);
+	llm_generate_options_refuse_stream(&call.options);
 	generation = start_answer(&call, &err);
 	if (generation != NULL)
 	{
 		if (llm_generation_complete(generation, &err))
-			result = llm_text_from_utf8(llm_strbuf_str(&generation->text),
-										generation->text.len);
+			result = llm_text_try_from_utf8(llm_strbuf_str(&generation->text),
+											generation->text.len, &err);
 		llm_generation_end(generation);
 	}
 	if (result == NULL)
@@ -265,8 +270,11 @@ next_piece(StreamState *state)
 			return NULL;
 		}
 	}
-	piece = llm_text_from_utf8(generation->text.data + state->n_emitted,
-							   generation->n_final - state->n_emitted);
+	piece =
+		llm_text_try_from_utf8(generation->text.data + state->n_emitted,
+							   generation->n_final - state->n_emitted, &err);
+	if (piece == NULL)
+		report_row_failure(&state->call.options, &err);
 	state->n_emitted = generation->n_final;
 	return piece;
 }

@@ -26,7 +26,7 @@ typedef void (*OptionReader)(LlmGenerateOptions *options, const char *key,
 							 const cJSON *value);
 
 static void
-pg_attribute_noreturn() bad_value(const char *key, const char *expected)
+bad_value(const char *key, const char *expected)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("option \"%s\" must be %s", key, expected)));
@@ -383,26 +383,23 @@ read_tool_choice(LlmGenerateOptions *options, const char *key,
 		options->tools.data = NULL;
 }
 
-/* A key whose text was taken from the JSON itself, or that changes nothing. */
 static void
-read_elsewhere(LlmGenerateOptions *options, const char *key, const cJSON *value)
+read_adapter(LlmGenerateOptions *options, const char *key, const cJSON *value)
 {
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("adapters are not supported by this version")));
 }
 
 static void
 read_stream(LlmGenerateOptions *options, const char *key, const cJSON *value)
 {
-	if (bool_of(key, value))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a SQL function returns one value and cannot stream"),
-				 errhint("Use llm_chat_stream.")));
+	options->stream = bool_of(key, value);
 }
 
 typedef struct OptionKey
 {
 	const char *key;
-	OptionReader read;
+	OptionReader read; /* NULL: taken as text, or changes nothing */
 	bool request_only; /* a request's key, not an option */
 } OptionKey;
 
@@ -432,32 +429,34 @@ static const OptionKey option_keys[] = {
 	{ "add_special_tokens", read_add_special_tokens, false },
 	{ "add_generation_prompt", read_add_generation_prompt, false },
 	{ "continue_final_message", read_continue_final_message, false },
-	{ "tools", read_elsewhere, false },
+	{ "tools", NULL, false },
 	{ "tool_choice", read_tool_choice, false },
-	{ "documents", read_elsewhere, false },
-	{ "chat_template_kwargs", read_elsewhere, false },
+	{ "documents", NULL, false },
+	{ "chat_template_kwargs", NULL, false },
 	{ "cache_salt", read_cache_salt, false },
 	{ "priority", read_priority, false },
 	{ "timeout_ms", read_timeout, false },
 	{ "return_token_ids", read_return_token_ids, true },
 	{ "on_error", read_on_error, false },
 	{ "response_format", read_response_format, false },
-	{ "messages", read_elsewhere, true },
-	{ "prompt", read_elsewhere, true },
-	{ "adapter", read_elsewhere, true },
+	{ "messages", NULL, true },
+	{ "prompt", NULL, true },
+	{ "adapter", read_adapter, true },
 	{ "stream", read_stream, true },
-	{ "user", read_elsewhere, true },
+	{ "user", NULL, true },
 };
 
 static const OptionKey *
 find_key(const char *key, bool request_keys)
 {
+	LlmError err;
+
 	for (int i = 0; i < (int) lengthof(option_keys); i++)
 		if (strcmp(option_keys[i].key, key) == 0 &&
 			(request_keys || !option_keys[i].request_only))
 			return &option_keys[i];
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("unrecognized option \"%s\"", key)));
+	llm_error_set(&err, LLM_ERROR_INVALID, "unrecognized option \"%s\"", key);
+	llm_report(ERROR, &err);
 	return NULL;
 }
 
@@ -471,50 +470,62 @@ set_initial(LlmGenerateOptions *options)
 	options->add_generation_prompt = true;
 }
 
-/* Apply the readers; in the table's order, since some keys refine others. */
 static void
-apply_keys(const cJSON *json, bool request_keys, LlmGenerateOptions *options)
+read_option(const OptionKey *option, LlmTemplateText text,
+			LlmGenerateOptions *options)
 {
-	const cJSON *item;
+	cJSON *value = llm_json_parse_value(text, option->key);
 
-	cJSON_ArrayForEach(item, json)(void) find_key(item->string, request_keys);
-	for (int i = 0; i < (int) lengthof(option_keys); i++)
+	PG_TRY();
 	{
-		item = llm_json_get(json, option_keys[i].key);
-		if (item != NULL)
-			option_keys[i].read(options, option_keys[i].key, item);
+		if (!cJSON_IsNull(value))
+			option->read(options, option->key, value);
 	}
+	PG_FINALLY();
+	{
+		cJSON_Delete(value);
+	}
+	PG_END_TRY();
 }
 
+/*
+ * Values are read one by one, so that messages, which may be long, are not
+ * parsed here; in the table's order, since some keys refine others.
+ */
 void
 llm_generate_options_parse(LlmTemplateText text, bool request_keys,
 						   LlmGenerateOptions *options)
 {
-	LlmError err;
-	cJSON *json;
+	LlmTemplateText values[lengthof(option_keys)] = { { NULL, 0 } };
+	LlmTemplateText value;
+	size_t off = 0;
+	char *key;
 
 	set_initial(options);
 	if (text.data == NULL)
 		return;
-	json = llm_json_parse(text.data, text.len, "options", &err);
-	if (json == NULL)
-		llm_report(ERROR, &err);
-	PG_TRY();
-	{
-		if (!cJSON_IsObject(json))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("options must be a JSON object")));
-		options->tools = llm_json_member(text, "tools");
-		options->documents = llm_json_member(text, "documents");
-		options->chat_template_kwargs =
-			llm_json_member(text, "chat_template_kwargs");
-		apply_keys(json, request_keys, options);
-	}
-	PG_FINALLY();
-	{
-		cJSON_Delete(json);
-	}
-	PG_END_TRY();
+	if (llm_json_kind(text) != '{')
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options must be a JSON object")));
+	while (llm_json_next_member(text, &off, &key, &value))
+		values[find_key(key, request_keys) - option_keys] = value;
+	options->tools = llm_json_member(text, "tools");
+	options->documents = llm_json_member(text, "documents");
+	options->chat_template_kwargs =
+		llm_json_member(text, "chat_template_kwargs");
+	for (int i = 0; i < (int) lengthof(option_keys); i++)
+		if (option_keys[i].read != NULL && values[i].data != NULL)
+			read_option(&option_keys[i], values[i], options);
+}
+
+void
+llm_generate_options_refuse_stream(const LlmGenerateOptions *options)
+{
+	if (options->stream)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a SQL function returns one value and cannot stream"),
+				 errhint("Use llm_chat_stream.")));
 }
 
 /* What the model's generation_config.json says where the caller is silent. */
@@ -534,8 +545,9 @@ apply_defaults(LlmGenerateOptions *options,
 		params->min_p = (float) defaults->min_p;
 	if (!options->has_repetition_penalty && defaults->has_repetition_penalty)
 		params->repetition_penalty = (float) defaults->repetition_penalty;
+	/* as many bits as a JSON number holds, so that it can be given again */
 	if (!options->has_seed)
-		params->seed = pg_prng_uint64(&pg_global_prng_state);
+		params->seed = pg_prng_uint64(&pg_global_prng_state) >> 11;
 }
 
 bool

@@ -63,6 +63,7 @@ typedef struct LlmGenerateOptions
 	int timeout_ms;
 	bool return_token_ids;
 	bool null_on_error;
+	bool stream;
 } LlmGenerateOptions;
 
 /*
@@ -73,6 +74,10 @@ typedef struct LlmGenerateOptions
  */
 extern void llm_generate_options_parse(LlmTemplateText json, bool request_keys,
 									   LlmGenerateOptions *options);
+
+/* Where the answer is one value. */
+extern void
+llm_generate_options_refuse_stream(const LlmGenerateOptions *options);
 
 /*
  * Fill what the caller left open: from the model's generation_config.json,

@@ -19,6 +19,17 @@
 
 /* -- prompts -- */
 
+/*
+ * What to watch when work that an interrupt stopped is done again: it may have
+ * been no cancel but one of the many that come at intervals, and these must
+ * not stop it for ever.
+ */
+static const volatile sig_atomic_t *
+next_interrupt(const volatile sig_atomic_t *interrupt)
+{
+	return interrupt == &InterruptPending ? &QueryCancelPending : NULL;
+}
+
 bool
 llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
 				  LlmTemplateText messages, LlmStrbuf *rendered, LlmError *err)
@@ -37,10 +48,35 @@ llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
 		.interrupt = &InterruptPending,
 	};
 
-	if (llm_chat_template_render(chat_template, &input, rendered, err))
-		return true;
-	CHECK_FOR_INTERRUPTS();
-	return false;
+	while (!llm_chat_template_render(chat_template, &input, rendered, err))
+	{
+		if (err->code != LLM_ERROR_CANCELLED)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		input.interrupt = next_interrupt(input.interrupt);
+		llm_strbuf_reset(rendered);
+	}
+	return true;
+}
+
+bool
+llm_prompt_encode(LlmModelHandle *handle, LlmTemplateText text,
+				  bool add_special_tokens, LlmIdbuf *ids, LlmError *err)
+{
+	const volatile sig_atomic_t *interrupt = &InterruptPending;
+	size_t limit = ids->limit;
+
+	while (!llm_tokenizer_encode(handle->tokenizer, text.data, text.len,
+								 add_special_tokens, interrupt, ids, err))
+	{
+		llm_idbuf_free(ids);
+		if (err->code != LLM_ERROR_CANCELLED)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		interrupt = next_interrupt(interrupt);
+		ids->limit = limit;
+	}
+	return true;
 }
 
 /* Move ids into palloc'ed memory; the buffer is freed in any case. */
@@ -64,7 +100,6 @@ take_ids(LlmIdbuf *buf, bool ok, LlmPrompt *prompt)
 	if (ok && ids == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	CHECK_FOR_INTERRUPTS();
 	return ok;
 }
 
@@ -77,8 +112,7 @@ llm_prompt_from_text(LlmModelHandle *handle, LlmTemplateText text,
 
 	llm_idbuf_init(&ids);
 	ids.limit = (size_t) handle->info.max_model_len + 1;
-	ok = llm_tokenizer_encode(handle->tokenizer, text.data, text.len,
-							  add_special_tokens, &InterruptPending, &ids, err);
+	ok = llm_prompt_encode(handle, text, add_special_tokens, &ids, err);
 	if (!ok && err->code == LLM_ERROR_LIMIT)
 	{
 		llm_error_set(err, LLM_ERROR_LIMIT,
@@ -366,7 +400,11 @@ llm_generation_advance(LlmGeneration *generation, bool wait, LlmError *err)
 	if (generation->text.failed)
 		return llm_error_no_memory(err, generation->text.len, "an answer");
 	if (generation->is_done)
+	{
+		/* a stop string was found here: the executor need not go on */
+		llm_request_release(generation->request);
 		generation->n_tokens = generation->n_read;
+	}
 	return true;
 }
 

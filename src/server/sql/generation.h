@@ -27,7 +27,15 @@ extern bool
 llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
 				  LlmTemplateText messages, LlmStrbuf *rendered, LlmError *err);
 
-/* ... and tokenize the result. */
+/*
+ * Tokenize a text of any length, up to ids->limit; cancel stops it.  Where it
+ * fails or is cancelled the ids are freed already.
+ */
+extern bool
+llm_prompt_encode(LlmModelHandle *handle, LlmTemplateText text,
+				  bool add_special_tokens, LlmIdbuf *ids, LlmError *err);
+
+/* Render messages, and tokenize the result. */
 extern bool llm_prompt_from_messages(LlmModelHandle *handle,
 									 const LlmGenerateOptions *options,
 									 LlmTemplateText messages,

@@ -16,11 +16,11 @@
 
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "common/string.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 
 PG_FUNCTION_INFO_V1(llm_load_model);
 PG_FUNCTION_INFO_V1(llm_unload_model);
@@ -53,16 +53,26 @@ path_argument(text *argument)
 	return path;
 }
 
+/*
+ * Models are shared by databases of any encoding, so their names are of the
+ * characters that all have.
+ */
+static char *
+check_name(char *name)
+{
+	if (*name == '\0' || strlen(name) >= LLM_MODEL_NAME_BYTES ||
+		!pg_is_ascii(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("model name \"%s\" must have 1 to %d ASCII characters",
+						name, LLM_MODEL_NAME_BYTES - 1)));
+	return name;
+}
+
 static char *
 name_argument(text *argument)
 {
-	char *name = text_to_cstring(argument);
-
-	if (*name == '\0' || strlen(name) >= LLM_MODEL_NAME_BYTES)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
-						errmsg("model name \"%s\" must have 1 to %d bytes",
-							   name, LLM_MODEL_NAME_BYTES - 1)));
-	return name;
+	return check_name(text_to_cstring(argument));
 }
 
 /* llm_load_model(path text, name text, options jsonb) → text (the name) */
@@ -79,10 +89,7 @@ llm_load_model(PG_FUNCTION_ARGS)
 	check_may_read_server_files();
 	path = path_argument(PG_GETARG_TEXT_PP(0));
 	if (PG_ARGISNULL(1))
-	{
-		name = pstrdup(last_dir_separator(path) + 1);
-		name[Min(strlen(name), LLM_MODEL_NAME_BYTES - 1)] = '\0';
-	}
+		name = check_name(pstrdup(last_dir_separator(path) + 1));
 	else
 		name = name_argument(PG_GETARG_TEXT_PP(1));
 	if (!PG_ARGISNULL(2))
@@ -125,8 +132,7 @@ llm_inspect_model(PG_FUNCTION_ARGS)
 	{
 		if (!llm_model_inspect(path, &json, &err))
 			llm_report(ERROR, &err);
-		result = DirectFunctionCall1(jsonb_in,
-									 CStringGetDatum(llm_strbuf_str(&json)));
+		result = llm_jsonb_from_utf8(llm_strbuf_str(&json), json.len);
 	}
 	PG_FINALLY();
 	{

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(llm_render);
 PG_FUNCTION_INFO_V1(llm_tokenize);
@@ -40,6 +41,11 @@ llm_render(PG_FUNCTION_ARGS)
 		json = llm_json_text(PG_GETARG_DATUM(1), JSONBOID);
 	if (llm_json_kind(messages) == '{')
 	{
+		if (json.data != NULL)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("options must be inside the request object"),
+							errhint("Pass an array of messages to give options "
+									"separately.")));
 		json = messages;
 		messages = llm_json_member(json, "messages");
 		llm_generate_options_parse(json, true, &options);
@@ -62,33 +68,34 @@ llm_render(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result);
 }
 
-
 static void
 read_tokenize_options(FunctionCallInfo fcinfo, int arg, const char *flag_key,
 					  bool *flag, char **model)
 {
-	LlmTemplateText json;
 	const cJSON *item;
 	cJSON *tree;
 	LlmError err;
 
-	if (PG_NARGS() <= arg || PG_ARGISNULL(arg))
+	if (PG_ARGISNULL(arg))
 		return;
-	json = llm_json_text(PG_GETARG_DATUM(arg), JSONBOID);
-	tree = llm_json_parse(json.data, json.len, "options", &err);
-	if (tree == NULL)
-		llm_report(ERROR, &err);
+	tree = llm_json_parse_value(llm_json_text(PG_GETARG_DATUM(arg), JSONBOID),
+								"options");
 	PG_TRY();
 	{
 		const char *name = NULL;
 
-		cJSON_ArrayForEach(item,
-						   tree) if (item->string == NULL ||
-									 (strcmp(item->string, flag_key) != 0 &&
-									  strcmp(item->string, "model") != 0))
+		if (!cJSON_IsObject(tree))
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("unrecognized option \"%s\"",
-								   item->string != NULL ? item->string : "")));
+							errmsg("options must be a JSON object")));
+		cJSON_ArrayForEach(item, tree)
+		{
+			if (strcmp(item->string, flag_key) == 0 ||
+				strcmp(item->string, "model") == 0)
+				continue;
+			llm_error_set(&err, LLM_ERROR_INVALID, "unrecognized option \"%s\"",
+						  item->string);
+			llm_report(ERROR, &err);
+		}
 		if (!llm_json_get_bool(tree, flag_key, flag, &err) ||
 			!llm_json_get_string(tree, "model", &name, &err))
 			llm_report(ERROR, &err);
@@ -112,13 +119,8 @@ encode_text(const text *value, bool add_special_tokens, const char *model,
 	LlmError err;
 
 	llm_idbuf_init(ids);
-	if (!llm_tokenizer_encode(handle->tokenizer, utf8.data, utf8.len,
-							  add_special_tokens, &InterruptPending, ids, &err))
-	{
-		llm_idbuf_free(ids);
-		CHECK_FOR_INTERRUPTS();
+	if (!llm_prompt_encode(handle, utf8, add_special_tokens, ids, &err))
 		llm_report(ERROR, &err);
-	}
 }
 
 /* llm_tokenize(input text, options jsonb) → int[] */
@@ -172,6 +174,43 @@ llm_count_tokens(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(n);
 }
 
+/* The text of ids; the detokenizer and the buffer are freed in any case. */
+static text *
+decode_ids(LlmModelHandle *handle, const int32 *ids, int n_ids,
+		   bool skip_special_tokens)
+{
+	LlmDetokenizer *detokenizer;
+	LlmStrbuf decoded;
+	LlmError err;
+	text *result = NULL;
+
+	detokenizer =
+		llm_detokenizer_create(handle->tokenizer, skip_special_tokens, &err);
+	if (detokenizer == NULL)
+		llm_report(ERROR, &err);
+	llm_strbuf_init(&decoded);
+	decoded.limit = MaxAllocSize;
+	PG_TRY();
+	{
+		for (int i = 0; i < n_ids; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!llm_detokenizer_push(detokenizer, ids[i], &decoded, &err))
+				llm_report(ERROR, &err);
+		}
+		if (!llm_detokenizer_flush(detokenizer, &decoded, &err))
+			llm_report(ERROR, &err);
+		result = llm_text_from_utf8(llm_strbuf_str(&decoded), decoded.len);
+	}
+	PG_FINALLY();
+	{
+		llm_detokenizer_free(detokenizer);
+		llm_strbuf_free(&decoded);
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /* llm_detokenize(token_ids int[], options jsonb) → text */
 Datum
 llm_detokenize(PG_FUNCTION_ARGS)
@@ -179,11 +218,6 @@ llm_detokenize(PG_FUNCTION_ARGS)
 	bool skip_special_tokens = true;
 	char *model = NULL;
 	ArrayType *array;
-	LlmModelHandle *handle;
-	LlmStrbuf decoded;
-	LlmError err;
-	bool ok;
-	text *result = NULL;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -195,22 +229,7 @@ llm_detokenize(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("token ids must be a one-dimensional array without "
 						"nulls")));
-	handle = llm_model_handle_get(model);
-	llm_strbuf_init(&decoded);
-	ok = llm_tokenizer_decode(handle->tokenizer,
-							  (const int32_t *) ARR_DATA_PTR(array),
-							  ARR_NDIM(array) == 0 ? 0 : ARR_DIMS(array)[0],
-							  skip_special_tokens, &decoded, &err);
-	PG_TRY();
-	{
-		if (!ok)
-			llm_report(ERROR, &err);
-		result = llm_text_from_utf8(llm_strbuf_str(&decoded), decoded.len);
-	}
-	PG_FINALLY();
-	{
-		llm_strbuf_free(&decoded);
-	}
-	PG_END_TRY();
-	PG_RETURN_TEXT_P(result);
+	PG_RETURN_TEXT_P(decode_ids(
+		llm_model_handle_get(model), (const int32 *) ARR_DATA_PTR(array),
+		ARR_NDIM(array) == 0 ? 0 : ARR_DIMS(array)[0], skip_special_tokens));
 }
