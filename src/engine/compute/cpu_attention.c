@@ -61,7 +61,7 @@ typedef struct StateStorage
 {
 	float output[LLM_CPU_TILE_ROWS * LLM_CPU_MAX_HEAD_DIM];
 	float max[LLM_CPU_TILE_ROWS];
-	float sum[LLM_CPU_TILE_ROWS];
+	float sum[LLM_CPU_TILE_ROWS * 16];
 } StateStorage;
 
 typedef struct ThreadScratch
@@ -114,10 +114,8 @@ static void
 reset_state(StateStorage *storage, int32_t n_rows, int32_t dim_padded)
 {
 	for (int32_t i = 0; i < n_rows; i++)
-	{
 		storage->max[i] = -INFINITY;
-		storage->sum[i] = 0;
-	}
+	memset(storage->sum, 0, (size_t) n_rows * 16 * sizeof(float));
 	memset(storage->output, 0,
 		   (size_t) n_rows * (size_t) dim_padded * sizeof(float));
 }
@@ -290,8 +288,12 @@ write_output(const AttentionJob *job, const Tile *tile,
 		const float *src = total->output + (int64_t) i * args->kv->dim_padded;
 		float *out =
 			(float *) args->out + (token * args->n_heads + head) * head_dim;
-		float factor = 1.0f / total->sum[i];
+		float sum = 0;
+		float factor;
 
+		for (int lane = 0; lane < 16; lane++)
+			sum += total->sum[i * 16 + lane];
+		factor = 1.0f / sum;
 		for (int32_t d = 0; d < head_dim; d++)
 		{
 			int32_t at = is_bf16 ? d / 32 * 32 + d % 2 * 16 + d % 32 / 2 : d;

@@ -119,25 +119,25 @@ score_rows(bool is_bf16, int n_rows, const LlmCpuAttentionTile *tile,
  * ------------------------------------------------------------------------
  */
 
+LLM_INLINE V16
+capped(V16 scores, float soft_cap)
+{
+	V16 cap = v16_set1(soft_cap);
+
+	return v16_mul(v16_tanh(v16_div(scores, cap)), cap);
+}
+
 /* Scores of tokens begin .. end - 1 of the chunk, -inf for the others. */
 LLM_INLINE V16
-masked_scores(const LlmCpuAttentionTile *tile, const float *scores, int group,
-			  int32_t begin, int32_t end)
+masked(V16 scores, int group, int32_t begin, int32_t end)
 {
 	static const float lanes[16] = { 0, 1, 2,  3,  4,  5,  6,  7,
 									 8, 9, 10, 11, 12, 13, 14, 15 };
 	const V16 lowest = v16_set1(-INFINITY);
 	V16 token = v16_add(v16_load(lanes), v16_set1((float) (group * 16)));
-	V16 s = v16_load(scores + group * 16);
 
-	if (tile->soft_cap > 0)
-	{
-		V16 cap = v16_set1(tile->soft_cap);
-
-		s = v16_mul(v16_tanh(v16_div(s, cap)), cap);
-	}
-	s = v16_select_lt(token, v16_set1((float) end), s, lowest);
-	return v16_select_lt(token, v16_set1((float) begin), lowest, s);
+	scores = v16_select_lt(token, v16_set1((float) end), scores, lowest);
+	return v16_select_lt(token, v16_set1((float) begin), lowest, scores);
 }
 
 LLM_INLINE float
@@ -161,10 +161,13 @@ soften_row(const LlmCpuAttentionTile *tile, const LlmCpuAttentionChunk *chunk,
 	int32_t begin = tile->visible[2 * row] - chunk->first_token;
 	int32_t end = tile->visible[2 * row + 1] - chunk->first_token;
 	int32_t n_groups = (chunk->n_tokens + 15) / 16;
+	bool all_visible = begin <= 0 && end >= n_groups * 16;
+	float old_max = tile->state.max[row];
+	float *sums = tile->state.sum + row * 16;
 	V16 best = v16_set1(-INFINITY);
-	V16 sum = v16_zero();
+	V16 sum = v16_load(sums);
+	float decay = 1.0f;
 	float max;
-	float decay;
 
 	if (begin >= chunk->n_tokens || end <= 0)
 	{
@@ -173,14 +176,25 @@ soften_row(const LlmCpuAttentionTile *tile, const LlmCpuAttentionChunk *chunk,
 	}
 	for (int j = 0; j < n_groups; j++)
 	{
-		V16 s = masked_scores(tile, scores, j, begin, end);
+		V16 s = v16_load(scores + 16 * j);
 
-		v16_store(scores + 16 * j, s);
+		if (tile->soft_cap > 0)
+			s = capped(s, tile->soft_cap);
+		if (!all_visible)
+			s = masked(s, j, begin, end);
+		if (tile->soft_cap > 0 || !all_visible)
+			v16_store(scores + 16 * j, s);
 		best = v16_max(s, best);
 	}
 	max = v16_reduce_max(best);
-	if (max < tile->state.max[row])
-		max = tile->state.max[row];
+	if (max <= old_max)
+		max = old_max;
+	else
+	{
+		decay = exp_one(old_max - max);
+		tile->state.max[row] = max;
+		sum = v16_mul(sum, v16_set1(decay));
+	}
 	for (int j = 0; j < n_groups; j++)
 	{
 		V16 weight = v16_exp(v16_sub(v16_load(scores + 16 * j), v16_set1(max)));
@@ -188,9 +202,7 @@ soften_row(const LlmCpuAttentionTile *tile, const LlmCpuAttentionChunk *chunk,
 		v16_store(scores + 16 * j, weight);
 		sum = v16_add(sum, weight);
 	}
-	decay = exp_one(tile->state.max[row] - max);
-	tile->state.max[row] = max;
-	tile->state.sum[row] = tile->state.sum[row] * decay + v16_reduce_add(sum);
+	v16_store(sums, sum);
 	return decay;
 }
 
@@ -356,8 +368,10 @@ merge(const LlmCpuAttentionState *into, int into_row,
 	keep = exp_one(old_max - max);
 	add = exp_one(new_max - max);
 	into->max[into_row] = max;
-	into->sum[into_row] =
-		into->sum[into_row] * keep + from->sum[from_row] * add;
+	v16_store(
+		into->sum + into_row * 16,
+		v16_fma(v16_load(from->sum + from_row * 16), v16_set1(add),
+				v16_mul(v16_load(into->sum + into_row * 16), v16_set1(keep))));
 	for (int32_t dim = 0; dim < dim_padded; dim += 16)
 	{
 		V16 old = v16_mul(v16_load(dest + dim), v16_set1(keep));

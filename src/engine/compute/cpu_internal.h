@@ -126,7 +126,7 @@ typedef struct LlmCpuVectorKernels
 typedef struct LlmCpuAttentionState
 {
 	float *max;	   /* [n_rows] largest score, -inf before the first */
-	float *sum;	   /* [n_rows] of exp(score - max) */
+	float *sum;	   /* [n_rows, 16] of exp(score - max), lane by lane */
 	float *output; /* [n_rows, dim_padded] V rows, weighted likewise */
 } LlmCpuAttentionState;
 
