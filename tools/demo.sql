@@ -43,6 +43,6 @@ SELECT pid, state, model, priority, prompt_tokens, output_tokens FROM llm.activi
 ROLLBACK;
 
 \echo '== The process that holds the model'
-SELECT pid, model, state, device, generated_tokens,
+SELECT pid, model, state, device, restarts,
 	   pg_size_pretty(memory_bytes) AS memory
 FROM llm.executors;
