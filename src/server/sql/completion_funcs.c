@@ -173,6 +173,7 @@ run_choices(Completion *completion, LlmError *err)
 	do
 	{
 		completion->options = as_written;
+		completion->prompt = (LlmPrompt){ 0 };
 		completion->handle = llm_model_handle_get(completion->options.model);
 		if (!make_prompt(completion, err))
 			return false;
