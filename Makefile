@@ -32,13 +32,13 @@ PG_CFLAGS = $(SERVER_CFLAGS) $(SERVER_$(BUILD_TYPE)) -MMD -MP $(WERROR)
 SHLIB_LINK = $(BUILD)/libllm_common.a $(COMMON_LIBS) -lm \
 	-Wl,--version-script=$(EXPORTS)
 
-# "make installcheck" is for packagers, after "make install", with
-# shared_preload_libraries taken care of; "make test" needs none of that.
-REGRESS_CONFIG = test/regress.conf
+# "make installcheck" is for packagers: after "make install", as a user that
+# PostgreSQL runs as.  "make test" needs none of that.
 REGRESS = $(sort $(patsubst sql/%.sql,%, \
 	$(filter-out $(DATA),$(wildcard sql/*.sql))))
-REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=$(REGRESS_CONFIG) \
-	--load-extension=llm_ext
+REGRESS_PREP = build/regress.conf $(BUILD)/test/fake_executor
+REGRESS_OPTS = --temp-instance=./tmp_check --temp-config=build/regress.conf \
+	--load-extension=llm_ext --no-locale --encoding=UTF8
 TAP_TESTS = $(if $(wildcard test/*.pl),1)
 PROVE_TESTS ?= test/*.pl
 
@@ -144,6 +144,10 @@ install-executor: $(EXECUTOR)
 uninstall: uninstall-executor
 uninstall-executor:
 	rm -f '$(DESTDIR)$(pkglibdir)/llm_executor'
+
+build/regress.conf: test/regress.conf
+	@mkdir -p build
+	@{ cat $<; echo "llm_ext.model = '$(CURDIR)/models/demo'"; } > $@
 
 # The server part with any compiler, against any server's headers, strict,
 # without PGXS: what "make test" does with clang and with newer majors.

@@ -49,11 +49,11 @@ sub llm_model_dir
 # The executor without a model (test/fake_executor.c), for llm_ext.executor_path.
 sub llm_fake_executor
 {
-	my $path = $ENV{LLM_FAKE_EXECUTOR}
-	  || "$FindBin::RealBin/../build/debug/test/fake_executor";
-	croak "no \"$path\"; make it with make BUILD_TYPE=debug "
-	  . "build/debug/test/fake_executor"
-	  unless -x $path;
+	my ($path) = grep { -x $_ } (
+		$ENV{LLM_FAKE_EXECUTOR} || '',
+		glob "$FindBin::RealBin/../build/*/test/fake_executor");
+	croak 'no fake_executor; make it with "make build/release/test/fake_executor"'
+	  unless defined $path;
 	return Cwd::abs_path($path);
 }
 
