@@ -216,10 +216,10 @@ llm_record_fail(LlmRecord *record, const LlmError *why)
 		{
 			llm_slots[slot_idx].error = *why;
 			llm_slot_move(slot_idx, LLM_SLOT_FAILED);
+			llm_turn_counts.n_failed++;
 		}
 		llm_scheduler_unlock();
 		llm_scheduler_wake_later(record->owner_latch);
-		llm_turn_counts.n_failed++;
 	}
 	llm_record_drop(record);
 }
@@ -236,10 +236,10 @@ llm_record_finish(LlmRecord *record)
 	{
 		llm_slots[slot_idx].finished = record->finished;
 		llm_slot_move(slot_idx, LLM_SLOT_FINISHED);
+		llm_turn_counts.n_finished++;
 	}
 	llm_scheduler_unlock();
 	llm_scheduler_wake_later(record->owner_latch);
-	llm_turn_counts.n_finished++;
 	llm_record_forget(record);
 }
 
