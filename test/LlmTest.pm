@@ -76,6 +76,7 @@ sub llm_node
 	$node->append_conf('postgresql.conf', <<END);
 shared_preload_libraries = 'llm_ext'
 shared_buffers = 32MB
+jit = off
 max_connections = 100
 log_min_messages = info
 log_statement = none
