@@ -456,6 +456,48 @@ test_embed_gather(void)
 	}
 }
 
+/* Every number of the two 16-bit formats, as half_float.h converts it. */
+static void
+test_all_halves(void)
+{
+	uint16_t *table = need(65536 * sizeof(uint16_t));
+	float *out = need(65536 * sizeof(float));
+	int32_t *ids = need(4096 * sizeof(int32_t));
+
+	for (int i = 0; i < 65536; i++)
+		table[i] = (uint16_t) i;
+	for (int i = 0; i < 4096; i++)
+		ids[i] = i;
+	FOR_EACH_ISA(F32, 1)
+	{
+		for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
+		{
+			LlmError err = { 0 };
+			LlmEmbedArgs args = {
+				.table = { table, is_bf16 ? BF16 : F16, 4096, 16 },
+				.token_ids = ids,
+				.out = out,
+				.n_rows = 4096,
+				.scale = 1.0f,
+			};
+
+			CHECK(compute->ops->embed(compute, &args, &err));
+			for (int i = 0; i < 65536; i++)
+			{
+				float e = is_bf16 ? llm_bf16_to_float(table[i])
+								  : llm_f16_to_float(table[i]);
+
+				if (isnan(e) ? !isnan(out[i]) : memcmp(&e, &out[i], 4) != 0)
+					CHECK_FAIL("%s: 16-bit number %04x is %g, not %g", isa, i,
+							   (double) out[i], (double) e);
+			}
+		}
+	}
+	free(table);
+	free(out);
+	free(ids);
+}
+
 /* ------------------------------------------------------------------------
  * gated_act
  * ------------------------------------------------------------------------
@@ -639,6 +681,7 @@ main(void)
 	RUN_TEST(test_linear_mixed_parts);
 	RUN_TEST(test_rms_norm);
 	RUN_TEST(test_embed_gather);
+	RUN_TEST(test_all_halves);
 	RUN_TEST(test_gated_act);
 	RUN_TEST(test_gated_act_extremes);
 	return unit_test_finish();

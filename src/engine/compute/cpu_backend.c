@@ -30,37 +30,52 @@
 /* In front of every block, so that the block itself stays aligned. */
 typedef struct BlockHeader
 {
-	_Alignas(64) size_t n_bytes; /* header included */
-	bool is_mapped;
+	_Alignas(64) void *mapping; /* NULL: from the heap */
+	size_t mapping_bytes;
 } BlockHeader;
 
 /* From here on the kernel's zero pages are used instead of the heap. */
-#define MAP_BYTES ((size_t) 1 << 20)
+#define MAP_BYTES ((size_t) 256 << 10)
 
-/* From here on, huge pages are worth their coarser grain. */
-#define HUGE_BYTES ((size_t) 32 << 20)
+#define HUGE_PAGE_BYTES ((size_t) 2 << 20)
 
-void *
-llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err)
+/* total bytes of fresh pages, at a huge page's border where use_huge. */
+static BlockHeader *
+map_block(size_t total, bool use_huge)
+{
+	size_t n_bytes = total + (use_huge ? HUGE_PAGE_BYTES : 0);
+	BlockHeader *header;
+	uintptr_t start;
+	void *mapping;
+
+	if (n_bytes < total)
+		return NULL;
+	mapping = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mapping == MAP_FAILED)
+		return NULL;
+	start = (uintptr_t) mapping;
+	if (use_huge)
+	{
+		start = (start + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1);
+		/* a refusal costs speed only */
+		(void) madvise((void *) start, total, MADV_HUGEPAGE);
+	}
+	header = (BlockHeader *) start;
+	header->mapping = mapping;
+	header->mapping_bytes = n_bytes;
+	return header;
+}
+
+static void *
+alloc_block(size_t n_bytes, bool use_huge, const char *name, LlmError *err)
 {
 	BlockHeader *header = NULL;
 	size_t total = (n_bytes + sizeof(BlockHeader) + 63) & ~(size_t) 63;
 
-	if (total < n_bytes)
-	{
-		llm_error_no_memory(err, n_bytes, name);
-		return NULL;
-	}
-	if (total >= MAP_BYTES)
-	{
-		header = mmap(NULL, total, PROT_READ | PROT_WRITE,
-					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (header == MAP_FAILED)
-			header = NULL;
-		else if (total >= HUGE_BYTES)
-			(void) madvise(header, total, MADV_HUGEPAGE);
-	}
-	else
+	if (total >= n_bytes && total >= MAP_BYTES)
+		header = map_block(total, use_huge && total >= HUGE_PAGE_BYTES);
+	else if (total >= n_bytes)
 	{
 		header = aligned_alloc(64, total);
 		if (header != NULL)
@@ -71,9 +86,19 @@ llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err)
 		llm_error_no_memory(err, n_bytes, name);
 		return NULL;
 	}
-	header->n_bytes = total;
-	header->is_mapped = total >= MAP_BYTES;
 	return header + 1;
+}
+
+void *
+llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err)
+{
+	return alloc_block(n_bytes, true, name, err);
+}
+
+void *
+llm_cpu_alloc_sparse(size_t n_bytes, const char *name, LlmError *err)
+{
+	return alloc_block(n_bytes, false, name, err);
 }
 
 void
@@ -84,8 +109,8 @@ llm_cpu_free(void *address)
 	if (address == NULL)
 		return;
 	header = (BlockHeader *) address - 1;
-	if (header->is_mapped)
-		munmap(header, header->n_bytes);
+	if (header->mapping != NULL)
+		munmap(header->mapping, header->mapping_bytes);
 	else
 		free(header);
 }
@@ -160,7 +185,6 @@ cpu_close(LlmCompute *compute)
 		return;
 	llm_cpu_threads_free(cpu->threads);
 	llm_cpu_free(cpu->linear_x);
-	llm_cpu_free(cpu->linear_scratch);
 	llm_cpu_free(cpu->attention_scratch);
 	llm_cpu_free(cpu->sample_scratch);
 	free(cpu);
@@ -310,12 +334,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 	size_t n_threads = (size_t) llm_cpu_threads_count(cpu->threads);
 
 	cpu->linear_x_bytes = llm_cpu_linear_x_bytes(&cpu->options);
-	cpu->linear_x =
-		llm_cpu_alloc(cpu->linear_x_bytes, "prepared activations", err);
-	cpu->linear_scratch = llm_cpu_alloc(
-		n_threads * llm_cpu_linear_thread_bytes(), "product scratch", err);
-	if (cpu->linear_x == NULL || cpu->linear_scratch == NULL)
+	cpu->linear_x = llm_cpu_alloc(cpu->linear_x_bytes +
+									  n_threads * llm_cpu_linear_thread_bytes(),
+								  "scratch of matrix products", err);
+	if (cpu->linear_x == NULL)
 		return false;
+	cpu->linear_scratch = cpu->linear_x + cpu->linear_x_bytes;
 
 	cpu->n_partial_tiles = 16 * (int32_t) n_threads;
 	cpu->attention_thread_bytes = llm_cpu_attention_thread_bytes();

@@ -220,8 +220,13 @@ llm_cpu(LlmCompute *compute)
 	return (LlmCpu *) compute;
 }
 
-/* Zeroed, 64-byte aligned, backed by memory only where it is touched. */
+/*
+ * Zeroed, 64-byte aligned, backed by memory only where it is touched: by huge
+ * pages if large, or by small ones where it will be touched here and there.
+ */
 extern void *llm_cpu_alloc(size_t n_bytes, const char *name, LlmError *err);
+extern void *
+llm_cpu_alloc_sparse(size_t n_bytes, const char *name, LlmError *err);
 extern void llm_cpu_free(void *address);
 
 /* cpu_kv_cache.c */

@@ -79,8 +79,8 @@ llm_cpu_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec,
 		(size_t) spec->head_dim * (size_t) spec->block_size * element;
 	kv->v_head_bytes =
 		(size_t) kv->dim_padded * (size_t) spec->block_size * element;
-	kv->data =
-		llm_cpu_alloc(llm_cpu_kv_bytes(spec), "the key/value cache", err);
+	kv->data = llm_cpu_alloc_sparse(llm_cpu_kv_bytes(spec),
+									"the key/value cache", err);
 	if (kv->data == NULL)
 	{
 		free(kv);

@@ -71,7 +71,8 @@ llm_cpu_linear_x_bytes(const LlmComputeOptions *options)
 {
 	int64_t row_bytes = (options->max_cols + 31) / 32 * 128 + LLM_CPU_ROW_PAD;
 
-	return (size_t) (BLOCK_BYTES + MIN_BLOCK_ROWS * row_bytes);
+	/* the threads' scratch follows */
+	return (size_t) ((BLOCK_BYTES + MIN_BLOCK_ROWS * row_bytes + 63) / 64 * 64);
 }
 
 size_t

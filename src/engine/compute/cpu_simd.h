@@ -629,28 +629,53 @@ v16_copysign(V16 a, V16 b)
 	return r;
 }
 
+/* 16 halves, each at the low end of a word. */
 LLM_INLINE V16
-v16_load_f16(const void *src)
-{
-	uint16_t half[16];
-	float wide[16];
-
-	memcpy(half, src, sizeof(half));
-	for (int i = 0; i < 16; i++)
-		wide[i] = llm_f16_to_float(half[i]);
-	return v16_load(wide);
-}
-
-LLM_INLINE V16
-v16_load_bf16(const void *src)
+v16_load_halves(const void *src)
 {
 	uint16_t half[16];
 	uint32_t wide[16];
 
 	memcpy(half, src, sizeof(half));
 	for (int i = 0; i < 16; i++)
-		wide[i] = (uint32_t) half[i] << 16;
+		wide[i] = half[i];
 	return v16_load(wide);
+}
+
+/*
+ * Exponent and mantissa move to their places, and a multiplication by 2^112
+ * corrects the exponent, subnormal numbers' too; infinities and NaNs have to
+ * be told apart.
+ */
+LLM_INLINE V16
+v16_load_f16(const void *src)
+{
+	V16 halves = v16_load_halves(src);
+	V16 r;
+
+	LLM_UNROLL
+	for (int i = 0; i < 4; i++)
+	{
+		I4 h = (I4) halves.q[i];
+		I4 magnitude = (h & 0x7FFF) << 13;
+		I4 is_special = (h & 0x7C00) == 0x7C00;
+		F4 value = (F4) magnitude * 0x1p112f;
+		I4 special = magnitude | 0x7F800000;
+
+		r.q[i] = f4_select(is_special, (F4) special, value);
+		r.q[i] = (F4) ((I4) r.q[i] | (h & 0x8000) << 16);
+	}
+	return r;
+}
+
+LLM_INLINE V16
+v16_load_bf16(const void *src)
+{
+	V16 halves = v16_load_halves(src);
+	V16 r;
+
+	V16_EACH((F4) ((I4) halves.q[i] << 16));
+	return r;
 }
 
 /* Little-endian: element 0 of a pair is the low half of its word. */
