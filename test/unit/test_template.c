@@ -22,7 +22,7 @@
 #define VECTORS "test/vectors/template/"
 #define NOW ((time_t) 1753362000) /* as in make_vectors.py */
 #define MAX_VECTOR_BYTES ((size_t) 4 << 20)
-#define N_MUTATIONS 3000
+#define N_MUTATIONS 20000
 
 /* ---- rendering one thing ---- */
 
@@ -678,7 +678,7 @@ mutate(Random *random, const char *text, size_t len, size_t *mutated_len)
 						copy + at, span);
 				break;
 			default:
-				copy[at] = (char) draw(random, 256);
+				copy[at] = (char) draw(random, 128);
 		}
 	}
 	*mutated_len = n;
