@@ -46,6 +46,15 @@ is($node->safe_psql('postgres', $short), '[1, 2, 3, 1]', 'the model answers');
 # ---- a session that is terminated, cancelled, or loses its client
 my ($session) = start_running(1);
 my $pid = session_pid($session);
+my $wait_event = $node->pg_version >= 17 ? 'LlmTokens' : 'Extension';
+wait_for(
+	sub {
+		return $node->safe_psql('postgres',
+			"SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq
+		  $wait_event;
+	},
+	"the wait event $wait_event");
+pass('the wait is shown by name where the server has names');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 my ($status, $out, $err) = finish_sql($session);
 like($err, qr/terminating connection/, 'a session can be terminated');

@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use Cwd ();
 use File::Copy qw(copy);
 use LlmTest;
 use PostgreSQL::Test::Cluster;
@@ -18,7 +19,7 @@ my $fake = llm_fake_executor();
 my $good = llm_model_dir();
 
 # a copy that can be damaged; readable by the server, which is us
-my $dir = PostgreSQL::Test::Utils::tempdir() . '/model';
+my $dir = Cwd::abs_path(PostgreSQL::Test::Utils::tempdir()) . '/model';
 mkdir $dir or die "could not create $dir: $!";
 foreach my $file (glob "$good/*.json $good/*.jinja")
 {
