@@ -2,7 +2,10 @@
  * bench_ops.c
  *	  Speed of the CPU backend's operations, beside what the machine can do.
  *
- *	bench_ops [--isa NAME] [--op NAME] [--threads N] [--cpu-time] [--csv]
+ *	bench_ops [--isa NAME] [--op NAME] [--shape PART] [--threads N]
+ *			  [--cpu-time] [--csv]
+ *
+ * PART is a part of a shape's name, such as "down" or "64 rows".
  *
  * The yardsticks are measured in the same run: bytes per second of a loop
  * that only reads, and operations per second of a loop that only multiplies
@@ -60,6 +63,7 @@ static struct
 {
 	const char *isa;
 	const char *op;
+	const char *shape;
 	int n_threads;
 	bool cpu_time;
 	bool csv;
@@ -72,11 +76,13 @@ typedef struct Bench
 	LlmDtype precision;
 	const char *isa;
 	char *weights; /* BUFFER_BYTES */
-	size_t next;   /* where the next weight is taken */
-	float *x;	   /* activations, large enough for every case */
+	size_t read_begin;
+	size_t next; /* where the next weight is taken */
+	float *x;	 /* activations, large enough for every case */
 	float *y;
 	float *z;
-	double read_gbs;
+	LlmCpuThreads *threads; /* for the yardsticks */
+	double read_gbs;		/* of the last case's rounds */
 	double peak_gflops;
 } Bench;
 
@@ -137,7 +143,7 @@ read_bytes(const char *p, size_t n_bytes)
 	return (float) _mm256_extract_epi32(sum[0], 0);
 }
 
-#define N_PEAK 1000000
+#define N_PEAK 200000
 #define N_ACC 12
 
 __attribute__((target("avx2,fma"))) static double
@@ -233,7 +239,8 @@ peak_of(const char *isa, LlmDtype precision)
 	return 0;
 }
 
-#define READ_BYTES ((long long) 256 << 10)
+#define READ_BYTES ((size_t) 128 << 20)
+#define READ_CHUNK_BYTES ((size_t) 256 << 10)
 
 static atomic_llong next_read;
 
@@ -242,13 +249,13 @@ static void
 read_job(void *arg, int thread_idx, int n_threads)
 {
 	const Bench *b = arg;
-	long long at;
+	size_t at;
 
 	(void) thread_idx;
 	(void) n_threads;
-	while ((at = atomic_fetch_add(&next_read, READ_BYTES)) <
-		   (long long) BUFFER_BYTES)
-		sink = read_bytes(b->weights + at, READ_BYTES);
+	while ((at = (size_t) atomic_fetch_add(&next_read, READ_CHUNK_BYTES)) <
+		   READ_BYTES)
+		sink = read_bytes(b->weights + b->read_begin + at, READ_CHUNK_BYTES);
 }
 
 static double peak_total[4096];
@@ -262,34 +269,27 @@ peak_job(void *arg, int thread_idx, int n_threads)
 	peak_total[thread_idx] = peak_of(b->isa, b->precision);
 }
 
+/* Raise the yardsticks to what the machine can do at this moment. */
 static void
 measure_yardsticks(Bench *b)
 {
-	LlmError err;
-	LlmCpuThreads *threads = llm_cpu_threads_create(flags.n_threads, &err);
+	int64_t start = clock_us();
+	int64_t us;
+	double total = 0;
 
-	check(threads != NULL, &err);
-	b->peak_gflops = 0;
-	for (int round = 0; round < N_ROUNDS; round++)
-	{
-		int64_t start = clock_us();
-		int64_t us;
-		double total = 0;
-
-		atomic_store(&next_read, 0);
-		llm_cpu_threads_run(threads, read_job, b);
-		us = clock_us() - start;
-		b->read_gbs =
-			fmax(b->read_gbs, (double) BUFFER_BYTES / (double) us / 1e3);
-		start = clock_us();
-		llm_cpu_threads_run(threads, peak_job, b);
-		us = clock_us() - start;
-		for (int i = 0; i < llm_cpu_threads_count(threads); i++)
-			total += peak_total[i];
-		b->peak_gflops =
-			fmax(b->peak_gflops, us > 0 ? total / (double) us / 1e3 : 0);
-	}
-	llm_cpu_threads_free(threads);
+	/* another part of the buffer each time, so that no cache has it */
+	b->read_begin = (b->read_begin + READ_BYTES) % BUFFER_BYTES;
+	atomic_store(&next_read, 0);
+	llm_cpu_threads_run(b->threads, read_job, b);
+	us = clock_us() - start;
+	b->read_gbs = fmax(b->read_gbs, (double) READ_BYTES / (double) us / 1e3);
+	start = clock_us();
+	llm_cpu_threads_run(b->threads, peak_job, b);
+	us = clock_us() - start;
+	for (int i = 0; i < llm_cpu_threads_count(b->threads); i++)
+		total += peak_total[i];
+	b->peak_gflops =
+		fmax(b->peak_gflops, us > 0 ? total / (double) us / 1e3 : 0);
 }
 
 /* ------------------------------------------------------------------------
@@ -298,19 +298,26 @@ measure_yardsticks(Bench *b)
  */
 typedef void (*Run)(Bench *b, void *arg);
 
-/* Microseconds of one run, the best round's mean. */
+/*
+ * Microseconds of one run, the best round's mean.  The yardsticks are taken
+ * between the rounds, because a shared machine's speed changes.
+ */
 static double
 time_of(Bench *b, Run run, void *arg)
 {
 	double best = INFINITY;
 
+	b->read_gbs = 0;
+	b->peak_gflops = 0;
 	run(b, arg);
 	for (int round = 0; round < N_ROUNDS; round++)
 	{
-		int64_t start = clock_us();
+		int64_t start;
 		int64_t us;
 		int n = 0;
 
+		measure_yardsticks(b);
+		start = clock_us();
 		do
 		{
 			run(b, arg);
@@ -355,6 +362,12 @@ static bool
 wanted(const char *op)
 {
 	return flags.op == NULL || strcmp(flags.op, op) == 0;
+}
+
+static bool
+wanted_shape(const char *name)
+{
+	return flags.shape == NULL || strstr(name, flags.shape) != NULL;
 }
 
 /* ------------------------------------------------------------------------
@@ -445,8 +458,9 @@ bench_linear(Bench *b, LlmDtype dtype, const int *rows, int n)
 				continue;
 			snprintf(name, sizeof(name), "%s %s, %d rows", c.shape->name,
 					 llm_dtype_name(dtype), rows[i]);
-			report(b, "linear", name, time_of(b, run_linear, &c),
-				   w * (double) llm_dtype_bytes(dtype), w * 2 * rows[i]);
+			if (wanted_shape(name))
+				report(b, "linear", name, time_of(b, run_linear, &c),
+					   w * (double) llm_dtype_bytes(dtype), w * 2 * rows[i]);
 		}
 	}
 }
@@ -479,6 +493,10 @@ bench_step(Bench *b, LlmDtype dtype, int n_rows)
 	double us;
 	double head = shape_weights(&shapes[N_SHAPES - 1]);
 
+	snprintf(name, sizeof(name), "1.2B step %s, %d rows", llm_dtype_name(dtype),
+			 n_rows);
+	if (!wanted_shape(name))
+		return;
 	for (int s = 0; s < N_SHAPES - 1; s++)
 		w += 16 * shape_weights(&shapes[s]);
 	us = time_of(b, run_all_linear, &c);
@@ -759,12 +777,11 @@ bench_path(Bench *b)
 	static const int some[] = { 1, 4, 512 };
 	bool is_slow = strcmp(b->isa, "portable") == 0;
 
-	measure_yardsticks(b);
 	if (!flags.csv)
-		printf("\n%s, %d threads, precision %s: reading %.1f GB/s, "
-			   "multiplying %.0f GFLOP/s\n",
+		printf("\n%s, %d threads, precision %s; per cent of reading and of "
+			   "multiplying at the same time\n",
 			   b->isa, llm_compute_cpu_n_threads(b->compute),
-			   llm_dtype_name(b->precision), b->read_gbs, b->peak_gflops);
+			   llm_dtype_name(b->precision));
 	if (wanted("linear"))
 	{
 		bench_linear(b, BF16, many, is_slow ? 4 : 8);
@@ -841,6 +858,8 @@ parse_flags(int argc, char **argv)
 			flags.isa = argv[++i];
 		else if (strcmp(argv[i], "--op") == 0 && i + 1 < argc)
 			flags.op = argv[++i];
+		else if (strcmp(argv[i], "--shape") == 0 && i + 1 < argc)
+			flags.shape = argv[++i];
 		else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
 			flags.n_threads = atoi(argv[++i]);
 		else
@@ -892,10 +911,13 @@ main(int argc, char **argv)
 				fprintf(stderr, "%s: %s\n", isa_names[i], err.message);
 				continue;
 			}
+			bench.threads = llm_cpu_threads_create(flags.n_threads, &err);
+			check(bench.threads != NULL, &err);
 			bench.precision = precisions[p];
 			bench.isa = isa_names[i];
 			bench_path(&bench);
 			bench.compute->ops->close(bench.compute);
+			llm_cpu_threads_free(bench.threads);
 		}
 	}
 	return 0;

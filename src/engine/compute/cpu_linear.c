@@ -19,7 +19,7 @@
 #include "src/engine/compute/cpu_internal.h"
 
 /* Prepared rows of x that are kept in the cache. */
-#define BLOCK_BYTES ((int64_t) 1 << 20)
+#define BLOCK_BYTES ((int64_t) 1200 << 10)
 
 /* At least so many, however wide: the largest tile several times over. */
 #define MIN_BLOCK_ROWS 24
@@ -55,14 +55,19 @@ typedef struct LinearJob
 	atomic_llong next_row;
 } LinearJob;
 
+/* Rows of x that are taken together: blocks of about equal height. */
 static int64_t
-block_rows(int64_t row_bytes)
+block_rows(int64_t row_bytes, int64_t n_rows)
 {
-	int64_t n = BLOCK_BYTES / row_bytes;
+	int64_t most = BLOCK_BYTES / row_bytes;
+	int64_t n_blocks;
 
-	if (n > LLM_CPU_MAX_X_ROWS)
-		return LLM_CPU_MAX_X_ROWS;
-	return n < MIN_BLOCK_ROWS ? MIN_BLOCK_ROWS : n;
+	if (most > LLM_CPU_MAX_X_ROWS)
+		most = LLM_CPU_MAX_X_ROWS;
+	if (most < MIN_BLOCK_ROWS)
+		most = MIN_BLOCK_ROWS;
+	n_blocks = (n_rows + most - 1) / most;
+	return n_blocks == 0 ? 1 : (n_rows + n_blocks - 1) / n_blocks;
 }
 
 /* Enough for every width up to max_cols at four bytes a value. */
@@ -190,7 +195,7 @@ run_parts(LinearJob *job)
 	int64_t n_block;
 
 	job->x_stride = job->kernel->row_bytes(n_cols);
-	n_block = block_rows(job->x_stride);
+	n_block = block_rows(job->x_stride, args->n_rows);
 	plan_chunks(job);
 	assert((size_t) (n_block * job->x_stride) <= job->cpu->linear_x_bytes);
 	for (int32_t x = 0; x < args->n_rows; x += (int32_t) n_block)

@@ -361,15 +361,21 @@ store_panel(const LlmCpuLinearTask *task, int64_t w_row, int n_rows)
 	}
 }
 
-/* Steps of a block of columns. */
+/*
+ * Steps of a block of columns: a tile of x is to fit into the first-level
+ * cache, but going on with stored accumulators has its price too.
+ */
 LLM_INLINE int64_t
 choose_block(Form form, const LlmCpuLinearTask *task)
 {
+	int64_t n_steps = task->n_cols / step_cols(form);
+	bool has_many_tiles = task->n_x > 4 * TILE_X;
+
 	/* with one tile of x there is nothing to keep in the cache */
-	if (task->n_x <= TILE_X)
-		return task->n_cols / step_cols(form);
-	/* few tiles: fetching ahead wants to change rows early */
-	return (task->n_x <= 4 * TILE_X ? 4096 : 8192) / x_step_bytes(form);
+	if (task->n_x <= TILE_X ||
+		(has_many_tiles && n_steps * x_step_bytes(form) <= 8192))
+		return n_steps;
+	return 4096 / x_step_bytes(form);
 }
 
 LLM_INLINE void
