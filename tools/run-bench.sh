@@ -6,7 +6,8 @@
 # of commas under a line of names.  With a second argument that is kept in
 # docs/bench/MACHINE/PROGRAM.csv (a program's plain table as .txt), so that
 # figures of different machines lie side by side.  Nothing else should run on the
-# machine meanwhile.
+# machine meanwhile; all of them take some minutes.  BENCH, from the environment,
+# names those to run: BENCH="decode batch".
 #
 # tools/run-bench.sh
 set -euo pipefail
@@ -30,6 +31,7 @@ for source in test/bench/bench_*.c; do
 		exit 0
 	fi
 	name=$(basename "$source" .c)
+	[ -z "${BENCH:-}" ] || [[ " $BENCH " == *" ${name#bench_} "* ]] || continue
 	program=$build/test/bench/$name
 	echo "== $name"
 	if [ -n "$with_csv" ]; then
