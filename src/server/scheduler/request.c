@@ -183,7 +183,7 @@ read_tokens(LlmRequest *request)
 			read_logprob_entry(request, slot);
 			continue;
 		}
-		reserve_tokens(request, n_before + n_tokens);
+		reserve_tokens(request, result->n_tokens + n_tokens);
 		read_output(slot, request->slot_idx,
 					&request->token_ids[result->n_tokens],
 					n_tokens * sizeof(int32));
