@@ -137,7 +137,7 @@ fails(answer('', 1), qr/there is no default model/, 'a default is not guessed');
 fails("SELECT llm_unload_model('third')", qr/model "third" is not loaded/,
 	'unloading twice');
 $node->safe_psql('postgres', "SELECT llm_default_model('main')");
-$runner = start_sql($node, answer('slow', 200));
+$runner = start_sql($node, answer('slow', 800));
 wait_for(
 	sub {
 		return $node->safe_psql('postgres',
