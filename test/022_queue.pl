@@ -99,6 +99,20 @@ is( $node->safe_psql(
 	't',
 	'prompts and answers larger than a ring pass');
 
+# ---- tokens that arrive while others are being read
+$node->safe_psql('postgres', "SELECT llm_load_model('$dir', 'fast')");
+my $long = q{
+	SELECT count(*) FILTER (WHERE choice->>'token_ids' = expected)
+	FROM generate_series(1, 30) i,
+		 json_array_elements((llm_completion(json_build_object('model', 'fast',
+			'prompt', json_build_array(1, 2, 3, i, 5), 'n', 3, 'max_tokens', 4000,
+			'ignore_eos', true, 'return_token_ids', true))::json)->'choices') choice,
+		 LATERAL (SELECT '[' || rtrim(repeat('1, 2, 3, ' || i || ', 5, ', 800), ', ')
+				  || ']' AS expected) e};
+@sessions = map { start_sql($node, $long) } 1 .. 4;
+is(join(' ', map { (finish_sql($_))[1] } @sessions),
+	'90 90 90 90', 'long answers at full speed are complete and in order');
+
 # ---- settings that are wrong
 ($status, $out, $err) = $node->psql('postgres', "SET llm_ext.no_such_thing = 1");
 like($err, qr/invalid configuration parameter name/, 'the prefix is reserved');
