@@ -5,6 +5,10 @@
  *
  * test/ops/test_ops.c
  */
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "src/engine/compute/cpu_threads.h"
 #include "test/ops/ops_test.h"
 
 /* ------------------------------------------------------------------------
@@ -669,12 +673,62 @@ test_memory(void)
 	compute->ops->close(compute);
 }
 
+/* ------------------------------------------------------------------------
+ * Threads
+ * ------------------------------------------------------------------------
+ */
+#define MAX_THREADS 5
+
+typedef struct CountJob
+{
+	int64_t runs[MAX_THREADS]; /* each thread its own */
+	atomic_llong items;
+} CountJob;
+
+static void
+count_job(void *arg, int thread_idx, int n_threads)
+{
+	CountJob *job = arg;
+	int64_t begin;
+	int64_t end;
+
+	job->runs[thread_idx]++;
+	llm_cpu_share(1000, 16, thread_idx, n_threads, &begin, &end);
+	atomic_fetch_add(&job->items, end - begin);
+}
+
+/* Every job once on every thread; more threads than processors too. */
+static void
+test_threads(void)
+{
+	for (int n = 1; n <= MAX_THREADS; n++)
+	{
+		LlmError err = { 0 };
+		LlmCpuThreads *threads = llm_cpu_threads_create(n, &err);
+		CountJob job = { 0 };
+
+		REQUIRE(threads != NULL);
+		CHECK_INT_EQ(llm_cpu_threads_count(threads), n);
+		for (int i = 0; i < 300; i++)
+		{
+			llm_cpu_threads_run(threads, count_job, &job);
+			CHECK_INT_EQ(atomic_load(&job.items), 1000 * (i + 1));
+			if (i % 100 == 0)
+				usleep(2000); /* long enough to fall asleep */
+		}
+		for (int i = 0; i < n; i++)
+			CHECK_INT_EQ(job.runs[i], 300);
+		llm_cpu_threads_free(threads);
+	}
+}
+
 int
 main(void)
 {
 	skip_missing_isas();
 	RUN_TEST(test_open_errors);
 	RUN_TEST(test_memory);
+	RUN_TEST(test_threads);
 	RUN_TEST(test_linear);
 	RUN_TEST(test_linear_invariance);
 	RUN_TEST(test_linear_blocks);
