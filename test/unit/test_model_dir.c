@@ -94,7 +94,7 @@ missing_keys_get_the_defaults_of_transformers(void)
 	config = parse(MISTRAL "}");
 	CHECK_INT_EQ(config.n_kv_heads, 8);
 	CHECK_INT_EQ(config.sliding_window, 4096);
-	CHECK_INT_EQ(config.first_sliding_layer, 0);
+	CHECK(llm_layer_set_has(&config.sliding_layers, 0));
 	CHECK_INT_EQ(config.max_position, 131072);
 
 	config = parse(QWEN2 "}");
@@ -157,7 +157,8 @@ sliding_layers_follow_any_of_their_keys(void)
 										"\"max_window_layers\": 3}");
 
 	CHECK_INT_EQ(config.sliding_window, 64);
-	CHECK_INT_EQ(config.first_sliding_layer, 3);
+	CHECK(!llm_layer_set_has(&config.sliding_layers, 2));
+	CHECK(llm_layer_set_has(&config.sliding_layers, 3));
 	config = parse(QWEN2 ",\"use_sliding_window\": true}");
 	CHECK_INT_EQ(config.sliding_window, 0); /* 28 layers see everything */
 	config = parse(QWEN2 ",\"use_sliding_window\": false,"
@@ -167,7 +168,14 @@ sliding_layers_follow_any_of_their_keys(void)
 						 "\"sliding_window\": 64, \"layer_types\":"
 						 "[\"full_attention\", \"sliding_attention\","
 						 "\"sliding_attention\", \"sliding_attention\"]}");
-	CHECK_INT_EQ(config.first_sliding_layer, 1);
+	CHECK(!llm_layer_set_has(&config.sliding_layers, 0));
+	CHECK(llm_layer_set_has(&config.sliding_layers, 1));
+	config = parse(QWEN2 ",\"use_sliding_window\": true, \"sliding_window\": 8,"
+						 "\"layer_types\": [\"full_attention\","
+						 "\"sliding_attention\", \"full_attention\","
+						 "\"full_attention\"]}");
+	CHECK(llm_layer_set_has(&config.sliding_layers, 1));
+	CHECK(!llm_layer_set_has(&config.sliding_layers, 2));
 	config = parse(LLAMA ",\"layer_types\": [\"full_attention\","
 						 "\"full_attention\", \"full_attention\","
 						 "\"full_attention\"]}");
@@ -289,10 +297,6 @@ static const struct
 	{ QWEN2 ",\"layer_types\": [\"full_attention\", \"linear_attention\","
 			"\"full_attention\", \"full_attention\"]}",
 	  LLM_ERROR_UNSUPPORTED, "linear_attention", "layer 1" },
-	{ QWEN2 ",\"use_sliding_window\": true, \"sliding_window\": 8,"
-			"\"layer_types\": [\"full_attention\", \"sliding_attention\","
-			"\"full_attention\", \"full_attention\"]}",
-	  LLM_ERROR_UNSUPPORTED, "layer_types", "layer 2" },
 	{ QWEN2 ",\"layer_types\": [\"full_attention\", \"full_attention\","
 			"\"full_attention\", \"sliding_attention\"]}",
 	  LLM_ERROR_INVALID, "layer_types", "sliding_window" },

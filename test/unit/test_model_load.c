@@ -39,7 +39,7 @@ weights_are_used_in_place_unless_narrowed(void)
 	CHECK_INT_EQ(weight->owner, WEIGHT_ALLOCATED);
 	CHECK_INT_EQ(weight->dtype, LLM_DTYPE_BF16);
 	{
-		const LlmStoredTensor *stored = llm_safetensors_find(
+		const LlmStoredTensor *stored = llm_checkpoint_find(
 			narrowed->tensors, "model.layers.1.self_attn.q_proj.weight");
 		const uint16_t *bits = weight->data;
 

@@ -14,6 +14,7 @@
  * src/common/model_dir/model_config.c
  */
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,7 +24,6 @@
 #define MAX_VOCAB (1 << 24)
 #define MAX_HIDDEN (1 << 20)
 #define MAX_INTERMEDIATE (1 << 22)
-#define MAX_LAYERS 2048
 #define MAX_HEADS 4096
 #define MAX_POSITION (1 << 30)
 
@@ -38,7 +38,7 @@ read_sizes(const ConfigReader *reader, LlmModelConfig *config)
 						 &config->hidden_size) ||
 		!config_need_int(reader, "intermediate_size", 1, MAX_INTERMEDIATE,
 						 &config->intermediate_size) ||
-		!config_need_int(reader, "num_hidden_layers", 1, MAX_LAYERS,
+		!config_need_int(reader, "num_hidden_layers", 1, LLM_MAX_LAYERS,
 						 &config->n_layers) ||
 		!config_need_int(reader, "num_attention_heads", 1, MAX_HEADS,
 						 &config->n_heads))
@@ -241,11 +241,14 @@ read_config(ConfigReader *reader, LlmModelConfig *config)
 	if (!find_family(reader, config) || !config_check_keys(reader) ||
 		!read_sizes(reader, config) || !read_head_dim(reader, config) ||
 		!read_hidden_act(reader, config) || !read_dtype(reader, config) ||
-		!rope_config_read(reader, config) || !read_token_ids(reader, config) ||
-		!reader->family->read(reader, config))
+		!rope_config_read(reader, config) || !read_token_ids(reader, config))
+		return false;
+	config->embed_scale = 1;
+	config->attention_scale = 1 / sqrt(config->head_dim);
+	if (!reader->family->read(reader, config))
 		return false;
 	assert(config->n_heads % config->n_kv_heads == 0);
-	assert(config->rope.rotary_dim == config->head_dim);
+	assert(config->rope.rotary_dim <= config->head_dim);
 	return true;
 }
 

@@ -20,10 +20,11 @@
 #include "src/common/util/error.h"
 #include "src/common/util/strbuf.h"
 
-struct LlmSafetensors;
+struct LlmCheckpoint;
 
 #define LLM_MAX_STOP_IDS 16
 #define LLM_MAX_HEAD_DIM 512
+#define LLM_MAX_LAYERS 2048
 #define LLM_MAX_ROPE_FACTORS (LLM_MAX_HEAD_DIM / 2)
 
 typedef enum LlmRopeKind
@@ -66,6 +67,24 @@ typedef enum LlmHiddenAct
 
 typedef struct LlmFamily LlmFamily;
 
+/* A bit for each layer. */
+typedef struct LlmLayerSet
+{
+	uint64_t bits[LLM_MAX_LAYERS / 64];
+} LlmLayerSet;
+
+static inline bool
+llm_layer_set_has(const LlmLayerSet *set, int32_t layer_idx)
+{
+	return (set->bits[layer_idx / 64] >> (layer_idx % 64) & 1) != 0;
+}
+
+static inline void
+llm_layer_set_add(LlmLayerSet *set, int32_t layer_idx)
+{
+	set->bits[layer_idx / 64] |= UINT64_C(1) << (layer_idx % 64);
+}
+
 typedef struct LlmModelConfig
 {
 	const LlmFamily *family;
@@ -84,13 +103,27 @@ typedef struct LlmModelConfig
 	bool has_qkv_bias;
 	bool has_o_bias;
 	bool has_mlp_bias;
-	bool has_qk_norm;			 /* RMSNorm per head of q and k */
-	int32_t sliding_window;		 /* 0 = none */
-	int32_t first_sliding_layer; /* layers from this one on slide */
-	LlmDtype dtype;				 /* torch_dtype / dtype; f32 where missing */
+	bool has_qk_norm;			/* RMSNorm per head of q and k */
+	bool has_post_norms;		/* a norm on the output of attention and of
+								  * the MLP, before it is added */
+	bool norm_adds_one;			/* norms multiply by weight + 1 */
+	double embed_scale;			/* on embeddings; 1 */
+	double attention_scale;		/* on q k^T; 1 / sqrt(head_dim) */
+	double attention_soft_cap;	/* 0 = none */
+	double logit_soft_cap;		/* 0 = none */
+	int32_t sliding_window;		/* 0 = none */
+	LlmLayerSet sliding_layers; /* empty where sliding_window is 0 */
+	LlmDtype dtype;				/* torch_dtype / dtype; f32 where missing */
 	LlmRopeConfig rope;
-	int32_t bos_token_id; /* -1 = none */
-	int32_t n_stop_ids;	  /* eos ids of generation_config or config */
+	bool has_sliding_rope; /* sliding layers rotate differently: */
+	LlmRopeConfig sliding_rope;
+	int32_t n_experts; /* of a mixture; 0 = none */
+	int32_t n_experts_per_token;
+	int32_t expert_intermediate_size;
+	bool renormalizes_experts; /* weights of the chosen ones sum to 1 */
+	LlmLayerSet expert_layers; /* whose MLP is a mixture of experts */
+	int32_t bos_token_id;	   /* -1 = none */
+	int32_t n_stop_ids;		   /* eos ids of generation_config or config */
 	int32_t stop_ids[LLM_MAX_STOP_IDS];
 } LlmModelConfig;
 
@@ -136,16 +169,31 @@ typedef enum LlmWeightRole
 	LLM_WEIGHT_GATE_BIAS,
 	LLM_WEIGHT_UP_BIAS,
 	LLM_WEIGHT_DOWN_BIAS,
+	LLM_WEIGHT_POST_ATTN_NORM, /* has_post_norms */
+	LLM_WEIGHT_POST_MLP_NORM,
+	LLM_WEIGHT_ROUTER,		/* [n_experts, hidden] */
+	LLM_WEIGHT_EXPERT_GATE, /* per expert from here on */
+	LLM_WEIGHT_EXPERT_UP,
+	LLM_WEIGHT_EXPERT_DOWN,
 	LLM_WEIGHT_ROLE_COUNT
 } LlmWeightRole;
 
 typedef struct LlmWeightSpec
 {
 	LlmWeightRole role;
-	int32_t layer_idx; /* -1 for those outside layers */
-	char name[128];	   /* tensor name in the checkpoint */
+	int32_t layer_idx;	/* -1 for those outside layers */
+	int32_t expert_idx; /* -1 for those outside experts */
+	char name[128];		/* tensor name in the checkpoint */
 	int64_t n_rows;
 	int64_t n_cols; /* 0 = a vector of n_rows */
+
+	/*
+	 * Checkpoints may store several weights as one tensor, one after the
+	 * other (q/k/v, gate/up): this one is rows first_row .. first_row +
+	 * n_rows - 1 of its stored_rows.  0 and n_rows where it stands alone.
+	 */
+	int64_t first_row;
+	int64_t stored_rows;
 } LlmWeightSpec;
 
 /* Read config.json (and generation_config.json's eos ids). */
@@ -182,7 +230,7 @@ extern bool llm_model_weight_spec(const LlmModelConfig *config, int weight_idx,
  * first max_problems of them are described.
  */
 extern int llm_model_check_tensors(const LlmModelConfig *config,
-								   const struct LlmSafetensors *tensors,
+								   const struct LlmCheckpoint *tensors,
 								   LlmError *problems, int max_problems);
 
 /* Parameters of the whole model; a tied head counts once. */

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/common/checkpoint/checkpoint.h"
 #include "src/common/model_dir/model_dir_internal.h"
-#include "src/common/safetensors/safetensors.h"
 #include "src/common/util/sha256.h"
 #include "src/common/util/utf8.h"
 
@@ -195,14 +195,14 @@ inspect_config(Inspection *inspection)
 
 /* Bytes of all tensors, by the dtype they are stored as. */
 static void
-add_weight_bytes(Inspection *inspection, const LlmSafetensors *tensors)
+add_weight_bytes(Inspection *inspection, const LlmCheckpoint *tensors)
 {
 	cJSON *object = cJSON_CreateObject();
 	double total = 0;
 
-	for (int i = 0; i < llm_safetensors_n_tensors(tensors); i++)
+	for (int i = 0; i < llm_checkpoint_n_tensors(tensors); i++)
 	{
-		const LlmStoredTensor *tensor = llm_safetensors_get(tensors, i);
+		const LlmStoredTensor *tensor = llm_checkpoint_get(tensors, i);
 		char name[64];
 		cJSON *sum;
 
@@ -224,7 +224,7 @@ inspect_weights(Inspection *inspection)
 {
 	LlmError problems[MAX_TENSOR_PROBLEMS];
 	LlmError err = { 0 };
-	LlmSafetensors *tensors = llm_safetensors_open(inspection->dir, &err);
+	LlmCheckpoint *tensors = llm_checkpoint_open(inspection->dir, &err);
 	int n_problems;
 
 	if (tensors == NULL)
@@ -248,7 +248,7 @@ inspect_weights(Inspection *inspection)
 			add_unsupported(inspection, more);
 		}
 	}
-	llm_safetensors_close(tensors);
+	llm_checkpoint_close(tensors);
 }
 
 static void

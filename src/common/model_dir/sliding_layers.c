@@ -13,15 +13,13 @@
 
 #include "src/common/model_dir/model_dir_internal.h"
 
-/* The index of the first sliding layer; n_layers where none is. */
 static bool
 read_layer_types(const ConfigReader *reader, const cJSON *types,
-				 int32_t n_layers, int32_t *first_sliding)
+				 int32_t n_layers, LlmLayerSet *sliding)
 {
 	const cJSON *item;
 	int32_t layer_idx = 0;
 
-	*first_sliding = n_layers;
 	if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != n_layers)
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
 							 "%s: \"layer_types\" must be an array of %d names",
@@ -29,20 +27,13 @@ read_layer_types(const ConfigReader *reader, const cJSON *types,
 	cJSON_ArrayForEach(item, types)
 	{
 		const char *type = cJSON_IsString(item) ? item->valuestring : "";
-		bool slides = strcmp(type, "sliding_attention") == 0;
 
-		if (!slides && strcmp(type, "full_attention") != 0)
+		if (strcmp(type, "sliding_attention") == 0)
+			llm_layer_set_add(sliding, layer_idx);
+		else if (strcmp(type, "full_attention") != 0)
 			return config_unsupported(
 				reader, "layer type \"%s\" of layer %d is not supported", type,
 				layer_idx);
-		if (slides && *first_sliding == n_layers)
-			*first_sliding = layer_idx;
-		if (!slides && *first_sliding < n_layers)
-			return config_unsupported(
-				reader,
-				"\"layer_types\" puts full attention (layer %d) after "
-				"sliding attention (layer %d), which is not supported",
-				layer_idx, *first_sliding);
 		layer_idx++;
 	}
 	return true;
@@ -53,27 +44,28 @@ sliding_layers_read(const ConfigReader *reader, int32_t window,
 					int32_t first_sliding, LlmModelConfig *config)
 {
 	const cJSON *types = llm_json_get(reader->json, "layer_types");
+	LlmLayerSet sliding = { { 0 } };
+	bool any = false;
 
-	if (window == 0)
-		first_sliding = config->n_layers;
-	if (types != NULL &&
-		!read_layer_types(reader, types, config->n_layers, &first_sliding))
-		return false;
-	if (first_sliding < config->n_layers && window == 0)
+	if (types != NULL)
+	{
+		if (!read_layer_types(reader, types, config->n_layers, &sliding))
+			return false;
+	}
+	else if (window > 0)
+	{
+		for (int32_t i = first_sliding; i < config->n_layers; i++)
+			llm_layer_set_add(&sliding, i);
+	}
+	for (int32_t i = 0; i < config->n_layers; i++)
+		any = any || llm_layer_set_has(&sliding, i);
+	if (any && window == 0)
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
 							 "%s: \"layer_types\" has sliding attention, but "
 							 "there is no \"sliding_window\"",
 							 reader->path);
-	if (first_sliding >= config->n_layers)
-	{
-		config->sliding_window = 0;
-		config->first_sliding_layer = config->n_layers;
-	}
-	else
-	{
-		config->sliding_window = window;
-		config->first_sliding_layer = first_sliding;
-	}
+	config->sliding_window = any ? window : 0;
+	config->sliding_layers = sliding;
 	return true;
 }
 

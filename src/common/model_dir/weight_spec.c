@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/common/checkpoint/checkpoint.h"
 #include "src/common/model_dir/model_dir_internal.h"
-#include "src/common/safetensors/safetensors.h"
 
 /* Roles from this one on come once in each layer. */
 #define FIRST_LAYER_ROLE LLM_WEIGHT_ATTN_NORM
@@ -35,6 +35,14 @@ has_role(const LlmModelConfig *config, LlmWeightRole role)
 		case LLM_WEIGHT_UP_BIAS:
 		case LLM_WEIGHT_DOWN_BIAS:
 			return config->has_mlp_bias;
+		case LLM_WEIGHT_POST_ATTN_NORM:
+		case LLM_WEIGHT_POST_MLP_NORM:
+			return config->has_post_norms;
+		case LLM_WEIGHT_ROUTER:
+		case LLM_WEIGHT_EXPERT_GATE:
+		case LLM_WEIGHT_EXPERT_UP:
+		case LLM_WEIGHT_EXPERT_DOWN:
+			return config->n_experts > 0;
 		default:
 			return true;
 	}
@@ -64,6 +72,8 @@ shape_of_role(const LlmModelConfig *config, LlmWeightSpec *spec)
 		case LLM_WEIGHT_FINAL_NORM:
 		case LLM_WEIGHT_ATTN_NORM:
 		case LLM_WEIGHT_MLP_NORM:
+		case LLM_WEIGHT_POST_ATTN_NORM:
+		case LLM_WEIGHT_POST_MLP_NORM:
 		case LLM_WEIGHT_O_BIAS:
 		case LLM_WEIGHT_DOWN_BIAS:
 			set_shape(spec, hidden, 0);
@@ -100,6 +110,16 @@ shape_of_role(const LlmModelConfig *config, LlmWeightSpec *spec)
 		case LLM_WEIGHT_UP_BIAS:
 			set_shape(spec, inner, 0);
 			break;
+		case LLM_WEIGHT_ROUTER:
+			set_shape(spec, config->n_experts, hidden);
+			break;
+		case LLM_WEIGHT_EXPERT_GATE:
+		case LLM_WEIGHT_EXPERT_UP:
+			set_shape(spec, config->expert_intermediate_size, hidden);
+			break;
+		case LLM_WEIGHT_EXPERT_DOWN:
+			set_shape(spec, hidden, config->expert_intermediate_size);
+			break;
 		case LLM_WEIGHT_ROLE_COUNT:
 			assert(false);
 			break;
@@ -128,8 +148,11 @@ fill_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
 	assert(pattern != NULL);
 	spec->role = role;
 	spec->layer_idx = layer_idx;
+	spec->expert_idx = -1;
 	expand_name(pattern, layer_idx, spec->name, sizeof(spec->name));
 	shape_of_role(config, spec);
+	spec->first_row = 0;
+	spec->stored_rows = spec->n_rows;
 }
 
 /* The n-th role that the config has, from first up to before last. */
@@ -208,7 +231,7 @@ llm_model_kv_bytes_per_token(const LlmModelConfig *config, LlmDtype kv_dtype)
 typedef struct TensorCheck
 {
 	const LlmModelConfig *config;
-	const LlmSafetensors *tensors;
+	const LlmCheckpoint *tensors;
 	LlmError *problems;
 	int max_problems;
 	int n_problems;
@@ -239,7 +262,7 @@ static void
 check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 {
 	const LlmStoredTensor *tensor =
-		llm_safetensors_find(check->tensors, spec->name);
+		llm_checkpoint_find(check->tensors, spec->name);
 	int64_t shape[2] = { spec->n_rows, spec->n_cols };
 	int n_dims = spec->n_cols > 0 ? 2 : 1;
 	const char *path;
@@ -250,14 +273,14 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 		llm_error_set(
 			next_problem(check), LLM_ERROR_NOT_FOUND,
 			"%s: tensor \"%s\" is missing",
-			llm_safetensors_n_tensors(check->tensors) > 0
-				? llm_safetensors_path(check->tensors,
-									   llm_safetensors_get(check->tensors, 0))
+			llm_checkpoint_n_tensors(check->tensors) > 0
+				? llm_checkpoint_path(check->tensors,
+									  llm_checkpoint_get(check->tensors, 0))
 				: "checkpoint",
 			spec->name);
 		return;
 	}
-	path = llm_safetensors_path(check->tensors, tensor);
+	path = llm_checkpoint_path(check->tensors, tensor);
 	if (tensor->n_dims != n_dims ||
 		memcmp(tensor->shape, shape, (size_t) n_dims * sizeof(*shape)) != 0)
 	{
@@ -357,7 +380,7 @@ is_expected(const TensorCheck *check, const LlmStoredTensor *tensor)
 
 int
 llm_model_check_tensors(const LlmModelConfig *config,
-						const LlmSafetensors *tensors, LlmError *problems,
+						const LlmCheckpoint *tensors, LlmError *problems,
 						int max_problems)
 {
 	TensorCheck check = { config, tensors, problems, max_problems, 0 };
@@ -365,15 +388,15 @@ llm_model_check_tensors(const LlmModelConfig *config,
 
 	for (int i = 0; llm_model_weight_spec(config, i, &spec); i++)
 		check_weight(&check, &spec);
-	for (int i = 0; i < llm_safetensors_n_tensors(tensors); i++)
+	for (int i = 0; i < llm_checkpoint_n_tensors(tensors); i++)
 	{
-		const LlmStoredTensor *tensor = llm_safetensors_get(tensors, i);
+		const LlmStoredTensor *tensor = llm_checkpoint_get(tensors, i);
 
 		if (!is_expected(&check, tensor))
 			llm_error_set(next_problem(&check), LLM_ERROR_UNSUPPORTED,
 						  "%s: tensor \"%s\" is not part of architecture "
 						  "\"%s\"",
-						  llm_safetensors_path(tensors, tensor), tensor->name,
+						  llm_checkpoint_path(tensors, tensor), tensor->name,
 						  config->architecture);
 	}
 	return check.n_problems;

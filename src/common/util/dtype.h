@@ -8,7 +8,14 @@
 #define LLM_DTYPE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
+/*
+ * The formats up to INT8 have elements of their own.  INT4 and those after it
+ * come in blocks: elements of a row that share scales.  INT8 and INT4 as the
+ * format of a matrix are what a compute backend makes of quantized weights,
+ * in a layout of its own; Q8_0 to Q6_K are blocks as GGUF files store them.
+ */
 typedef enum LlmDtype
 {
 	LLM_DTYPE_F32,
@@ -16,9 +23,22 @@ typedef enum LlmDtype
 	LLM_DTYPE_BF16,
 	LLM_DTYPE_FP8_E4M3,
 	LLM_DTYPE_INT8,
+	LLM_DTYPE_INT4,
+	LLM_DTYPE_Q8_0,
+	LLM_DTYPE_Q4_0,
+	LLM_DTYPE_Q4_K,
+	LLM_DTYPE_Q6_K,
 	LLM_DTYPE_COUNT
 } LlmDtype;
 
+/* Whether an element alone has a meaning: a float. */
+static inline int
+llm_dtype_is_float(LlmDtype dtype)
+{
+	return dtype <= LLM_DTYPE_BF16;
+}
+
+/* Bytes of an element; not for formats in blocks. */
 static inline size_t
 llm_dtype_bytes(LlmDtype dtype)
 {
@@ -34,13 +54,59 @@ llm_dtype_bytes(LlmDtype dtype)
 	}
 }
 
+/* Elements of a block: 1 where an element stands alone. */
+static inline int64_t
+llm_dtype_block_elements(LlmDtype dtype)
+{
+	switch (dtype)
+	{
+		case LLM_DTYPE_Q8_0:
+		case LLM_DTYPE_Q4_0:
+		case LLM_DTYPE_INT4:
+			return 32;
+		case LLM_DTYPE_Q4_K:
+		case LLM_DTYPE_Q6_K:
+			return 256;
+		default:
+			return 1;
+	}
+}
+
+/* Bytes of a block as files store it; not for INT4, which no file holds. */
+static inline size_t
+llm_dtype_block_bytes(LlmDtype dtype)
+{
+	switch (dtype)
+	{
+		case LLM_DTYPE_Q8_0:
+			return 34;
+		case LLM_DTYPE_Q4_0:
+			return 18;
+		case LLM_DTYPE_Q4_K:
+			return 144;
+		case LLM_DTYPE_Q6_K:
+			return 210;
+		default:
+			return llm_dtype_bytes(dtype);
+	}
+}
+
+/* Bytes of n stored elements, n a multiple of the block's. */
+static inline size_t
+llm_dtype_stored_bytes(LlmDtype dtype, int64_t n)
+{
+	return (size_t) (n / llm_dtype_block_elements(dtype)) *
+		   llm_dtype_block_bytes(dtype);
+}
+
 /* The name users write in options and see in views. */
 static inline const char *
 llm_dtype_name(LlmDtype dtype)
 {
-	static const char *const names[LLM_DTYPE_COUNT] = { "float32", "float16",
-														"bfloat16", "fp8",
-														"int8" };
+	static const char *const names[LLM_DTYPE_COUNT] = {
+		"float32", "float16", "bfloat16", "fp8",  "int8",
+		"int4",	   "q8_0",	  "q4_0",	  "q4_k", "q6_k"
+	};
 
 	return names[dtype];
 }

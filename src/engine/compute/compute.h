@@ -31,10 +31,26 @@ typedef struct LlmKvCache LlmKvCache;
 typedef struct LlmMatrix
 {
 	const void *data; /* device address */
-	LlmDtype dtype;	  /* f32, f16 or bf16 */
+	LlmDtype dtype;	  /* f32, f16 or bf16; int8 or int4: quant_write's */
 	int64_t n_rows;
 	int64_t n_cols;
 } LlmMatrix;
+
+/* Neighbouring columns of a row that share a scale. */
+#define LLM_QUANT_GROUP 32
+
+/*
+ * Rows of a quantized weight in plain form, on the host:
+ * w = scale * value + offset, group by group.  int8: values as int8_t, all
+ * offsets 0.  int4: values 0 .. 15, one in a byte.
+ */
+typedef struct LlmQuantRows
+{
+	const uint8_t *values; /* [n_rows, n_cols] */
+	const float *scales;   /* [n_rows, n_cols / LLM_QUANT_GROUP] */
+	const float *offsets;  /* likewise; NULL for int8 */
+	int64_t n_rows;
+} LlmQuantRows;
 
 /* A weight vector; dtype as stored. data NULL = absent. */
 typedef struct LlmVector
@@ -199,6 +215,38 @@ typedef struct LlmGatedActArgs
 	LlmActivation activation;
 } LlmGatedActArgs;
 
+/* x = soft_cap * tanh(x / soft_cap), f32, in place */
+typedef struct LlmSoftCapArgs
+{
+	float *x;
+	int64_t n;
+	float soft_cap;
+} LlmSoftCapArgs;
+
+/*
+ * A mixture of experts' MLP (Shazeer et al. 2017): softmax over the router's
+ * logits of a row in f32, the n_top most probable experts (of equal ones the
+ * first), their probabilities divided by their sum where renormalize is set;
+ * out = sum of probability * down(activation(gate(x)) * up(x)) over those
+ * experts in ascending order.  No biases.
+ */
+typedef struct LlmMoeArgs
+{
+	const void *x;				/* [n_rows, dim] */
+	const float *router_logits; /* [n_rows, n_experts] */
+	void *out;					/* [n_rows, dim]; not x */
+	int32_t n_rows;
+	int32_t dim;
+	int32_t inner_dim;
+	int32_t n_experts;
+	int32_t n_top;
+	bool renormalize;
+	LlmActivation activation;
+	const LlmMatrix *gate; /* [n_experts] host; each [inner_dim, dim] */
+	const LlmMatrix *up;
+	const LlmMatrix *down; /* each [dim, inner_dim] */
+} LlmMoeArgs;
+
 /* out[i] = x[rows[i]] */
 typedef struct LlmGatherArgs
 {
@@ -281,6 +329,19 @@ typedef struct LlmComputeOps
 						  size_t n_bytes, const char *name, LlmError *err);
 	void (*weight_free)(LlmCompute *compute, const void *address);
 
+	/*
+	 * Quantized weights (int8, int4; n_cols a multiple of LLM_QUANT_GROUP):
+	 * memory for a matrix comes from alloc, quant_bytes of it; quant_write
+	 * brings rows first_row .. first_row + rows->n_rows - 1 into the backend's
+	 * layout and is done with *rows when it returns.  first_row and, but for
+	 * the last rows, n_rows are multiples of 64.  NULL where the backend has
+	 * none.
+	 */
+	size_t (*quant_bytes)(LlmDtype dtype, int64_t n_rows, int64_t n_cols);
+	bool (*quant_write)(LlmCompute *compute, const LlmMatrix *matrix,
+						int64_t first_row, const LlmQuantRows *rows,
+						LlmError *err);
+
 	LlmKvCache *(*kv_create)(LlmCompute *compute, const LlmKvCacheSpec *spec,
 							 LlmError *err);
 	void (*kv_free)(LlmKvCache *kv);
@@ -299,6 +360,8 @@ typedef struct LlmComputeOps
 	bool (*rope_kv)(LlmCompute *, const LlmRopeKvArgs *, LlmError *);
 	bool (*attention)(LlmCompute *, const LlmAttentionArgs *, LlmError *);
 	bool (*gated_act)(LlmCompute *, const LlmGatedActArgs *, LlmError *);
+	bool (*soft_cap)(LlmCompute *, const LlmSoftCapArgs *, LlmError *);
+	bool (*moe)(LlmCompute *, const LlmMoeArgs *, LlmError *);
 	bool (*gather)(LlmCompute *, const LlmGatherArgs *, LlmError *);
 	bool (*sample)(LlmCompute *, const LlmSampleArgs *, LlmError *);
 
@@ -325,7 +388,10 @@ typedef struct LlmComputeOptions
 	int32_t max_context_len;
 	int32_t max_heads; /* most query heads of an attention */
 	int32_t max_vocab;
-	const char *isa; /* NULL: best; or "portable", "avx2", "avx512",
+	int32_t max_experts; /* of a mixture: scratch memory; 0 = no mixture */
+	int32_t max_experts_per_token;
+	int32_t max_expert_dim; /* their inner dimension */
+	const char *isa;		/* NULL: best; or "portable", "avx2", "avx512",
 								 * "avx512bf16" to force a path (tests) */
 } LlmComputeOptions;
 

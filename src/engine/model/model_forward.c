@@ -197,8 +197,9 @@ attend(Pass *pass, int32_t layer)
 		.n_kv_heads = config->n_kv_heads,
 		.head_dim = config->head_dim,
 		.scale = 1.0f / sqrtf((float) config->head_dim),
-		.sliding_window =
-			layer >= config->first_sliding_layer ? config->sliding_window : 0,
+		.sliding_window = llm_layer_set_has(&config->sliding_layers, layer)
+							  ? config->sliding_window
+							  : 0,
 		.kv = pass->kv,
 		.layer_idx = layer,
 	};

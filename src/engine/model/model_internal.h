@@ -7,7 +7,7 @@
 #ifndef LLM_MODEL_INTERNAL_H
 #define LLM_MODEL_INTERNAL_H
 
-#include "src/common/safetensors/safetensors.h"
+#include "src/common/checkpoint/checkpoint.h"
 #include "src/engine/model/model.h"
 
 /* Roles before this one are the model's, the others each layer's. */
@@ -54,8 +54,8 @@ struct LlmModel
 {
 	LlmModelConfig config;
 	LlmModelOptions options;
-	LlmCompute *compute;	 /* borrowed */
-	LlmSafetensors *tensors; /* NULL with dummy weights */
+	LlmCompute *compute;	/* borrowed */
+	LlmCheckpoint *tensors; /* NULL with dummy weights */
 	ModelWeight shared[FIRST_LAYER_ROLE];
 	ModelWeight (*layers)[N_LAYER_ROLES];
 	float *cos_sin; /* device [max_model_len, rotary_dim] */

@@ -124,7 +124,7 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 									  is_norm(spec->role), source.dtype };
 		return make_weight(model, spec, &source, err);
 	}
-	tensor = llm_safetensors_find(model->tensors, spec->name);
+	tensor = llm_checkpoint_find(model->tensors, spec->name);
 	assert(tensor != NULL && tensor->is_known_dtype);
 	assert(tensor->n_bytes ==
 		   (size_t) n_elements(spec) * llm_dtype_bytes(tensor->dtype));
@@ -161,9 +161,9 @@ tie_head(LlmModel *model, LlmError *err)
 	for (int i = 0; llm_model_weight_spec(&untied, i, &spec); i++)
 	{
 		if (spec.role == LLM_WEIGHT_EMBED)
-			embedding = llm_safetensors_find(model->tensors, spec.name);
+			embedding = llm_checkpoint_find(model->tensors, spec.name);
 		if (spec.role == LLM_WEIGHT_LM_HEAD)
-			stored = llm_safetensors_find(model->tensors, spec.name);
+			stored = llm_checkpoint_find(model->tensors, spec.name);
 	}
 	assert(embedding != NULL);
 	if (stored == NULL ||
@@ -173,7 +173,7 @@ tie_head(LlmModel *model, LlmError *err)
 	return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 						 "%s: \"tie_word_embeddings\" is true, but tensor "
 						 "\"%s\" differs from \"%s\"",
-						 llm_safetensors_path(model->tensors, stored),
+						 llm_checkpoint_path(model->tensors, stored),
 						 stored->name, embedding->name);
 }
 
@@ -210,11 +210,11 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 			"the list of weights");
 	if (!model->options.dummy_weights)
 	{
-		model->tensors = llm_safetensors_open(dir, err);
+		model->tensors = llm_checkpoint_open(dir, err);
 		if (model->tensors == NULL ||
 			llm_model_check_tensors(&model->config, model->tensors, err, 1) >
 				0 ||
-			!llm_safetensors_prefetch(model->tensors, err))
+			!llm_checkpoint_prefetch(model->tensors, err))
 			return false;
 	}
 	else if (!check_memory(model, err))
@@ -257,6 +257,6 @@ model_weights_free(LlmModel *model)
 	}
 	free(model->layers);
 	model->layers = NULL;
-	llm_safetensors_close(model->tensors);
+	llm_checkpoint_close(model->tensors);
 	model->tensors = NULL;
 }
