@@ -258,6 +258,13 @@ print_shape(char *text, size_t size, const int64_t *shape, int n_dims)
 		snprintf(text + used, size - used, "]");
 }
 
+/* Floats, or the blocks that src/common/quant decodes. */
+static bool
+is_weight_dtype(LlmDtype dtype)
+{
+	return llm_dtype_is_float(dtype) || llm_dtype_block_elements(dtype) > 1;
+}
+
 static void
 check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 {
@@ -294,7 +301,7 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 					  "for %s",
 					  path, spec->name, actual, expected);
 	}
-	else if (!tensor->is_known_dtype || tensor->dtype > LLM_DTYPE_BF16)
+	else if (!tensor->is_known_dtype || !is_weight_dtype(tensor->dtype))
 		llm_error_set(next_problem(check), LLM_ERROR_UNSUPPORTED,
 					  "%s: tensor \"%s\" has dtype %s, which is not supported",
 					  path, spec->name, tensor->dtype_name);

@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "src/common/quant/quant.h"
 #include "src/common/util/half_float.h"
 #include "src/common/util/philox.h"
 #include "src/engine/model/model_internal.h"
@@ -58,6 +59,24 @@ load(const void *src, int64_t i, LlmDtype dtype)
 								  : llm_bf16_to_float(bits);
 }
 
+/* Blocks by way of floats, a few of them at a time. */
+static void
+convert_blocks(const char *src, LlmDtype from, char *dest, LlmDtype to,
+			   int64_t n)
+{
+	float values[256];
+
+	for (int64_t i = 0; i < n; i += 256)
+	{
+		int64_t n_now = n - i < 256 ? n - i : 256;
+
+		llm_quant_decode(from, src + llm_dtype_stored_bytes(from, i), n_now,
+						 values);
+		weight_convert(values, LLM_DTYPE_F32,
+					   dest + (size_t) i * llm_dtype_bytes(to), to, n_now);
+	}
+}
+
 void
 weight_convert(const void *src, LlmDtype from, void *dest, LlmDtype to,
 			   int64_t n)
@@ -65,6 +84,11 @@ weight_convert(const void *src, LlmDtype from, void *dest, LlmDtype to,
 	if (from == to)
 	{
 		memcpy(dest, src, (size_t) n * llm_dtype_bytes(from));
+		return;
+	}
+	if (!llm_dtype_is_float(from))
+	{
+		convert_blocks(src, from, dest, to, n);
 		return;
 	}
 	for (int64_t i = 0; i < n; i++)

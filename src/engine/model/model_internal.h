@@ -94,7 +94,10 @@ typedef struct DummyWeight
 extern void dummy_weight_fill(const DummyWeight *weight, int64_t first,
 							  int64_t n, void *dest);
 
-/* dst[i] = src[i] in another format; both may be unaligned */
+/*
+ * dst[i] = src[i] in another format; both may be unaligned.  From a block
+ * format n is a multiple of the block's elements.
+ */
 extern void weight_convert(const void *src, LlmDtype from, void *dest,
 						   LlmDtype to, int64_t n);
 

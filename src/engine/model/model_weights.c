@@ -3,8 +3,8 @@
  *	  Weights from a checkpoint, or made up, to the device.
  *
  * A tensor is used where it lies in its mapped file; only one that is asked
- * for in a narrower dtype than it is stored in, or that is not aligned for
- * its dtype, is copied.  Vectors (norms, biases) stay as stored: they are
+ * for in a narrower dtype than it is stored in, that is stored in quantized
+ * blocks, or that is not aligned for its dtype, is copied.  Vectors (norms, biases) stay as stored: they are
  * small, and their precision counts.
  *
  * src/engine/model/model_weights.c
@@ -48,7 +48,7 @@ fill_staging(const WeightSource *source, int64_t first, int64_t n, void *dest)
 		dummy_weight_fill(&source->dummy, first, n, dest);
 	else
 		weight_convert((const char *) tensor->data +
-						   (size_t) first * llm_dtype_bytes(tensor->dtype),
+						   llm_dtype_stored_bytes(tensor->dtype, first),
 					   tensor->dtype, dest, source->dtype, n);
 }
 
@@ -114,7 +114,7 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
 	WeightSource source = { .dtype = model->options.weight_dtype };
 	const LlmStoredTensor *tensor;
-	bool is_narrowed;
+	bool is_converted;
 
 	weight->n_rows = spec->n_rows;
 	weight->n_cols = spec->n_cols;
@@ -127,14 +127,15 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 	tensor = llm_checkpoint_find(model->tensors, spec->name);
 	assert(tensor != NULL && tensor->is_known_dtype);
 	assert(tensor->n_bytes ==
-		   (size_t) n_elements(spec) * llm_dtype_bytes(tensor->dtype));
-	is_narrowed = spec->n_cols > 0 && llm_dtype_bytes(source.dtype) <
-										  llm_dtype_bytes(tensor->dtype);
-	if (!is_narrowed &&
+		   llm_dtype_stored_bytes(tensor->dtype, n_elements(spec)));
+	is_converted = !llm_dtype_is_float(tensor->dtype) ||
+				   (spec->n_cols > 0 && llm_dtype_bytes(source.dtype) <
+											llm_dtype_bytes(tensor->dtype));
+	if (!is_converted &&
 		(uintptr_t) tensor->data % llm_dtype_bytes(tensor->dtype) == 0)
 		return map_weight(model, spec, tensor, err);
 	source.tensor = tensor;
-	if (!is_narrowed)
+	if (!is_converted)
 		source.dtype = tensor->dtype;
 	return make_weight(model, spec, &source, err);
 }
