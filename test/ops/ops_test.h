@@ -169,6 +169,9 @@ test_options(const char *isa, LlmDtype precision, int n_threads)
 		.max_context_len = 8192,
 		.max_heads = 64,
 		.max_vocab = 140000,
+		.max_experts = 64,
+		.max_experts_per_token = 8,
+		.max_expert_dim = 256,
 		.isa = isa,
 	};
 }

@@ -75,6 +75,9 @@ open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 		.max_context_len = MAX_LEN,
 		.max_heads = config->n_heads,
 		.max_vocab = config->n_vocab,
+		.max_experts = config->n_experts,
+		.max_experts_per_token = config->n_experts_per_token,
+		.max_expert_dim = config->expert_intermediate_size,
 		.isa = isa,
 	};
 

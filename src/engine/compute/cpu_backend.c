@@ -4,8 +4,8 @@
  *
  * The siblings: cpu_threads.c runs jobs on all cores; cpu_linear.c,
  * cpu_norm.c, cpu_rope_kv.c, cpu_kv_cache.c, cpu_attention.c, cpu_embed.c,
- * cpu_gated_act.c and cpu_sample.c hold one operation each and cut it into
- * work for threads; the kernels they call are written once in cpu_simd.h,
+ * cpu_gated_act.c, cpu_moe.c and cpu_sample.c hold one operation each and cut
+ * it into work for threads; the kernels they call are written once in cpu_simd.h,
  * cpu_linear_body.h, cpu_vector_body.h and cpu_attention_body.h, and compiled
  * for each instruction set by the files with its suffix.
  *
@@ -187,6 +187,7 @@ cpu_close(LlmCompute *compute)
 	llm_cpu_free(cpu->linear_x);
 	llm_cpu_free(cpu->attention_scratch);
 	llm_cpu_free(cpu->sample_scratch);
+	llm_cpu_moe_free(cpu->moe);
 	free(cpu);
 }
 
@@ -209,6 +210,7 @@ static const LlmComputeOps cpu_ops = {
 	.rope_kv = llm_cpu_rope_kv,
 	.attention = llm_cpu_attention,
 	.gated_act = llm_cpu_gated_act,
+	.moe = llm_cpu_moe,
 	.gather = llm_cpu_gather,
 	.sample = llm_cpu_sample,
 	.sync = cpu_sync,
@@ -353,7 +355,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 	cpu->sample_thread_bytes = llm_cpu_sample_thread_bytes(&cpu->options);
 	cpu->sample_scratch = llm_cpu_alloc(n_threads * cpu->sample_thread_bytes,
 										"sampling scratch", err);
-	return cpu->sample_scratch != NULL;
+	if (cpu->sample_scratch == NULL)
+		return false;
+
+	if (cpu->options.max_experts > 0)
+		cpu->moe = llm_cpu_moe_create(&cpu->options, (int) n_threads, err);
+	return cpu->options.max_experts == 0 || cpu->moe != NULL;
 }
 
 static bool

@@ -40,6 +40,9 @@
 /* Most rows of x that a task has. */
 #define LLM_CPU_MAX_X_ROWS 256
 
+/* A block of x has at least so many, however wide, where x has them. */
+#define LLM_CPU_MIN_BLOCK_ROWS 24
+
 typedef struct LlmCpuLinearTask
 {
 	const void *w;	  /* [.., n_cols] row 0 */
@@ -193,6 +196,8 @@ struct LlmKvCache
 	char *data; /* layers of [n_blocks, n_kv_heads] of K, then of V */
 };
 
+typedef struct LlmCpuMoe LlmCpuMoe; /* cpu_moe.c: its scratch */
+
 typedef struct LlmCpu
 {
 	LlmCompute base; /* first */
@@ -212,6 +217,7 @@ typedef struct LlmCpu
 	int32_t n_partial_tiles;
 	char *sample_scratch; /* thread by thread */
 	size_t sample_thread_bytes;
+	LlmCpuMoe *moe; /* NULL: no mixture of experts */
 } LlmCpu;
 
 static inline LlmCpu *
@@ -241,6 +247,37 @@ extern void *llm_cpu_kv_v(const LlmKvCache *kv, int32_t layer_idx,
 extern void llm_cpu_kv_write(const LlmKvCache *kv, void *k_head, void *v_head,
 							 int32_t row, const float *k, const float *v);
 
+/* ---- cpu_linear.c: what other operations that multiply need ---- */
+
+extern const LlmCpuLinearKernel *
+llm_cpu_linear_kernel(const LlmCpu *cpu, LlmDtype dtype);
+
+/* Bytes of a prepared row, whatever the kernel: four a value. */
+static inline int64_t
+llm_cpu_linear_max_row_bytes(int64_t n_cols)
+{
+	return (n_cols + 31) / 32 * 128 + LLM_CPU_ROW_PAD;
+}
+
+/*
+ * How many of n_rows prepared rows are taken together so that they stay in
+ * the cache: blocks of about equal height.
+ */
+extern int64_t llm_cpu_linear_block_rows(int64_t row_bytes, int64_t n_rows);
+
+/*
+ * How many rows of weights a thread takes at a time, of n_rows like weight's
+ * that are multiplied with n_x rows each; whole panels.
+ */
+extern int64_t
+llm_cpu_linear_chunk_rows(const LlmCpu *cpu, const LlmMatrix *weight,
+						  int64_t n_rows, int64_t n_x);
+
+/* cpu_moe.c */
+extern LlmCpuMoe *llm_cpu_moe_create(const LlmComputeOptions *options,
+									 int n_threads, LlmError *err);
+extern void llm_cpu_moe_free(LlmCpuMoe *moe);
+
 /* scratch that an operation wants from open, in bytes */
 extern size_t llm_cpu_linear_x_bytes(const LlmComputeOptions *options);
 extern size_t llm_cpu_linear_thread_bytes(void);
@@ -263,6 +300,8 @@ extern bool llm_cpu_attention(LlmCompute *compute, const LlmAttentionArgs *args,
 							  LlmError *err);
 extern bool llm_cpu_gated_act(LlmCompute *compute, const LlmGatedActArgs *args,
 							  LlmError *err);
+extern bool
+llm_cpu_moe(LlmCompute *compute, const LlmMoeArgs *args, LlmError *err);
 extern bool
 llm_cpu_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err);
 

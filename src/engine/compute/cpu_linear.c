@@ -21,9 +21,6 @@
 /* Prepared rows of x that are kept in the cache. */
 #define BLOCK_BYTES ((int64_t) 1200 << 10)
 
-/* At least so many, however wide: the largest tile several times over. */
-#define MIN_BLOCK_ROWS 24
-
 /* Threads take about so much of the weights at a time, some 10 us' worth. */
 #define CHUNK_BYTES ((int64_t) 128 << 10)
 
@@ -55,29 +52,29 @@ typedef struct LinearJob
 	atomic_llong next_row;
 } LinearJob;
 
-/* Rows of x that are taken together: blocks of about equal height. */
-static int64_t
-block_rows(int64_t row_bytes, int64_t n_rows)
+int64_t
+llm_cpu_linear_block_rows(int64_t row_bytes, int64_t n_rows)
 {
 	int64_t most = BLOCK_BYTES / row_bytes;
 	int64_t n_blocks;
 
 	if (most > LLM_CPU_MAX_X_ROWS)
 		most = LLM_CPU_MAX_X_ROWS;
-	if (most < MIN_BLOCK_ROWS)
-		most = MIN_BLOCK_ROWS;
+	if (most < LLM_CPU_MIN_BLOCK_ROWS)
+		most = LLM_CPU_MIN_BLOCK_ROWS;
 	n_blocks = (n_rows + most - 1) / most;
 	return n_blocks == 0 ? 1 : (n_rows + n_blocks - 1) / n_blocks;
 }
 
-/* Enough for every width up to max_cols at four bytes a value. */
 size_t
 llm_cpu_linear_x_bytes(const LlmComputeOptions *options)
 {
-	int64_t row_bytes = (options->max_cols + 31) / 32 * 128 + LLM_CPU_ROW_PAD;
-
 	/* the threads' scratch follows */
-	return (size_t) ((BLOCK_BYTES + MIN_BLOCK_ROWS * row_bytes + 63) / 64 * 64);
+	return (size_t) ((BLOCK_BYTES +
+					  LLM_CPU_MIN_BLOCK_ROWS *
+						  llm_cpu_linear_max_row_bytes(options->max_cols) +
+					  63) /
+					 64 * 64);
 }
 
 size_t
@@ -87,8 +84,8 @@ llm_cpu_linear_thread_bytes(void)
 		   sizeof(float);
 }
 
-static const LlmCpuLinearKernel *
-choose_kernel(const LlmCpu *cpu, LlmDtype dtype)
+const LlmCpuLinearKernel *
+llm_cpu_linear_kernel(const LlmCpu *cpu, LlmDtype dtype)
 {
 	if (dtype == LLM_DTYPE_F32)
 		return &cpu->linear.f32;
@@ -166,25 +163,33 @@ multiply_job(void *arg, int thread_idx, int n_threads)
 					  (float *) scratch);
 }
 
+int64_t
+llm_cpu_linear_chunk_rows(const LlmCpu *cpu, const LlmMatrix *weight,
+						  int64_t n_rows, int64_t n_x)
+{
+	int64_t row_bytes =
+		weight->n_cols * (int64_t) llm_dtype_bytes(weight->dtype);
+	int64_t n_chunks =
+		MIN_CHUNKS_PER_THREAD * llm_cpu_threads_count(cpu->threads);
+	int64_t n = CHUNK_BYTES / row_bytes;
+
+	if (n_x >= MANY_X_ROWS && n < MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS)
+		n = MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS;
+	if (n > n_rows / n_chunks)
+		n = n_rows / n_chunks;
+	n = n / LLM_CPU_PANEL_ROWS * LLM_CPU_PANEL_ROWS;
+	return n < LLM_CPU_PANEL_ROWS ? LLM_CPU_PANEL_ROWS : n;
+}
+
 static void
 plan_chunks(LinearJob *job)
 {
-	const LlmMatrix *first = &job->args->part[job->first_part].weight;
-	int64_t row_bytes = first->n_cols * (int64_t) llm_dtype_bytes(first->dtype);
-	int64_t n_chunks =
-		MIN_CHUNKS_PER_THREAD * llm_cpu_threads_count(job->cpu->threads);
-	int64_t n = CHUNK_BYTES / row_bytes;
-
 	job->n_rows = 0;
 	for (int i = job->first_part; i < job->end_part; i++)
 		job->n_rows += job->args->part[i].weight.n_rows;
-	if (job->args->n_rows >= MANY_X_ROWS &&
-		n < MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS)
-		n = MIN_CHUNK_PANELS * LLM_CPU_PANEL_ROWS;
-	if (n > job->n_rows / n_chunks)
-		n = job->n_rows / n_chunks;
-	n = n / LLM_CPU_PANEL_ROWS * LLM_CPU_PANEL_ROWS;
-	job->chunk_rows = n < LLM_CPU_PANEL_ROWS ? LLM_CPU_PANEL_ROWS : n;
+	job->chunk_rows = llm_cpu_linear_chunk_rows(
+		job->cpu, &job->args->part[job->first_part].weight, job->n_rows,
+		job->args->n_rows);
 }
 
 static void
@@ -195,7 +200,7 @@ run_parts(LinearJob *job)
 	int64_t n_block;
 
 	job->x_stride = job->kernel->row_bytes(n_cols);
-	n_block = block_rows(job->x_stride, args->n_rows);
+	n_block = llm_cpu_linear_block_rows(job->x_stride, args->n_rows);
 	plan_chunks(job);
 	assert((size_t) (n_block * job->x_stride) <= job->cpu->linear_x_bytes);
 	for (int32_t x = 0; x < args->n_rows; x += (int32_t) n_block)
@@ -221,11 +226,12 @@ llm_cpu_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 	assert(args->n_parts >= 1 && args->n_parts <= LLM_LINEAR_MAX_PARTS);
 	for (int i = 0; i < args->n_parts; i = job.end_part)
 	{
-		job.kernel = choose_kernel(job.cpu, args->part[i].weight.dtype);
+		job.kernel = llm_cpu_linear_kernel(job.cpu, args->part[i].weight.dtype);
 		job.first_part = i;
 		job.end_part = i + 1;
 		while (job.end_part < args->n_parts &&
-			   choose_kernel(job.cpu, args->part[job.end_part].weight.dtype) ==
+			   llm_cpu_linear_kernel(job.cpu,
+									 args->part[job.end_part].weight.dtype) ==
 				   job.kernel)
 			job.end_part++;
 		for (int k = i; k < job.end_part; k++)

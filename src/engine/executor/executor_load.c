@@ -125,6 +125,9 @@ open_compute(LlmExecutor *executor, LlmDtype precision, LlmError *err)
 		.max_context_len = executor->max_model_len,
 		.max_heads = config->n_heads,
 		.max_vocab = config->n_vocab,
+		.max_experts = config->n_experts,
+		.max_experts_per_token = config->n_experts_per_token,
+		.max_expert_dim = config->expert_intermediate_size,
 	};
 
 	if (strcmp(executor->options.device, "cuda") == 0)
