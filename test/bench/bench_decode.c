@@ -78,6 +78,7 @@ typedef struct Bench
 	int32_t token_seq[N_PREFILL];
 	int32_t query_start[MAX_SEQS + 1];
 	int32_t context_len[MAX_SEQS];
+	int32_t rope_len[MAX_SEQS];
 	int32_t block_tables[MAX_SEQS * MAX_BLOCKS_PER_SEQ];
 	int32_t logit_rows[MAX_SEQS];
 } Bench;
@@ -271,9 +272,11 @@ run_step(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 	{
 		bench->query_start[s + 1] = (s + 1) * n_new;
 		bench->context_len[s] = n_before + n_new;
+		bench->rope_len[s] = 1;
 		bench->logit_rows[s] = (s + 1) * n_new - 1;
 	}
-	if (!bench->compute->ops->step_upload(bench->compute, &inputs, &device,
+	if (!llm_model_rotate_step(bench->model, &inputs, bench->rope_len, &err) ||
+		!bench->compute->ops->step_upload(bench->compute, &inputs, &device,
 										  &err) ||
 		!llm_model_forward(bench->model, &device, bench->kv, &logits, &err) ||
 		!bench->compute->ops->sync(bench->compute, &err))

@@ -474,6 +474,7 @@ fill_step(AttentionCase *c, int n_seqs, int n_query, int n_context)
 		.max_query_len = n_query,
 		.max_context_len = n_context,
 		.positions = c->positions,
+		.rope_rows = c->positions,
 		.token_seq = c->token_seq,
 		.query_start = c->query_start,
 		.context_len = c->context_len,

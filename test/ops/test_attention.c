@@ -84,6 +84,13 @@ max_len(const AttentionCase *c)
 	return longest;
 }
 
+/* The rows of the rotary table are in no order that a position tells. */
+static int32_t
+rope_row(const World *w, int32_t position)
+{
+	return max_len(w->c) - 1 - position;
+}
+
 static void
 fill_tables(World *w)
 {
@@ -95,12 +102,14 @@ fill_tables(World *w)
 	w->cos_sin = need((size_t) (n_positions * c->rotary_dim) * sizeof(float));
 	for (int p = 0; p < n_positions; p++)
 	{
+		float *row = w->cos_sin + rope_row(w, p) * c->rotary_dim;
+
 		for (int i = 0; i < half; i++)
 		{
 			double angle = p * pow(10000.0, -2.0 * i / c->rotary_dim);
 
-			w->cos_sin[p * c->rotary_dim + i] = (float) cos(angle);
-			w->cos_sin[p * c->rotary_dim + half + i] = (float) sin(angle);
+			row[i] = (float) cos(angle);
+			row[half + i] = (float) sin(angle);
 		}
 	}
 	/* blocks in a shuffled order, block 0 unused */
@@ -185,6 +194,7 @@ typedef struct Step
 {
 	LlmStepInputs inputs;
 	int32_t *positions;
+	int32_t *rope_rows;
 	int32_t *token_seq;
 	int32_t *source; /* index into the world's tokens */
 	int32_t query_start[MAX_SEQS + 1];
@@ -198,6 +208,7 @@ step_create(World *w, const int counts[MAX_SEQS])
 	int n = 0;
 
 	step.positions = need((size_t) w->n_tokens * sizeof(int32_t));
+	step.rope_rows = need((size_t) w->n_tokens * sizeof(int32_t));
 	step.token_seq = need((size_t) w->n_tokens * sizeof(int32_t));
 	step.source = need((size_t) w->n_tokens * sizeof(int32_t));
 	for (int s = 0; s < w->c->n_seqs; s++)
@@ -206,6 +217,7 @@ step_create(World *w, const int counts[MAX_SEQS])
 		for (int i = 0; i < counts[s]; i++, n++)
 		{
 			step.positions[n] = w->done[s] + i;
+			step.rope_rows[n] = rope_row(w, w->done[s] + i);
 			step.token_seq[n] = s;
 			step.source[n] = w->start[s] + w->done[s] + i;
 		}
@@ -220,6 +232,7 @@ step_create(World *w, const int counts[MAX_SEQS])
 		.max_query_len = max_len(w->c),
 		.max_context_len = max_len(w->c),
 		.positions = step.positions,
+		.rope_rows = step.rope_rows,
 		.token_seq = step.token_seq,
 		.block_tables = w->block_tables,
 	};
@@ -230,6 +243,7 @@ static void
 step_free(Step *step)
 {
 	free(step->positions);
+	free(step->rope_rows);
 	free(step->token_seq);
 	free(step->source);
 }
@@ -356,7 +370,8 @@ naive_rope(const World *w, const float *head, const Tensor *norm, int position,
 		   double *out)
 {
 	const AttentionCase *c = w->c;
-	const float *cosine = w->cos_sin + (int64_t) position * c->rotary_dim;
+	const float *cosine =
+		w->cos_sin + (int64_t) rope_row(w, position) * c->rotary_dim;
 	int half = c->rotary_dim / 2;
 	double squares = 0;
 

@@ -35,6 +35,7 @@ typedef struct Sequence
 	int32_t ids[MAX_LEN];
 	int32_t n_ids;
 	int32_t n_computed;
+	int32_t rope_len;
 	int32_t block_table[MAX_BLOCKS_PER_SEQ];
 } Sequence;
 
@@ -134,6 +135,7 @@ sequence_init(Rig *rig, Sequence *sequence, const int32_t *ids, int32_t n_ids)
 	memset(sequence, 0, sizeof(*sequence));
 	memcpy(sequence->ids, ids, (size_t) n_ids * sizeof(*ids));
 	sequence->n_ids = n_ids;
+	sequence->rope_len = n_ids;
 	for (int i = 0; i < MAX_BLOCKS_PER_SEQ; i++)
 		sequence->block_table[i] = (rig->next_block++ * 41 + 5) % N_BLOCKS;
 }
@@ -146,6 +148,7 @@ typedef struct Step
 	int32_t token_seq[MAX_STEP_TOKENS];
 	int32_t query_start[MAX_SEQS + 1];
 	int32_t context_len[MAX_SEQS];
+	int32_t rope_len[MAX_SEQS];
 	int32_t block_tables[MAX_SEQS * MAX_BLOCKS_PER_SEQ];
 	int32_t logit_rows[MAX_STEP_TOKENS];
 } Step;
@@ -183,6 +186,7 @@ step_add(Step *step, Sequence *sequence, int32_t n, int32_t n_logits)
 	}
 	step->query_start[s + 1] = inputs->n_tokens;
 	step->context_len[s] = sequence->n_computed;
+	step->rope_len[s] = sequence->rope_len;
 	memcpy(step->block_tables + (size_t) s * MAX_BLOCKS_PER_SEQ,
 		   sequence->block_table, sizeof(sequence->block_table));
 	if (n > inputs->max_query_len)
@@ -200,7 +204,9 @@ step_run(Rig *rig, Step *step, float *logits)
 	float *device_logits;
 	LlmError err = { 0 };
 
-	if (ops->step_upload(rig->compute, &step->inputs, &device, &err) &&
+	if (llm_model_rotate_step(rig->model, &step->inputs, step->rope_len,
+							  &err) &&
+		ops->step_upload(rig->compute, &step->inputs, &device, &err) &&
 		llm_model_forward(rig->model, &device, rig->kv, &device_logits, &err) &&
 		ops->sync(rig->compute, &err) &&
 		ops->read(rig->compute, logits, device_logits,

@@ -230,8 +230,8 @@ check_rope_case(const cJSON *item, int case_idx)
 	char *text = cJSON_PrintUnformatted(cJSON_GetObjectItem(item, "config"));
 	double factor = cJSON_GetObjectItem(item, "attention_factor")->valuedouble;
 	int32_t max_len = cJSON_GetObjectItem(item, "max_len")->valueint;
-	double inv_freq[LLM_MAX_HEAD_DIM / 2];
-	double attention_factor;
+	float inv_freq[LLM_MAX_HEAD_DIM / 2];
+	float attention_factor;
 	LlmModelConfig config;
 	LlmError err = { 0 };
 	bool ok = llm_model_config_parse(text, strlen(text), "case", &config, &err);
@@ -243,7 +243,7 @@ check_rope_case(const cJSON *item, int case_idx)
 		return;
 	}
 	CHECK_INT_EQ(cJSON_GetArraySize(reference), config.rope.rotary_dim / 2);
-	model_rope_frequencies(&config, max_len, inv_freq, &attention_factor);
+	model_rope_frequencies(&config.rope, max_len, inv_freq, &attention_factor);
 	if (!(fabs(attention_factor - factor) <= 1e-6 * factor))
 		CHECK_FAIL("case %d: attention factor %g, expected %g", case_idx,
 				   attention_factor, factor);

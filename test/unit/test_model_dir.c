@@ -215,7 +215,8 @@ rotary_parameters_are_read_in_both_forms(void)
 	config = parse(LLAMA ",\"rope_scaling\": {\"type\": \"dynamic\","
 						 "\"factor\": 2}}");
 	CHECK_INT_EQ(config.rope.kind, LLM_ROPE_DYNAMIC);
-	CHECK_INT_EQ(config.max_position, 2048);
+	CHECK_INT_EQ(config.rope.original_max_position, 2048);
+	CHECK_INT_EQ(config.max_position, 4096);
 
 	config = parse(LLAMA ",\"rope_scaling\": {\"rope_type\": \"longrope\","
 						 "\"short_factor\": [1, 1.5], \"long_factor\": [2, 3]},"

@@ -50,7 +50,7 @@ typedef struct LlmRopeConfig
 	double mscale_all_dim;		   /* yarn; 0 = not given */
 	double attention_factor;	   /* 0 = not given */
 	bool truncate;				   /* yarn: round the correction range */
-	int32_t original_max_position; /* set for yarn, llama3, longrope */
+	int32_t original_max_position; /* set but for default and linear */
 	int32_t rotary_dim;			   /* dimensions of a head that rotate */
 	bool interleaved;			   /* pairs (2i, 2i + 1) */
 	int32_t n_factors;			   /* longrope: rotary_dim / 2, else 0 */
@@ -115,6 +115,8 @@ typedef struct LlmModelConfig
 	LlmLayerSet sliding_layers; /* empty where sliding_window is 0 */
 	LlmDtype dtype;				/* torch_dtype / dtype; f32 where missing */
 	LlmRopeConfig rope;
+	bool rope_restarts;	   /* longrope: a sequence that outgrows
+							* original_max_position is computed anew */
 	bool has_sliding_rope; /* sliding layers rotate differently: */
 	LlmRopeConfig sliding_rope;
 	int32_t n_experts; /* of a mixture; 0 = none */

@@ -10,8 +10,9 @@
  * refused.
  *
  * The context length is config.json's max_position_embeddings, but for
- * linear and yarn, whose configs keep the length before scaling there: as in
- * vLLM it is then the original length times the factor, if that is more.
+ * linear, dynamic and yarn, whose configs keep the length before scaling
+ * there: as in vLLM it is then the original length times the factor, if that
+ * is more.
  *
  * src/common/model_dir/rope_config.c
  */
@@ -249,7 +250,11 @@ read_by_kind(const ConfigReader *reader, const ConfigReader *rope,
 			extend_context(config, config->max_position);
 			return true;
 		case LLM_ROPE_DYNAMIC:
-			return need_factor(rope, "factor", 1, &out->factor);
+			if (!need_factor(rope, "factor", 1, &out->factor))
+				return false;
+			out->original_max_position = config->max_position;
+			extend_context(config, config->max_position);
+			return true;
 		case LLM_ROPE_YARN:
 			if (!read_original_length(reader, rope, config) ||
 				!read_yarn(rope, config))

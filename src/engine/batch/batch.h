@@ -85,6 +85,8 @@ typedef struct LlmPlannedStep
 	const int32_t *token_seq;
 	const int32_t *query_start;
 	const int32_t *context_len;
+	const int32_t *rope_len;	 /* [n_seqs] the least length of a sequence by
+								  * which its tokens are rotated */
 	const int32_t *block_tables; /* [n_seqs, max_blocks_per_seq] */
 	const int32_t *logit_rows;
 } LlmPlannedStep;

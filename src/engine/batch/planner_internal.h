@@ -47,6 +47,7 @@ struct LlmPlanner
 	int32_t *token_seq;			   /* [max_num_batched_tokens] */
 	int32_t *query_start;		   /* [max_num_seqs + 1] */
 	int32_t *context_len;		   /* [max_num_seqs] */
+	int32_t *rope_len;			   /* [max_num_seqs] */
 	int32_t *block_tables;		   /* [max_num_seqs, max_blocks_per_seq] */
 	int32_t *logit_rows;		   /* [max_num_seqs] */
 

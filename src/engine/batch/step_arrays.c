@@ -43,6 +43,7 @@ fill_sequence(LlmPlanner *planner, LlmSequence *sequence)
 	out->logit_row = -1;
 	planner->query_start[step->n_seqs] = step->n_tokens;
 	planner->context_len[step->n_seqs] = context_len;
+	planner->rope_len[step->n_seqs] = sequence->n_prompt;
 	step->n_tokens += n_planned;
 	step->n_seqs++;
 	if (is_complete)
@@ -92,6 +93,7 @@ llm_planner_fill_step(LlmPlanner *planner)
 		.token_seq = planner->token_seq,
 		.query_start = planner->query_start,
 		.context_len = planner->context_len,
+		.rope_len = planner->rope_len,
 		.block_tables = planner->block_tables,
 		.logit_rows = planner->logit_rows,
 	};

@@ -91,6 +91,7 @@ take_arrays(LlmPlanner *planner, LlmError *err)
 	planner->token_seq = take_ints(n_tokens, &n_bytes);
 	planner->query_start = take_ints(n_seqs + 1, &n_bytes);
 	planner->context_len = take_ints(n_seqs, &n_bytes);
+	planner->rope_len = take_ints(n_seqs, &n_bytes);
 	planner->logit_rows = take_ints(n_seqs, &n_bytes);
 	planner->block_tables =
 		take_ints(n_seqs * (size_t) planner->max_blocks_per_seq, &n_bytes);
@@ -100,9 +101,10 @@ take_arrays(LlmPlanner *planner, LlmError *err)
 		running[rank].sequences = malloc(n_seqs * sizeof(LlmSequence *));
 	if (planner->token_ids == NULL || planner->positions == NULL ||
 		planner->token_seq == NULL || planner->query_start == NULL ||
-		planner->context_len == NULL || planner->logit_rows == NULL ||
-		planner->block_tables == NULL || planner->sequences == NULL ||
-		planner->planned == NULL || running[LLM_RANK_HIGH].sequences == NULL ||
+		planner->context_len == NULL || planner->rope_len == NULL ||
+		planner->logit_rows == NULL || planner->block_tables == NULL ||
+		planner->sequences == NULL || planner->planned == NULL ||
+		running[LLM_RANK_HIGH].sequences == NULL ||
 		running[LLM_RANK_LOW].sequences == NULL)
 		return llm_error_no_memory(err, n_bytes, "the step planner");
 	return true;
@@ -171,6 +173,7 @@ llm_planner_free(LlmPlanner *planner)
 	free(planner->token_seq);
 	free(planner->query_start);
 	free(planner->context_len);
+	free(planner->rope_len);
 	free(planner->logit_rows);
 	free(planner->block_tables);
 	free(planner->sequences);

@@ -83,6 +83,7 @@ typedef struct LlmStepInputs
 	int32_t max_context_len;
 	const int32_t *token_ids;	 /* [n_tokens] */
 	const int32_t *positions;	 /* [n_tokens] */
+	const int32_t *rope_rows;	 /* [n_tokens] each token's in cos_sin */
 	const int32_t *token_seq;	 /* [n_tokens] sequence of each token */
 	const int32_t *query_start;	 /* [n_seqs + 1] */
 	const int32_t *context_len;	 /* [n_seqs] this step's tokens included */
@@ -153,9 +154,9 @@ typedef struct LlmLinearArgs
  * Prepare q, k, v of a layer's new tokens: optional RMSNorm per head of q and
  * k, rotary embedding in place on the first rotary_dim dimensions of each
  * head (pairs (i, i + rotary_dim / 2); (2i, 2i + 1) where interleaved), then
- * write k and v to the cache.  cos_sin [n_positions, rotary_dim] f32 holds
- * rotary_dim / 2 cosines, then as many sines, of each position, attention
- * factors included.
+ * write k and v to the cache.  Row step->rope_rows[t] of cos_sin
+ * [any, rotary_dim] f32 holds rotary_dim / 2 cosines, then as many sines, of
+ * token t, attention factors included; where rotary_dim is 0 neither is read.
  */
 typedef struct LlmRopeKvArgs
 {

@@ -20,7 +20,7 @@ typedef struct RopeJob
 /* All heads of one token of q or k, in place. */
 static void
 rotate_heads(const RopeJob *job, float *heads, int32_t n_heads,
-			 const LlmVector *norm, int32_t position)
+			 const LlmVector *norm, const float *cos_sin)
 {
 	const LlmRopeKvArgs *args = job->args;
 	LlmRmsNormArgs norm_args = {
@@ -37,9 +37,8 @@ rotate_heads(const RopeJob *job, float *heads, int32_t n_heads,
 		if (norm->data != NULL)
 			job->cpu->vector.rms_norm(&norm_args, head, NULL, head);
 		if (args->rotary_dim > 0)
-			job->cpu->vector.rope(
-				head, args->cos_sin + (int64_t) position * args->rotary_dim,
-				args->rotary_dim, args->interleaved);
+			job->cpu->vector.rope(head, cos_sin, args->rotary_dim,
+								  args->interleaved);
 	}
 }
 
@@ -76,12 +75,15 @@ rope_job(void *arg, int thread_idx, int n_threads)
 	llm_cpu_share(args->step->n_tokens, 1, thread_idx, n_threads, &begin, &end);
 	for (int64_t token = begin; token < end; token++)
 	{
-		int32_t position = args->step->positions[token];
+		const float *cos_sin = NULL;
 
+		if (args->rotary_dim > 0)
+			cos_sin = args->cos_sin +
+					  (int64_t) args->step->rope_rows[token] * args->rotary_dim;
 		rotate_heads(job, (float *) args->q + token * args->q_stride,
-					 args->n_heads, &args->q_norm, position);
+					 args->n_heads, &args->q_norm, cos_sin);
 		rotate_heads(job, (float *) args->k + token * args->k_stride,
-					 args->n_kv_heads, &args->k_norm, position);
+					 args->n_kv_heads, &args->k_norm, cos_sin);
 		write_token(args, (int32_t) token);
 	}
 }

@@ -374,7 +374,8 @@ compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
 		.results = executor->results,
 	};
 
-	return compute->ops->step_upload(compute, &host, &device, err) &&
+	return llm_model_rotate_step(executor->model, &host, step->rope_len, err) &&
+		   compute->ops->step_upload(compute, &host, &device, err) &&
 		   llm_model_forward(executor->model, &device, executor->kv,
 							 &sample.logits, err) &&
 		   (step->n_logit_rows == 0 ||

@@ -101,7 +101,7 @@ llm_model_load(const char *dir, const LlmModelConfig *config,
 	if (model->options.max_logit_rows > options->max_num_batched_tokens)
 		model->options.max_logit_rows = options->max_num_batched_tokens;
 	if (!model_weights_load(model, dir, err) ||
-		!model_rope_table_create(model, err) || !create_workspace(model, err))
+		!model_rope_create(model, err) || !create_workspace(model, err))
 	{
 		llm_model_free(model);
 		return NULL;
@@ -115,8 +115,7 @@ llm_model_free(LlmModel *model)
 	if (model == NULL)
 		return;
 	model_weights_free(model);
-	if (model->cos_sin != NULL)
-		model->compute->ops->free(model->compute, model->cos_sin);
+	model_rope_free(model);
 	if (model->workspace != NULL)
 		model->compute->ops->free(model->compute, model->workspace);
 	free(model);

@@ -44,6 +44,16 @@ extern size_t llm_model_weight_bytes(const LlmModel *model);
 extern size_t llm_model_workspace_bytes(const LlmModel *model);
 
 /*
+ * Choose the rotation of a step's tokens, before its arrays are uploaded:
+ * sets step->rope_rows (valid until the next call) and computes what rows of
+ * the rotary tables are missing.  The token at position p of sequence s is
+ * rotated as part of max(rope_len[s], p + 1) tokens: rope_len[s], of host
+ * arrays as all here, is the length of its first forward pass.
+ */
+extern bool llm_model_rotate_step(LlmModel *model, LlmStepInputs *step,
+								  const int32_t *rope_len, LlmError *err);
+
+/*
  * Run one step: embeds the step's tokens, passes all layers, appends to the
  * cache, and leaves the logits of step->logit_rows in the model's logits
  * buffer [n_logit_rows, n_vocab] f32 (device), which *logits points to.

@@ -170,7 +170,7 @@ rotate_and_cache(Pass *pass, int32_t layer)
 		.q_norm = vector_of(pass, LLM_WEIGHT_Q_NORM, layer),
 		.k_norm = vector_of(pass, LLM_WEIGHT_K_NORM, layer),
 		.norm_eps = (float) config->norm_eps,
-		.cos_sin = pass->model->cos_sin,
+		.cos_sin = pass->model->rope.table.cos_sin,
 		.rotary_dim = config->rope.rotary_dim,
 		.interleaved = config->rope.interleaved,
 		.n_heads = config->n_heads,

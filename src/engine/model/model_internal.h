@@ -50,6 +50,29 @@ typedef enum ModelBuffer
 	BUFFER_COUNT
 } ModelBuffer;
 
+/* The rotations of one rotary embedding. */
+typedef struct RopeTable
+{
+	const LlmRopeConfig *rope;
+	float *cos_sin; /* device [n_rows, rotary_dim] */
+	float *staging; /* host [n_staged, rotary_dim] */
+	int32_t len;	/* of the sequence that these are for; 0 = none yet */
+	float inv_freq[LLM_MAX_HEAD_DIM / 2];
+	float attention_factor;
+} RopeTable;
+
+/* What the rows of the tables stand for; see rope_table.c. */
+typedef struct RopeRows
+{
+	int32_t n_short;
+	int32_t n_long;
+	int32_t n_step;
+	int32_t n_staged;
+	int32_t *of_tokens; /* host [max_num_batched_tokens] */
+	RopeTable table;
+	RopeTable sliding_table; /* where has_sliding_rope; the same rows */
+} RopeRows;
+
 struct LlmModel
 {
 	LlmModelConfig config;
@@ -58,7 +81,7 @@ struct LlmModel
 	LlmCheckpoint *tensors; /* NULL with dummy weights */
 	ModelWeight shared[FIRST_LAYER_ROLE];
 	ModelWeight (*layers)[N_LAYER_ROLES];
-	float *cos_sin; /* device [max_model_len, rotary_dim] */
+	RopeRows rope;
 	char *workspace;
 	void *buffers[BUFFER_COUNT];
 	size_t weight_bytes;
@@ -102,12 +125,14 @@ extern void weight_convert(const void *src, LlmDtype from, void *dest,
 						   LlmDtype to, int64_t n);
 
 /*
- * rope_table.c: the frequencies [rotary_dim / 2] of a context of max_len
+ * rope_frequencies.c: the frequencies [rotary_dim / 2] in a sequence of len
  * tokens, and the factor on all cosines and sines.
  */
-extern void
-model_rope_frequencies(const LlmModelConfig *config, int32_t max_len,
-					   double *inv_freq, double *attention_factor);
-extern bool model_rope_table_create(LlmModel *model, LlmError *err);
+extern void model_rope_frequencies(const LlmRopeConfig *rope, int32_t len,
+								   float *inv_freq, float *attention_factor);
+
+/* rope_table.c */
+extern bool model_rope_create(LlmModel *model, LlmError *err);
+extern void model_rope_free(LlmModel *model);
 
 #endif /* LLM_MODEL_INTERNAL_H */

@@ -1,21 +1,23 @@
 /*
  * rope_table.c
- *	  Cosines and sines of every position, for all kinds of rotary embedding.
+ *	  Cosines and sines, and which of them a token is rotated with.
  *
- * The formulas are those of transformers/modeling_rope_utils.py, function by
- * function, computed in double precision and stored in single:
+ * As in transformers, a token's rotation depends on its position and, for two
+ * kinds, on how many tokens the forward pass that computes it has seen: all
+ * of the prompt, or the generated tokens up to this one.  Up to the trained
+ * length that makes no difference.  Beyond it, longrope has other factors, for
+ * which there is a second set of rows; dynamic has another theta for each
+ * length, whose rows are computed for the tokens of a step, behind the others.
  *
- *	  default	theta^(-2i / dim) (Su et al. 2021, RoFormer)
- *	  linear	position interpolation: frequencies / factor (Chen et al. 2023)
- *	  dynamic	NTK-aware: theta grows with the length beyond the trained one
- *	  yarn		interpolated by wavelength (Peng et al. 2023)
- *	  llama3	interpolated by wavelength, as Llama 3.1's reference code
- *	  longrope	one factor for each frequency (Ding et al. 2024)
+ *	  rows 0 .. n_short - 1		position of the row, trained length
+ *	  rows n_short ..			longrope: position of the row - n_short
+ *								dynamic: tokens of the step beyond it
  *
- * transformers chooses dynamic's theta and longrope's factors anew whenever
- * a sequence outgrows the trained length, which changes the meaning of keys
- * already cached.  Here, as in vLLM, the loaded model's max_model_len
- * decides once.
+ * Keys that are cached keep the rotation they got.  That rotation follows from
+ * the position and the prompt's length, so computing it again gives the same.
+ *
+ * Sliding layers may have a rotary embedding of their own: a second table with
+ * the same rows.
  *
  * src/engine/model/rope_table.c
  */
@@ -25,217 +27,184 @@
 
 #include "src/engine/model/model_internal.h"
 
-/* theta^(-2i / dim) */
+/*
+ * One row, of a position in a sequence of len tokens: rotary_dim / 2 cosines,
+ * then as many sines.  Angles are products in single precision, as in
+ * transformers.
+ */
 static void
-default_frequencies(double theta, int dim, double *inv_freq)
+fill_row(RopeTable *table, int32_t position, int32_t len, float *row)
 {
-	for (int i = 0; i < dim / 2; i++)
-		inv_freq[i] = pow(theta, -2.0 * i / dim);
-}
+	int32_t n = table->rope->rotary_dim / 2;
 
-/* _compute_dynamic_ntk_parameters */
-static double
-dynamic_theta(const LlmModelConfig *config, int32_t max_len)
-{
-	const LlmRopeConfig *rope = &config->rope;
-	double trained = config->max_position;
-	double len = max_len > trained ? max_len : trained;
-	double dim = rope->rotary_dim;
-
-	if (rope->rotary_dim <= 2)
-		return rope->theta; /* the exponent has no value, and no effect */
-	return rope->theta * pow(rope->factor * len / trained - (rope->factor - 1),
-							 dim / (dim - 2));
-}
-
-/* _compute_yarn_parameters.find_correction_dim */
-static double
-yarn_correction_dim(const LlmRopeConfig *rope, double n_rotations)
-{
-	return rope->rotary_dim *
-		   log(rope->original_max_position / (n_rotations * 2 * M_PI)) /
-		   (2 * log(rope->theta));
-}
-
-/* _compute_yarn_parameters.get_mscale */
-static double
-yarn_mscale(double scale, double mscale)
-{
-	return scale <= 1 ? 1.0 : 0.1 * mscale * log(scale) + 1.0;
-}
-
-static double
-yarn_attention_factor(const LlmRopeConfig *rope)
-{
-	if (rope->attention_factor != 0)
-		return rope->attention_factor;
-	if (rope->mscale != 0 && rope->mscale_all_dim != 0)
-		return yarn_mscale(rope->factor, rope->mscale) /
-			   yarn_mscale(rope->factor, rope->mscale_all_dim);
-	return yarn_mscale(rope->factor, 1);
-}
-
-/* _compute_yarn_parameters: high frequencies stay, low ones are divided. */
-static void
-yarn_frequencies(const LlmRopeConfig *rope, double *inv_freq)
-{
-	double low = yarn_correction_dim(rope, rope->beta_fast);
-	double high = yarn_correction_dim(rope, rope->beta_slow);
-
-	if (rope->truncate)
+	if (table->len != len)
+		model_rope_frequencies(table->rope, len, table->inv_freq,
+							   &table->attention_factor);
+	table->len = len;
+	for (int32_t i = 0; i < n; i++)
 	{
-		low = floor(low);
-		high = ceil(high);
-	}
-	low = fmax(low, 0);
-	high = fmin(high, rope->rotary_dim - 1);
-	if (low == high)
-		high += 0.001;
-	default_frequencies(rope->theta, rope->rotary_dim, inv_freq);
-	for (int i = 0; i < rope->rotary_dim / 2; i++)
-	{
-		double ramp = fmin(fmax((i - low) / (high - low), 0), 1);
+		double angle = (float) position * table->inv_freq[i];
 
-		inv_freq[i] =
-			inv_freq[i] / rope->factor * ramp + inv_freq[i] * (1 - ramp);
+		row[i] = (float) cos(angle) * table->attention_factor;
+		row[n + i] = (float) sin(angle) * table->attention_factor;
 	}
 }
 
-/* _compute_llama3_parameters */
-static void
-llama3_frequencies(const LlmRopeConfig *rope, double *inv_freq)
+/* Rows first .. first + n - 1, of positions 0 .. n - 1. */
+static bool
+write_rows(LlmModel *model, RopeTable *table, int32_t first, int32_t n,
+		   int32_t len, LlmError *err)
 {
-	double len = rope->original_max_position;
-	double low_wavelen = len / rope->low_freq_factor;
-	double high_wavelen = len / rope->high_freq_factor;
+	const LlmComputeOps *ops = model->compute->ops;
+	size_t dim = (size_t) table->rope->rotary_dim;
 
-	default_frequencies(rope->theta, rope->rotary_dim, inv_freq);
-	for (int i = 0; i < rope->rotary_dim / 2; i++)
+	for (int32_t at = 0; at < n;)
 	{
-		double wavelen = 2 * M_PI / inv_freq[i];
-		double smooth;
+		int32_t end =
+			n - at < model->rope.n_staged ? n : at + model->rope.n_staged;
+		size_t n_floats = (size_t) (end - at) * dim;
+		float *to = table->cos_sin + (size_t) (first + at) * dim;
 
-		if (wavelen > low_wavelen)
-			inv_freq[i] /= rope->factor;
-		else if (wavelen >= high_wavelen)
-		{
-			smooth = (len / wavelen - rope->low_freq_factor) /
-					 (rope->high_freq_factor - rope->low_freq_factor);
-			inv_freq[i] = (1 - smooth) * inv_freq[i] / rope->factor +
-						  smooth * inv_freq[i];
-		}
+		for (float *row = table->staging; at < end; at++, row += dim)
+			fill_row(table, at, len, row);
+		if (!ops->write(model->compute, to, table->staging,
+						n_floats * sizeof(float), err) ||
+			!ops->sync(model->compute, err))
+			return false;
 	}
+	return true;
 }
 
-/* _compute_longrope_parameters */
-static void
-longrope_frequencies(const LlmRopeConfig *rope, int32_t max_len,
-					 double *inv_freq)
+static bool
+create_table(LlmModel *model, RopeTable *table, const LlmRopeConfig *rope,
+			 LlmError *err)
 {
-	const float *factors = max_len > rope->original_max_position
-							   ? rope->long_factor
-							   : rope->short_factor;
+	const RopeRows *rows = &model->rope;
+	int32_t n_rows =
+		rows->n_short + (rows->n_long > 0 ? rows->n_long : rows->n_step);
+	size_t row_bytes = (size_t) rope->rotary_dim * sizeof(float);
 
-	assert(rope->n_factors == rope->rotary_dim / 2);
-	default_frequencies(rope->theta, rope->rotary_dim, inv_freq);
-	for (int i = 0; i < rope->rotary_dim / 2; i++)
-		inv_freq[i] /= factors[i];
+	assert(rope->rotary_dim > 0 && rope->rotary_dim % 2 == 0);
+	assert(rope->rotary_dim <= LLM_MAX_HEAD_DIM);
+	table->rope = rope;
+	table->staging = malloc((size_t) rows->n_staged * row_bytes);
+	if (table->staging == NULL)
+		return llm_error_no_memory(err, (size_t) rows->n_staged * row_bytes,
+								   "the rotary table");
+	table->cos_sin = model->compute->ops->alloc(
+		model->compute, (size_t) n_rows * row_bytes, "the rotary table", err);
+	model->workspace_bytes += (size_t) n_rows * row_bytes;
+	return table->cos_sin != NULL &&
+		   write_rows(model, table, 0, rows->n_short, rows->n_short, err) &&
+		   write_rows(model, table, rows->n_short, rows->n_long, INT32_MAX,
+					  err);
 }
 
-static double
-longrope_attention_factor(const LlmRopeConfig *rope)
+/* Whether rotations depend on the length, beyond original_max_position. */
+static bool
+depends_on_length(const LlmRopeConfig *rope)
 {
-	if (rope->attention_factor != 0)
-		return rope->attention_factor;
-	if (rope->factor <= 1)
-		return 1;
-	return sqrt(1 + log(rope->factor) / log(rope->original_max_position));
-}
-
-void
-model_rope_frequencies(const LlmModelConfig *config, int32_t max_len,
-					   double *inv_freq, double *attention_factor)
-{
-	const LlmRopeConfig *rope = &config->rope;
-
-	*attention_factor = 1;
-	switch (rope->kind)
-	{
-		case LLM_ROPE_DEFAULT:
-			default_frequencies(rope->theta, rope->rotary_dim, inv_freq);
-			break;
-		case LLM_ROPE_LINEAR:
-			default_frequencies(rope->theta, rope->rotary_dim, inv_freq);
-			for (int i = 0; i < rope->rotary_dim / 2; i++)
-				inv_freq[i] /= rope->factor;
-			break;
-		case LLM_ROPE_DYNAMIC:
-			default_frequencies(dynamic_theta(config, max_len),
-								rope->rotary_dim, inv_freq);
-			break;
-		case LLM_ROPE_YARN:
-			yarn_frequencies(rope, inv_freq);
-			*attention_factor = yarn_attention_factor(rope);
-			break;
-		case LLM_ROPE_LLAMA3:
-			llama3_frequencies(rope, inv_freq);
-			break;
-		case LLM_ROPE_LONGROPE:
-			longrope_frequencies(rope, max_len, inv_freq);
-			*attention_factor = longrope_attention_factor(rope);
-			break;
-	}
-}
-
-/* One row: rotary_dim / 2 cosines, then as many sines. */
-static void
-fill_row(float *row, int32_t position, const double *inv_freq, int n,
-		 double attention_factor)
-{
-	for (int i = 0; i < n; i++)
-	{
-		double angle = position * inv_freq[i];
-
-		row[i] = (float) (cos(angle) * attention_factor);
-		row[n + i] = (float) (sin(angle) * attention_factor);
-	}
+	return rope->kind == LLM_ROPE_DYNAMIC || rope->kind == LLM_ROPE_LONGROPE;
 }
 
 bool
-model_rope_table_create(LlmModel *model, LlmError *err)
+model_rope_create(LlmModel *model, LlmError *err)
 {
-	const LlmComputeOps *ops = model->compute->ops;
-	int32_t dim = model->config.rope.rotary_dim;
-	int32_t n_positions = model->options.max_model_len;
-	size_t row_bytes = (size_t) dim * sizeof(float);
-	int32_t n_staged = (int32_t) (STAGING_BYTES / row_bytes);
-	float *staging = malloc((size_t) n_staged * row_bytes);
-	double inv_freq[LLM_MAX_HEAD_DIM / 2];
-	double attention_factor;
-	bool ok = true;
+	const LlmModelConfig *config = &model->config;
+	const LlmModelOptions *options = &model->options;
+	RopeRows *rows = &model->rope;
 
-	assert(dim > 0 && dim % 2 == 0 && dim <= LLM_MAX_HEAD_DIM);
-	if (staging == NULL)
-		return llm_error_no_memory(err, STAGING_BYTES, "the rotary table");
-	model->cos_sin =
-		ops->alloc(model->compute, (size_t) n_positions * row_bytes,
-				   "the rotary table", err);
-	ok = model->cos_sin != NULL;
-	model_rope_frequencies(&model->config, n_positions, inv_freq,
-						   &attention_factor);
-	for (int32_t first = 0; ok && first < n_positions; first += n_staged)
+	if (config->has_sliding_rope && depends_on_length(&config->sliding_rope))
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "rotary embedding \"%s\" in sliding layers alone "
+							 "is not supported",
+							 llm_rope_kind_name(config->sliding_rope.kind));
+	rows->n_short = options->max_model_len;
+	if (depends_on_length(&config->rope) &&
+		config->rope.original_max_position < options->max_model_len)
 	{
-		int32_t n =
-			n_positions - first < n_staged ? n_positions - first : n_staged;
-
-		for (int32_t i = 0; i < n; i++)
-			fill_row(staging + (size_t) i * dim, first + i, inv_freq, dim / 2,
-					 attention_factor);
-		ok = ops->write(model->compute, model->cos_sin + (size_t) first * dim,
-						staging, (size_t) n * row_bytes, err) &&
-			 ops->sync(model->compute, err);
+		rows->n_short = config->rope.original_max_position;
+		if (config->rope.kind == LLM_ROPE_LONGROPE)
+			rows->n_long = options->max_model_len;
+		else
+			rows->n_step = options->max_num_batched_tokens;
 	}
-	free(staging);
-	model->workspace_bytes += (size_t) n_positions * row_bytes;
-	return ok;
+	rows->n_staged = options->max_num_batched_tokens;
+	rows->of_tokens =
+		malloc((size_t) options->max_num_batched_tokens * sizeof(int32_t));
+	if (rows->of_tokens == NULL)
+		return llm_error_no_memory(
+			err, (size_t) options->max_num_batched_tokens * sizeof(int32_t),
+			"the rotary table");
+	return create_table(model, &rows->table, &config->rope, err) &&
+		   (!config->has_sliding_rope ||
+			create_table(model, &rows->sliding_table, &config->sliding_rope,
+						 err));
+}
+
+static void
+free_table(LlmModel *model, RopeTable *table)
+{
+	if (table->cos_sin != NULL)
+		model->compute->ops->free(model->compute, table->cos_sin);
+	free(table->staging);
+}
+
+void
+model_rope_free(LlmModel *model)
+{
+	free_table(model, &model->rope.table);
+	free_table(model, &model->rope.sliding_table);
+	free(model->rope.of_tokens);
+}
+
+/* The step's own rows, of n tokens, are complete on the host. */
+static bool
+write_step_rows(LlmModel *model, RopeTable *table, int32_t n, LlmError *err)
+{
+	size_t dim = (size_t) table->rope->rotary_dim;
+
+	return model->compute->ops->write(
+		model->compute, table->cos_sin + (size_t) model->rope.n_short * dim,
+		table->staging, (size_t) n * dim * sizeof(float), err);
+}
+
+bool
+llm_model_rotate_step(LlmModel *model, LlmStepInputs *step,
+					  const int32_t *rope_len, LlmError *err)
+{
+	RopeRows *rows = &model->rope;
+	RopeTable *tables[] = { &rows->table, &rows->sliding_table };
+	int n_tables = model->config.has_sliding_rope ? 2 : 1;
+	int32_t n_own = 0; /* rows computed for this step */
+
+	assert(step->n_tokens <= model->options.max_num_batched_tokens);
+	step->rope_rows = rows->of_tokens;
+	for (int32_t t = 0; t < step->n_tokens; t++)
+	{
+		int32_t position = step->positions[t];
+		int32_t len = rope_len[step->token_seq[t]];
+
+		assert(position < model->options.max_model_len);
+		if (len <= position)
+			len = position + 1;
+		rows->of_tokens[t] = position;
+		if (len <= rows->n_short)
+			continue;
+		rows->of_tokens[t] = rows->n_short + position;
+		if (rows->n_long > 0)
+			continue;
+		rows->of_tokens[t] = rows->n_short + n_own;
+		for (int i = 0; i < n_tables; i++)
+			fill_row(tables[i], position, len,
+					 tables[i]->staging +
+						 (size_t) n_own * (size_t) tables[i]->rope->rotary_dim);
+		n_own++;
+	}
+	for (int i = 0; n_own > 0 && i < n_tables; i++)
+	{
+		if (!write_step_rows(model, tables[i], n_own, err))
+			return false;
+	}
+	return true;
 }
