@@ -59,7 +59,9 @@ OPT_debug = -O1 -g
 OPT_asan = -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer \
 	-fno-sanitize-recover=undefined
 OPT_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT_fuzz = $(OPT_asan) -fsanitize=fuzzer-no-link
 LINK_asan = -fsanitize=address,undefined
+LINK_fuzz = $(LINK_asan)
 LINK_tsan = -fsanitize=thread
 
 OWN_CFLAGS = -std=gnu11 -Wall -Wextra $(WERROR) -Wno-unused-parameter \
@@ -74,11 +76,14 @@ COMMON_SRCS = $(sort $(wildcard src/common/*/*.c))
 ENGINE_SRCS = $(sort $(filter-out src/engine/executor/main.c, \
 	$(wildcard src/engine/*/*.c)))
 UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c test/ops/test_*.c))
+FUZZ_SRCS = $(sort $(wildcard test/fuzz/fuzz_*.c))
 BENCH_SRCS = $(sort $(wildcard test/bench/bench_*.c))
 
 COMMON_OBJS = $(COMMON_SRCS:%.c=$(BUILD)/%.o)
 ENGINE_OBJS = $(ENGINE_SRCS:%.c=$(BUILD)/%.o)
 UNIT_PROGRAMS = $(UNIT_SRCS:test/%.c=$(BUILD)/test/%)
+FUZZ_PROGRAMS = $(FUZZ_SRCS:test/%.c=$(BUILD)/test/%)
+REPLAY_PROGRAMS = $(FUZZ_SRCS:test/fuzz/fuzz_%.c=$(BUILD)/test/fuzz/replay_%)
 BENCH_PROGRAMS = $(BENCH_SRCS:test/%.c=$(BUILD)/test/%)
 EXECUTOR = $(BUILD)/llm_executor
 
@@ -105,6 +110,17 @@ $(EXECUTOR): $(BUILD)/src/engine/executor/main.o $(BUILD)/libllm_engine.a \
 	$(CC) $(OWN_LDFLAGS) $^ $(OWN_LIBS) -o $@
 
 $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libllm_engine.a \
+		$(BUILD)/libllm_common.a
+	$(CC) $(OWN_LDFLAGS) $^ $(OWN_LIBS) -o $@
+
+# A fuzz target with libFuzzer's main (clang only), or with one that goes
+# through the committed corpus.
+$(BUILD)/test/fuzz/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o \
+		$(BUILD)/libllm_engine.a $(BUILD)/libllm_common.a
+	$(CC) $(OWN_LDFLAGS) -fsanitize=fuzzer $^ $(OWN_LIBS) -o $@
+
+$(BUILD)/test/fuzz/replay_%: $(BUILD)/test/fuzz/fuzz_%.o \
+		$(BUILD)/test/fuzz/replay.o $(BUILD)/libllm_engine.a \
 		$(BUILD)/libllm_common.a
 	$(CC) $(OWN_LDFLAGS) $^ $(OWN_LIBS) -o $@
 
@@ -172,6 +188,8 @@ check-server: $(BUILD)/check/llm_ext.so
 # ----------------------------------------------------------------- tests
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
+fuzz-programs: $(FUZZ_PROGRAMS)
+replay-programs: $(REPLAY_PROGRAMS)
 
 # one room's unit tests: make unit-tokenizer
 unit-%: $(BUILD)/test/unit/test_%
@@ -190,6 +208,11 @@ bench:
 	@tools/install-packages.sh build
 	@$(MAKE) -s bench-programs
 	@tools/run-bench.sh $(BUILD) $(CSV)
+
+fuzz:
+	@tools/install-packages.sh fuzz
+	@$(MAKE) -s CC=clang BUILD_TYPE=fuzz fuzz-programs
+	@tools/run-fuzz.sh build/fuzz
 
 check-format check-layers check-headers check-style:
 	@tools/$@.sh
@@ -214,6 +237,8 @@ help:
 	@echo 'make test           everything that needs no GPU'
 	@echo '  PARTS="checks builds newer unit regress tap", TESTS="names", ACCEPT=1, KEEP=1'
 	@echo 'make bench          measure this machine; CSV=1 also writes docs/bench'
+	@echo 'make fuzz           look for inputs that break the parsers'
+	@echo '  FUZZ_SECONDS=600, FUZZ="names"'
 	@echo 'make unit-ROOM      the unit tests of one room, as in unit-tokenizer'
 	@echo 'make asan|debug|tsan  libraries, executor and unit tests of that kind'
 	@echo 'make check-format   layout of the sources (tools/check-format.sh --fix)'
@@ -228,5 +253,5 @@ help:
 	@echo '           CC, WERROR= (warnings are no errors), EXTRA_CFLAGS'
 
 .PHONY: all install-executor uninstall-executor unit-programs bench-programs \
-	asan debug tsan test bench check-format check-layers check-headers \
+	fuzz-programs replay-programs fuzz asan debug tsan test bench check-format check-layers check-headers \
 	check-style check-symbols check-newer check-server demo psql stop help FORCE

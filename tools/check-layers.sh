@@ -40,6 +40,7 @@ cuda                    src/common/util src/engine/compute
 test                    src/common/*
 test/unit               src/common/* src/engine/*
 test/ops                src/common/* src/engine/* test/unit
+test/fuzz               src/common/* src/engine/*
 test/bench              src/common/* src/engine/*
 '
 

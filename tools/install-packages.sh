@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# install-packages.sh [build|test]
-#	Install from Debian what is missing for building (default) or testing.
+# install-packages.sh [build|test|fuzz]
+#	Install from Debian what is missing for building (default), testing
+#	or fuzzing.
 #
 # Does nothing, and needs no rights, where everything is there.  Otherwise it
 # runs apt-get as root or through sudo.  Where PostgreSQL itself has to be
@@ -47,6 +48,13 @@ find_pg_major() {
 	printf '%s\n' "${version:-15}"
 }
 
+# The major version of clang: the one that is there, or would be installed.
+clang_major() {
+	{ clang -dumpversion 2>/dev/null ||
+		apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p'; } |
+		sed -n '1s/\..*//p;1q'
+}
+
 # A package that this release does not have is no reason to fail: what needs
 # it is skipped later, with its reason.
 has_candidate() {
@@ -91,6 +99,9 @@ list_packages() {
 		[[ $(pg_config --bindir) == /usr/lib/postgresql/* ]]; then
 		printf '%s\n' "postgresql-$pg_major" "postgresql-server-dev-$pg_major"
 	fi
+	if [ "$purpose" = fuzz ]; then
+		printf '%s\n' clang "libclang-rt-$(clang_major)-dev"
+	fi
 	if [ "$purpose" = test ]; then
 		printf '%s\n' clang clang-format-14 perl libipc-run-perl procps
 	fi
@@ -101,8 +112,8 @@ main() {
 	local -a missing=() wanted=()
 
 	case $purpose in
-		build | test) ;;
-		*) fail "unknown purpose \"$purpose\" (build or test)" ;;
+		build | test | fuzz) ;;
+		*) fail "unknown purpose \"$purpose\" (build, test or fuzz)" ;;
 	esac
 	if ! command -v dpkg-query >/dev/null; then
 		check_without_dpkg

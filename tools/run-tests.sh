@@ -156,7 +156,7 @@ build_all() {
 	fi
 	[[ $parts == *' builds '* || $parts == *' unit '* ]] || return 0
 	if run_check 'build: gcc, ASan and UBSan' "${make[@]}" BUILD_TYPE=asan \
-		unit-programs build/asan/llm_executor; then
+		unit-programs replay-programs build/asan/llm_executor; then
 		what_is_built+=' asan'
 	fi
 	[[ $parts == *' builds '* ]] || return 0
@@ -189,6 +189,14 @@ run_unit_programs() {
 			is_wanted "${name#*/test_}" || continue
 			run_program "$name ($type)" "build/$type/test/$name"
 		done
+	done
+	[[ " $what_is_built " == *" asan "* ]] || return 0
+	for source in test/fuzz/fuzz_*.c; do
+		name=${source#test/fuzz/fuzz_}
+		name=${name%.c}
+		is_wanted "replay_$name" || continue
+		run_program "fuzz/$name, corpus (asan)" \
+			"build/asan/test/fuzz/replay_$name"
 	done
 }
 

@@ -275,9 +275,11 @@ read_members(LlmSafetensors *tensors, int file_idx, const cJSON *header,
 		tensors->tensor_file[tensors->n_tensors] = file_idx;
 		tensors->tensors[tensors->n_tensors++] = tensor;
 	}
-	if (tensors->n_tensors > first)
-		qsort(tensors->tensors + first, (size_t) (tensors->n_tensors - first),
-			  sizeof(LlmStoredTensor), compare_data);
+	/* the array does not exist before there is a tensor */
+	if (tensors->n_tensors == 0)
+		return check_tiling(parse, NULL, 0, data);
+	qsort(tensors->tensors + first, (size_t) (tensors->n_tensors - first),
+		  sizeof(LlmStoredTensor), compare_data);
 	return check_tiling(parse, tensors->tensors + first,
 						tensors->n_tensors - first, data);
 }
