@@ -179,7 +179,7 @@ bench_hashing(void)
 {
 	int32_t n_blocks = 20000;
 	int32_t ids[BLOCK_SIZE] = { 0 };
-	LlmPrefixDigest digest = llm_prefix_digest_root(0, 0);
+	LlmPrefixDigest digest = llm_prefix_digest_root(0, 0, 0);
 	double start = now_us();
 	double us;
 

@@ -3,7 +3,8 @@
  *	  A step loop without a model, for the tests of src/engine/batch.
  *
  * The simulated KV cache stores, for each row of each block, a hash of the
- * whole token prefix that ends there (adapter and salt included).  A step
+ * whole token prefix that ends there (adapter and salt included, and with
+ * each token the length by which it is rotated, where that counts).  A step
  * writes the rows of its tokens, then every row that any of its sequences may
  * read must hold that sequence's own prefix: whatever way of sharing wrongly
  * there is, it shows here.
@@ -28,6 +29,7 @@ typedef struct SimRequest
 	uint64_t root_hash;
 	int32_t n_tokens;
 	int32_t n_prompt;
+	int32_t n_first;	 /* tokens of its first pass: all are rotated by it */
 	int32_t max_total;	 /* tokens at which it is finished */
 	int32_t n_remaining; /* before the plan */
 	int32_t n_charged;	 /* first tokens that were computed */
@@ -50,6 +52,7 @@ typedef struct Sim
 	int32_t n_alive;
 	uint64_t n_appended;
 	uint64_t n_cancelled;
+	uint64_t n_restarts;
 	int32_t max_requests;
 	SimRequest *requests;  /* [max_requests], in order of arrival */
 	uint64_t *rows;		   /* [n_blocks * block_size] prefix hashes */
@@ -126,15 +129,42 @@ sim_check(Sim *sim)
 	return false;
 }
 
+/* Equal for lengths by which a token is rotated alike. */
+static inline uint64_t
+sim_rotation(const Sim *sim, int32_t n_first, int32_t position)
+{
+	int32_t len = n_first > position ? n_first : position + 1;
+
+	if (sim->config.rope_short_len == 0 || len <= sim->config.rope_short_len)
+		return 0;
+	return sim->config.rope_grows ? (uint64_t) len : 1;
+}
+
+/* What the keys and values of ids[i] are made of. */
 static inline void
-sim_push_token(SimRequest *request, int32_t token_id)
+sim_hash_token(const Sim *sim, SimRequest *request, int32_t i)
+{
+	uint64_t before = i == 0 ? request->root_hash : request->prefix_hash[i - 1];
+
+	request->prefix_hash[i] = mix(mix(before, (uint64_t) request->ids[i]),
+								  sim_rotation(sim, request->n_first, i));
+}
+
+static inline void
+sim_push_token(Sim *sim, SimRequest *request, int32_t token_id)
 {
 	int32_t n = request->n_tokens++;
 
 	request->ids[n] = token_id;
-	request->prefix_hash[n] =
-		mix(n == 0 ? request->root_hash : request->prefix_hash[n - 1],
-			(uint64_t) token_id);
+	if (sim->config.rope_restarts && n == sim->config.rope_short_len)
+	{
+		/* it outgrows its keys: all of them are made anew */
+		request->n_first = n + 1;
+		for (int32_t i = 0; i < n; i++)
+			sim_hash_token(sim, request, i);
+		sim->n_restarts += request->sequence != NULL;
+	}
+	sim_hash_token(sim, request, n);
 }
 
 /* ids is the prompt, then n_output tokens that were generated before. */
@@ -148,10 +178,11 @@ sim_add(Sim *sim, const LlmPlannerRequest *wanted, LlmError *err)
 		abort();
 	memset(request, 0, sizeof(*request));
 	request->root_hash = mix(mix(1, wanted->adapter_id), wanted->cache_salt);
+	request->n_first = wanted->n_prompt;
 	for (int32_t i = 0; i < wanted->n_prompt; i++)
-		sim_push_token(request, wanted->prompt_ids[i]);
+		sim_push_token(sim, request, wanted->prompt_ids[i]);
 	for (int32_t i = 0; i < wanted->n_output; i++)
-		sim_push_token(request, wanted->output_ids[i]);
+		sim_push_token(sim, request, wanted->output_ids[i]);
 	request->n_prompt = wanted->n_prompt;
 	request->max_total = wanted->n_prompt + wanted->max_tokens;
 	request->tenant_id = wanted->tenant_id;
@@ -246,6 +277,8 @@ sim_write_sequence(Sim *sim, int32_t s, uint64_t n_preempted)
 
 		SIM_CHECK(step->positions[part->first_token + i] == position);
 		SIM_CHECK(step->token_seq[part->first_token + i] == s);
+		SIM_CHECK(sim_rotation(sim, step->rope_len[s], position) ==
+				  sim_rotation(sim, request->n_first, position));
 		SIM_CHECK(step->token_ids[part->first_token + i] ==
 				  request->ids[position]);
 
@@ -357,7 +390,7 @@ sim_sample(Sim *sim)
 			continue;
 		request = llm_sequence_owner(step->sequences[s].sequence);
 		token_id = (int32_t) (request->prefix_hash[request->n_tokens - 1] % 3);
-		sim_push_token(request, token_id);
+		sim_push_token(sim, request, token_id);
 		llm_planner_append(sim->planner, request->sequence, token_id);
 		sim->n_appended++;
 		if (request->n_tokens == request->max_total)
@@ -478,6 +511,7 @@ sim_check_empty(Sim *sim)
 	CHECK_INT_EQ(stats.n_running, 0);
 	CHECK_INT_EQ(stats.n_free_blocks, sim->config.n_blocks);
 	CHECK_INT_EQ(stats.n_generated_tokens, sim->n_appended);
+	CHECK_INT_EQ(stats.n_restarts, sim->n_restarts);
 	CHECK_INT_EQ(stats.n_prompt_tokens, n_prompt_tokens);
 	CHECK(stats.n_cached_tokens <= stats.n_prompt_tokens);
 	CHECK(llm_planner_plan(sim->planner, sim->now_us) == NULL);

@@ -23,6 +23,13 @@ random_config(Sim *random)
 	config.max_model_len = 4 + (int32_t) sim_random(random, 80);
 	config.enable_prefix_caching = sim_random(random, 6) != 0;
 	config.aging_us = 1000 * (int64_t) sim_random(random, 100);
+	if (sim_random(random, 3) > 0)
+	{
+		config.rope_short_len =
+			1 + (int32_t) sim_random(random, (uint32_t) config.max_model_len);
+		config.rope_grows = sim_random(random, 3) == 0;
+		config.rope_restarts = !config.rope_grows && sim_random(random, 2) == 0;
+	}
 	return config;
 }
 
@@ -81,6 +88,7 @@ typedef struct ScheduleTotals
 	uint64_t n_preemptions;
 	uint64_t n_cached;
 	uint64_t n_cancelled;
+	uint64_t n_restarts;
 	double worst_ratio; /* steps to drain / tokens left */
 } ScheduleTotals;
 
@@ -112,12 +120,14 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 
 	/*
 	 * No more arrivals: in each step the oldest sequence of the highest rank
-	 * comes at least a token closer to its end, and is never set back.
+	 * comes at least a token closer to its end, and is never set back, but
+	 * for the once that it may start anew.
 	 */
 	for (int32_t i = 0; i < sim.n_requests; i++)
 	{
 		if (sim.requests[i].sequence != NULL)
-			n_tokens += (uint64_t) sim.requests[i].max_total;
+			n_tokens +=
+				(uint64_t) (sim.requests[i].max_total + config.rope_short_len);
 	}
 	drain_start = sim.n_steps;
 	while (is_ok && sim.n_alive > 0 && sim.n_steps - drain_start <= n_tokens)
@@ -136,6 +146,7 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 	totals->n_preemptions += stats.n_preemptions;
 	totals->n_cached += stats.n_cached_tokens;
 	totals->n_cancelled += sim.n_cancelled;
+	totals->n_restarts += sim.n_restarts;
 	if (n_tokens > 0)
 	{
 		double ratio = (double) (sim.n_steps - drain_start) / (double) n_tokens;
@@ -165,14 +176,17 @@ random_schedules_keep_every_property(void)
 	CHECK(totals.n_preemptions > n_schedules);
 	CHECK(totals.n_cached > n_schedules * 10);
 	CHECK(totals.n_cancelled > n_schedules);
+	CHECK(totals.n_restarts > n_schedules);
 	printf("%llu schedules: %llu requests, %llu steps, %llu preemptions, "
-		   "%llu cached tokens, %llu cancelled, drained in %.2f of the bound\n",
+		   "%llu cached tokens, %llu cancelled, %llu restarts, drained in %.2f "
+		   "of the bound\n",
 		   (unsigned long long) n_schedules,
 		   (unsigned long long) totals.n_requests,
 		   (unsigned long long) totals.n_steps,
 		   (unsigned long long) totals.n_preemptions,
 		   (unsigned long long) totals.n_cached,
-		   (unsigned long long) totals.n_cancelled, totals.worst_ratio);
+		   (unsigned long long) totals.n_cancelled,
+		   (unsigned long long) totals.n_restarts, totals.worst_ratio);
 }
 
 int

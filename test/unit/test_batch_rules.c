@@ -224,6 +224,143 @@ running_prompts_skip_what_became_cached(void)
 	drain(&sim);
 }
 
+/* ------------------------------------------------------------- rotation */
+
+/* Rotations change beyond 20 tokens. */
+static LlmPlannerConfig
+rotating_config(bool grows, bool restarts)
+{
+	LlmPlannerConfig config = roomy_config();
+
+	config.rope_short_len = 20;
+	config.rope_grows = grows;
+	config.rope_restarts = restarts;
+	return config;
+}
+
+static void
+who_outgrows_its_keys_starts_anew_once(void)
+{
+	LlmPlannerConfig config = rotating_config(false, true);
+	SimRequest *request;
+	LlmPlannerStats stats;
+	Sim sim;
+
+	sim_open(&sim, &config, 16, 1);
+	request = add_batch(&sim, 0, 15, 20);
+	for (int n_tokens = 15; n_tokens <= 20; n_tokens++)
+	{
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(sim.step->n_tokens, n_tokens == 15 ? 15 : 1);
+		CHECK_INT_EQ(sim.step->rope_len[0], 0);
+	}
+
+	/* the token that came last is the 21st: all are computed, for its logits */
+	CHECK(is_running(request));
+	CHECK_INT_EQ(request->n_tokens, 21);
+	REQUIRE(sim_step(&sim));
+	CHECK_INT_EQ(sim.step->n_tokens, 21);
+	CHECK_INT_EQ(sim.step->n_logit_rows, 1);
+	CHECK_INT_EQ(sim.step->rope_len[0], 21);
+	while (sim.n_alive > 0)
+	{
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(sim.step->n_tokens, 1);
+		CHECK_INT_EQ(sim.step->rope_len[0], 21);
+	}
+	llm_planner_stats(sim.planner, &stats);
+	CHECK_INT_EQ(stats.n_restarts, 1);
+	CHECK_INT_EQ(stats.n_preemptions, 0);
+	drain(&sim);
+}
+
+static void
+short_and_long_sequences_do_not_share(void)
+{
+	for (int restarts = 0; restarts < 2; restarts++)
+	{
+		LlmPlannerConfig config = rotating_config(false, restarts);
+		/* common tokens, own tokens, cached tokens */
+		static const int32_t prompts[][3] = {
+			{ 18, 0, 0 },  /* short */
+			{ 18, 10, 0 }, /* long: of the first one's tokens, none */
+			{ 18, 2, 16 }, /* 20 tokens are short */
+			{ 18, 3, 16 }, /* 21 are long */
+			{ 18, 60, 16 },
+		};
+		Sim sim;
+
+		sim_open(&sim, &config, 16, 1);
+		for (size_t i = 0; i < sizeof(prompts) / sizeof(prompts[0]); i++)
+		{
+			SimRequest *request =
+				add_batch(&sim, prompts[i][0], prompts[i][1], 2);
+
+			REQUIRE(sim_step(&sim));
+			CHECK_INT_EQ(llm_sequence_n_cached(request->sequence),
+						 prompts[i][2]);
+			REQUIRE(sim_step(&sim));
+			CHECK(request->sequence == NULL);
+		}
+		drain(&sim);
+	}
+}
+
+static void
+only_prompts_of_equal_length_share_where_rotation_grows(void)
+{
+	LlmPlannerConfig config = rotating_config(true, false);
+	static const int32_t prompts[][3] = {
+		{ 17, 1, 0 },	{ 17, 2, 16 },	/* within 20 tokens all are alike */
+		{ 28, 10, 0 },	{ 28, 11, 0 },	/* of another length */
+		{ 28, 10, 28 }, { 28, 11, 28 }, /* of the same */
+	};
+	Sim sim;
+
+	sim_open(&sim, &config, 16, 1);
+	for (size_t i = 0; i < sizeof(prompts) / sizeof(prompts[0]); i++)
+	{
+		SimRequest *request = add_batch(&sim, prompts[i][0], prompts[i][1], 2);
+		int32_t n_prompt = request->n_prompt;
+
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(llm_sequence_n_cached(request->sequence), prompts[i][2]);
+		CHECK_INT_EQ(sim.step->rope_len[0], n_prompt > 20 ? n_prompt : 0);
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(sim.step->rope_len[0], n_prompt > 20 ? n_prompt : 0);
+	}
+	drain(&sim);
+}
+
+static void
+a_resumed_request_is_rotated_as_it_was(void)
+{
+	for (int restarts = 0; restarts < 2; restarts++)
+	{
+		LlmPlannerConfig config = rotating_config(false, restarts);
+		int32_t ids[25] = { 0 };
+		LlmPlannerRequest request = {
+			.prompt_ids = ids,
+			.n_prompt = 15,
+			.output_ids = ids + 15,
+			.n_output = 10,
+			.max_tokens = 20,
+		};
+		LlmPlannerStats stats;
+		Sim sim;
+
+		/* 25 tokens: with restarts, it has had its own */
+		sim_open(&sim, &config, 16, 1);
+		REQUIRE(sim_add(&sim, &request, NULL) != NULL);
+		REQUIRE(sim_step(&sim));
+		CHECK_INT_EQ(sim.step->n_tokens, 25);
+		CHECK_INT_EQ(sim.step->rope_len[0], restarts ? 21 : 0);
+		llm_planner_stats(sim.planner, &stats);
+		CHECK_INT_EQ(stats.n_restarts, 0);
+		drain(&sim);
+	}
+}
+
 /* --------------------------------------------------- blocks and budgets */
 
 static void
@@ -883,5 +1020,9 @@ main(void)
 	RUN_TEST(requests_that_cannot_fit_are_refused);
 	RUN_TEST(bad_configurations_are_refused);
 	RUN_TEST(requests_come_and_go_during_a_step);
+	RUN_TEST(who_outgrows_its_keys_starts_anew_once);
+	RUN_TEST(short_and_long_sequences_do_not_share);
+	RUN_TEST(only_prompts_of_equal_length_share_where_rotation_grows);
+	RUN_TEST(a_resumed_request_is_rotated_as_it_was);
 	return unit_test_finish();
 }

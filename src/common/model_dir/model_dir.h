@@ -58,6 +58,16 @@ typedef struct LlmRopeConfig
 	float long_factor[LLM_MAX_ROPE_FACTORS];
 } LlmRopeConfig;
 
+/*
+ * Whether tokens beyond original_max_position rotate otherwise the longer
+ * their sequence is.
+ */
+static inline bool
+llm_rope_depends_on_length(const LlmRopeConfig *rope)
+{
+	return rope->kind == LLM_ROPE_DYNAMIC || rope->kind == LLM_ROPE_LONGROPE;
+}
+
 typedef enum LlmHiddenAct
 {
 	LLM_HIDDEN_ACT_SILU,

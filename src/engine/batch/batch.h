@@ -33,7 +33,17 @@ typedef struct LlmPlannerConfig
 									 * max_num_seqs */
 	int32_t max_model_len;
 	bool enable_prefix_caching;
-	int64_t aging_us; /* a batch request that has waited so long takes
+
+	/*
+	 * Where rotary embeddings depend on a sequence's length (README.md): up
+	 * to rope_short_len tokens they do not; 0 = they never do.
+	 */
+	int32_t rope_short_len;
+	bool rope_grows;	/* longer ones: each length rotates in its own way;
+						 * else all of them alike */
+	bool rope_restarts; /* who outgrows it is computed anew; not where
+						 * rope_grows */
+	int64_t aging_us;	/* a batch request that has waited so long takes
 					   * turns with interactive ones */
 } LlmPlannerConfig;
 
@@ -41,7 +51,8 @@ typedef struct LlmPlannerRequest
 {
 	uint64_t request_id;
 	const int32_t *prompt_ids; /* copied */
-	int32_t n_prompt;		   /* >= 1 */
+	int32_t n_prompt;		   /* >= 1; rotations may depend on it, so it
+								* is the same when a request is resumed */
 	const int32_t *output_ids; /* copied: tokens of an earlier executor */
 	int32_t n_output;
 	int32_t max_tokens; /* most output tokens, n_output included */
@@ -85,8 +96,9 @@ typedef struct LlmPlannedStep
 	const int32_t *token_seq;
 	const int32_t *query_start;
 	const int32_t *context_len;
-	const int32_t *rope_len;	 /* [n_seqs] the least length of a sequence by
-								  * which its tokens are rotated */
+	const int32_t *rope_len;	 /* [n_seqs] the least length by which a
+								  * sequence's tokens are rotated; 0 = each
+								  * by its position */
 	const int32_t *block_tables; /* [n_seqs, max_blocks_per_seq] */
 	const int32_t *logit_rows;
 } LlmPlannedStep;
@@ -101,6 +113,7 @@ typedef struct LlmPlannerStats
 	uint64_t n_cached_tokens; /* of those, found in the prefix cache */
 	uint64_t n_generated_tokens;
 	uint64_t n_preemptions;
+	uint64_t n_restarts; /* rope_restarts */
 	uint64_t n_steps;
 } LlmPlannerStats;
 

@@ -39,6 +39,29 @@ check_counts(const LlmPlanner *planner, const LlmSequence *sequence,
 	return true;
 }
 
+/* Tokens are rotated by the length that the sequence has now, or had. */
+static bool
+check_rope(const LlmPlanner *planner, const LlmSequence *sequence,
+		   LlmError *err)
+{
+	const LlmPlannerConfig *config = &planner->config;
+	int32_t rope_len = sequence->rope_len;
+	int32_t least =
+		config->rope_restarts ? sequence->n_tokens : sequence->n_prompt;
+	bool is_long = config->rope_short_len > 0 && least > config->rope_short_len;
+
+	if ((rope_len != 0) != is_long ||
+		(is_long &&
+		 rope_len != (config->rope_grows ? sequence->n_prompt
+										 : config->rope_short_len + 1)))
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "request %llu of %d tokens, %d of them prompt, is "
+							 "rotated by a length of %d",
+							 (unsigned long long) sequence->request_id,
+							 sequence->n_tokens, sequence->n_prompt, rope_len);
+	return true;
+}
+
 /*
  * Blocks that are findable are full and hold what their digest says; blocks
  * that are shared are written by nobody, except by the one sequence whose
@@ -101,6 +124,7 @@ check_list(const LlmPlanner *planner, LlmRank rank, int32_t *n_refs,
 								 "those running",
 								 (unsigned long long) sequence->request_id);
 		if (!check_counts(planner, sequence, err) ||
+			!check_rope(planner, sequence, err) ||
 			!check_blocks(planner, sequence, n_refs, err))
 			return false;
 	}

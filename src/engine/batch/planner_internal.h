@@ -55,6 +55,7 @@ struct LlmPlanner
 	uint64_t n_cached_tokens;
 	uint64_t n_generated_tokens;
 	uint64_t n_preemptions;
+	uint64_t n_restarts;
 	uint64_t n_steps;
 };
 

@@ -7,7 +7,8 @@
  * hash, because a collision would hand one user's keys and values to another:
  * with SHA-256 nobody can make one.  The digests of a prefix form a chain, so
  * that a block is found only behind the very same tokens; the chain's root is
- * the adapter and the salt, which keeps apart what must not be shared.
+ * the adapter, the salt and the length that tokens are rotated by, which keeps
+ * apart what must not be shared.
  *
  * The parent may leave the cache before its children.  They cannot be reached
  * then until somebody computes the parent again, and stay right meanwhile.
@@ -37,17 +38,19 @@ struct LlmPrefixCache
 };
 
 LlmPrefixDigest
-llm_prefix_digest_root(uint64_t adapter_id, uint64_t cache_salt)
+llm_prefix_digest_root(uint64_t adapter_id, uint64_t cache_salt,
+					   int32_t rope_len)
 {
 	LlmPrefixDigest root;
 
 	/*
-	 * Not hashed: no block's digest ends in 16 zero bytes, short of a break
+	 * Not hashed: no block's digest ends in 12 zero bytes, short of a break
 	 * of SHA-256, so a root is never taken for one.
 	 */
 	memset(&root, 0, sizeof(root));
 	memcpy(root.bytes, &adapter_id, sizeof(adapter_id));
-	memcpy(root.bytes + sizeof(adapter_id), &cache_salt, sizeof(cache_salt));
+	memcpy(root.bytes + 8, &cache_salt, sizeof(cache_salt));
+	memcpy(root.bytes + 16, &rope_len, sizeof(rope_len));
 	return root;
 }
 

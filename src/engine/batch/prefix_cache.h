@@ -12,7 +12,8 @@
 
 /*
  * Names the contents of a full block: its own token ids and, through its
- * parent's digest, all tokens before them, the adapter and the salt.
+ * parent's digest, all tokens before them, the adapter, the salt, and the
+ * length by which they are rotated.
  */
 typedef struct LlmPrefixDigest
 {
@@ -23,7 +24,8 @@ typedef struct LlmPrefixCache LlmPrefixCache;
 
 /* The parent of a sequence's first block. */
 extern LlmPrefixDigest
-llm_prefix_digest_root(uint64_t adapter_id, uint64_t cache_salt);
+llm_prefix_digest_root(uint64_t adapter_id, uint64_t cache_salt,
+					   int32_t rope_len);
 
 extern void
 llm_prefix_digest_next(const LlmPrefixDigest *parent, const int32_t *token_ids,

@@ -54,8 +54,12 @@ llm_sequence_create(const LlmPlannerRequest *request,
 	sequence->arrival_us = request->arrival_us;
 	sequence->request_id = request->request_id;
 	sequence->owner = request->owner;
-	sequence->root =
-		llm_prefix_digest_root(request->adapter_id, request->cache_salt);
+	sequence->adapter_id = request->adapter_id;
+	sequence->cache_salt = request->cache_salt;
+	llm_sequence_rotate(sequence,
+						config->rope_restarts ? sequence->n_tokens
+											  : sequence->n_prompt,
+						config);
 	memcpy(sequence->ids, request->prompt_ids,
 		   (size_t) request->n_prompt * sizeof(int32_t));
 	if (request->n_output > 0)
@@ -68,6 +72,23 @@ void
 llm_sequence_free(LlmSequence *sequence)
 {
 	free(sequence);
+}
+
+void
+llm_sequence_rotate(LlmSequence *sequence, int32_t n_tokens,
+					const LlmPlannerConfig *config)
+{
+	assert(sequence->n_computed == 0);
+
+	if (config->rope_short_len == 0 || n_tokens <= config->rope_short_len)
+		sequence->rope_len = 0;
+	else if (config->rope_grows)
+		sequence->rope_len = n_tokens;
+	else
+		sequence->rope_len = config->rope_short_len + 1;
+	sequence->root = llm_prefix_digest_root(
+		sequence->adapter_id, sequence->cache_salt, sequence->rope_len);
+	sequence->n_digests = 0;
 }
 
 const LlmPrefixDigest *

@@ -44,12 +44,14 @@ struct LlmSequence
 	int32_t n_planned;	/* of the step that is planned */
 	int32_t n_blocks;
 	int32_t n_prompt;
+	int32_t rope_len;		  /* 0, or beyond rope_short_len */
 	int32_t n_charged;		  /* first tokens that its tenant has paid for */
 	int32_t n_published;	  /* full blocks offered to the prefix cache */
 	int32_t n_digests;		  /* of its full blocks, known so far */
 	int32_t *ids;			  /* [max_tokens] */
 	int32_t *blocks;		  /* [max_blocks] */
 	LlmPrefixDigest *digests; /* [max_blocks]; NULL: no prefix caching */
+	LlmPrefixDigest root;	  /* parent of the first block's digest */
 	bool is_reserved;		  /* the step being planned keeps a token for it */
 	bool was_displaced;		  /* preempted by one of higher rank */
 	LlmTenant *tenant;
@@ -63,7 +65,8 @@ struct LlmSequence
 	uint64_t request_id;
 	int32_t max_tokens; /* prompt included */
 	int32_t max_blocks;
-	LlmPrefixDigest root; /* parent of the first block's digest */
+	uint64_t adapter_id;
+	uint64_t cache_salt;
 
 	int32_t n_cached; /* of the prompt, at first admission; -1 = not yet */
 
@@ -77,6 +80,13 @@ extern LlmSequence *
 llm_sequence_create(const LlmPlannerRequest *request,
 					const LlmPlannerConfig *config, LlmError *err);
 extern void llm_sequence_free(LlmSequence *sequence);
+
+/*
+ * All its tokens are, from now on, those of a sequence of at least n_tokens:
+ * sets rope_len, and with it the digests' root.
+ */
+extern void llm_sequence_rotate(LlmSequence *sequence, int32_t n_tokens,
+								const LlmPlannerConfig *config);
 
 /* The digest of its block so many; all of the block's tokens are known. */
 extern const LlmPrefixDigest *

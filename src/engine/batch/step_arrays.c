@@ -43,7 +43,7 @@ fill_sequence(LlmPlanner *planner, LlmSequence *sequence)
 	out->logit_row = -1;
 	planner->query_start[step->n_seqs] = step->n_tokens;
 	planner->context_len[step->n_seqs] = context_len;
-	planner->rope_len[step->n_seqs] = sequence->n_prompt;
+	planner->rope_len[step->n_seqs] = sequence->rope_len;
 	step->n_tokens += n_planned;
 	step->n_seqs++;
 	if (is_complete)

@@ -51,6 +51,7 @@ check_config(const LlmPlannerConfig *config, LlmError *err)
 		{ "max_num_seqs", config->max_num_seqs, 1 },
 		{ "max_model_len", config->max_model_len, 1 },
 		{ "aging time", config->aging_us, 0 },
+		{ "trained length", config->rope_short_len, 0 },
 	};
 
 	for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++)
@@ -285,11 +286,10 @@ llm_planner_unseat(LlmPlanner *planner, LlmSequence *sequence)
 			(size_t) (list->n - at) * sizeof(LlmSequence *));
 }
 
-/* Give its blocks back, the last one first, and its seat. */
+/* Give its blocks back, the last one first: nothing of it is computed. */
 static void
-stop_running(LlmPlanner *planner, LlmSequence *sequence)
+drop_blocks(LlmPlanner *planner, LlmSequence *sequence)
 {
-	assert(sequence->state == LLM_SEQUENCE_RUNNING);
 	assert(sequence->n_planned == 0);
 
 	while (sequence->n_blocks > 0)
@@ -297,6 +297,15 @@ stop_running(LlmPlanner *planner, LlmSequence *sequence)
 							  sequence->blocks[--sequence->n_blocks]);
 	sequence->n_computed = 0;
 	sequence->n_published = 0;
+}
+
+/* Give its blocks back, and its seat. */
+static void
+stop_running(LlmPlanner *planner, LlmSequence *sequence)
+{
+	assert(sequence->state == LLM_SEQUENCE_RUNNING);
+
+	drop_blocks(planner, sequence);
 	if (sequence->is_reserved)
 		planner->n_tokens_reserved--;
 	sequence->is_reserved = false;
@@ -572,6 +581,18 @@ llm_planner_commit(LlmPlanner *planner)
 	planner->n_steps++;
 }
 
+/*
+ * The sequence has outgrown what its keys are rotated for: it keeps its seat,
+ * and is a prompt again.
+ */
+static void
+restart(LlmPlanner *planner, LlmSequence *sequence)
+{
+	drop_blocks(planner, sequence);
+	llm_sequence_rotate(sequence, sequence->n_tokens, &planner->config);
+	planner->n_restarts++;
+}
+
 void
 llm_planner_append(LlmPlanner *planner, LlmSequence *sequence, int32_t token_id)
 {
@@ -582,6 +603,9 @@ llm_planner_append(LlmPlanner *planner, LlmSequence *sequence, int32_t token_id)
 
 	sequence->ids[sequence->n_tokens++] = token_id;
 	planner->n_generated_tokens++;
+	if (planner->config.rope_restarts && sequence->rope_len == 0 &&
+		sequence->n_tokens > planner->config.rope_short_len)
+		restart(planner, sequence);
 }
 
 void
@@ -596,5 +620,6 @@ llm_planner_stats(const LlmPlanner *planner, LlmPlannerStats *stats)
 	stats->n_cached_tokens = planner->n_cached_tokens;
 	stats->n_generated_tokens = planner->n_generated_tokens;
 	stats->n_preemptions = planner->n_preemptions;
+	stats->n_restarts = planner->n_restarts;
 	stats->n_steps = planner->n_steps;
 }

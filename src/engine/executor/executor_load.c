@@ -173,7 +173,16 @@ create_planner(LlmExecutor *executor, LlmError *err)
 		.enable_prefix_caching = executor->options.enable_prefix_caching,
 		.aging_us = executor->options.aging_ms * 1000,
 	};
+	const LlmRopeConfig *rope = &executor->config.rope;
 	size_t n = (size_t) executor->max_num_seqs;
+
+	if (llm_rope_depends_on_length(rope))
+	{
+		config.rope_short_len = rope->original_max_position;
+		config.rope_grows = rope->kind == LLM_ROPE_DYNAMIC;
+		config.rope_restarts =
+			!config.rope_grows && executor->config.rope_restarts;
+	}
 
 	executor->planner = llm_planner_create(&config, err);
 	if (executor->planner == NULL ||

@@ -100,13 +100,6 @@ create_table(LlmModel *model, RopeTable *table, const LlmRopeConfig *rope,
 					  err);
 }
 
-/* Whether rotations depend on the length, beyond original_max_position. */
-static bool
-depends_on_length(const LlmRopeConfig *rope)
-{
-	return rope->kind == LLM_ROPE_DYNAMIC || rope->kind == LLM_ROPE_LONGROPE;
-}
-
 bool
 model_rope_create(LlmModel *model, LlmError *err)
 {
@@ -114,13 +107,14 @@ model_rope_create(LlmModel *model, LlmError *err)
 	const LlmModelOptions *options = &model->options;
 	RopeRows *rows = &model->rope;
 
-	if (config->has_sliding_rope && depends_on_length(&config->sliding_rope))
+	if (config->has_sliding_rope &&
+		llm_rope_depends_on_length(&config->sliding_rope))
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "rotary embedding \"%s\" in sliding layers alone "
 							 "is not supported",
 							 llm_rope_kind_name(config->sliding_rope.kind));
 	rows->n_short = options->max_model_len;
-	if (depends_on_length(&config->rope) &&
+	if (llm_rope_depends_on_length(&config->rope) &&
 		config->rope.original_max_position < options->max_model_len)
 	{
 		rows->n_short = config->rope.original_max_position;
