@@ -11,9 +11,10 @@
 #include "src/common/util/json.h"
 #include "test/unit/model_rig.h"
 
-static const char *const model_names[] = { "llama2",  "llama3", "linear",
-										   "mistral", "qwen2",	"qwen25_yarn",
-										   "qwen3" };
+static const char *const model_names[] = {
+	"llama2",	   "llama3", "linear",	"mistral",	 "qwen2",
+	"qwen25_yarn", "qwen3",	 "mixtral", "qwen3_moe", "qwen3_moe_step"
+};
 #define N_MODELS (sizeof(model_names) / sizeof(model_names[0]))
 
 static double worst_f32;

@@ -359,7 +359,7 @@ unknown_architectures_are_told_what_is_known(void)
 
 	CHECK(!llm_model_config_parse(text, strlen(text), "c", &config, &err));
 	CHECK(strstr(err.hint, "LlamaForCausalLM, MistralForCausalLM, "
-						   "Qwen2ForCausalLM, Qwen3ForCausalLM") != NULL);
+						   "MixtralForCausalLM, Qwen2ForCausalLM") != NULL);
 }
 
 static void

@@ -9,7 +9,9 @@
 #include "src/common/model_dir/model_dir_internal.h"
 
 const LlmFamily *const model_dir_families[] = {
-	&family_llama, &family_mistral, &family_qwen2, &family_qwen3, NULL,
+	&family_llama, &family_mistral, &family_mixtral,
+	&family_qwen2, &family_qwen3,	&family_qwen3_moe,
+	NULL,
 };
 
 const char *

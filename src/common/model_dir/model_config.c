@@ -23,7 +23,6 @@
 
 #define MAX_VOCAB (1 << 24)
 #define MAX_HIDDEN (1 << 20)
-#define MAX_INTERMEDIATE (1 << 22)
 #define MAX_HEADS 4096
 #define MAX_POSITION (1 << 30)
 
@@ -36,7 +35,8 @@ read_sizes(const ConfigReader *reader, LlmModelConfig *config)
 						 &config->n_vocab) ||
 		!config_need_int(reader, "hidden_size", 1, MAX_HIDDEN,
 						 &config->hidden_size) ||
-		!config_need_int(reader, "intermediate_size", 1, MAX_INTERMEDIATE,
+		!config_need_int(reader, "intermediate_size", 1,
+						 MODEL_DIR_MAX_INTERMEDIATE,
 						 &config->intermediate_size) ||
 		!config_need_int(reader, "num_hidden_layers", 1, LLM_MAX_LAYERS,
 						 &config->n_layers) ||

@@ -25,6 +25,7 @@ struct LlmCheckpoint;
 #define LLM_MAX_STOP_IDS 16
 #define LLM_MAX_HEAD_DIM 512
 #define LLM_MAX_LAYERS 2048
+#define LLM_MAX_EXPERTS 1024
 #define LLM_MAX_ROPE_FACTORS (LLM_MAX_HEAD_DIM / 2)
 
 typedef enum LlmRopeKind

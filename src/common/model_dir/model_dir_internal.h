@@ -16,6 +16,9 @@
 
 #define MODEL_DIR_MAX_PATH_BYTES 4096
 
+/* A bound on what configs say, far beyond what there is. */
+#define MODEL_DIR_MAX_INTERMEDIATE (1 << 22)
+
 /* config.json and generation_config.json are a few kilobytes. */
 #define MODEL_DIR_MAX_CONFIG_BYTES ((size_t) 4 << 20)
 
@@ -46,6 +49,7 @@ typedef struct FamilyDefaults
 	int32_t sliding_window; /* 0 = none */
 	int32_t bos_token_id;	/* -1 = none */
 	int32_t eos_token_id;	/* -1 = none */
+	double rope_theta;		/* 0 = 10000 */
 } FamilyDefaults;
 
 struct LlmFamily
@@ -58,7 +62,10 @@ struct LlmFamily
 									   * ends with NULL */
 	FamilyDefaults defaults;
 
-	/* Tensor names; '#' stands for the layer; NULL where there is none. */
+	/*
+	 * Tensor names; '#' stands for the layer, '@' for the expert; NULL where
+	 * there is none.
+	 */
 	const char *const *tensor_names; /* [LLM_WEIGHT_ROLE_COUNT] */
 
 	/* Tensors that checkpoints hold and nobody needs; '#' as above. */
@@ -77,8 +84,10 @@ extern const char *const family_llama_harmless_tensors[];
 
 extern const LlmFamily family_llama;
 extern const LlmFamily family_mistral;
+extern const LlmFamily family_mixtral;
 extern const LlmFamily family_qwen2;
 extern const LlmFamily family_qwen3;
+extern const LlmFamily family_qwen3_moe;
 
 /*
  * config_reader.c: the getters leave *value where the key is absent or null,
@@ -125,6 +134,14 @@ extern bool sliding_layers_read(const ConfigReader *reader, int32_t window,
 /* ... as Qwen2 and Qwen3 say it: use_sliding_window, max_window_layers */
 extern bool
 qwen_sliding_layers_read(const ConfigReader *reader, LlmModelConfig *config);
+
+/*
+ * expert_config.c: a mixture's "num_experts" or "num_local_experts", which
+ * is one thing by two names, and "num_experts_per_tok"; what they are on
+ * entry is what they are where the keys are missing.
+ */
+extern bool
+expert_counts_read(const ConfigReader *reader, LlmModelConfig *config);
 
 /* model_paths.c: dir/name; false where it is too long */
 extern bool model_dir_path(char path[MODEL_DIR_MAX_PATH_BYTES], const char *dir,

@@ -293,6 +293,7 @@ rope_config_read(const ConfigReader *reader, LlmModelConfig *config)
 	static const cJSON empty = { .type = cJSON_Object };
 	char path[MODEL_DIR_MAX_PATH_BYTES + 32];
 	LlmRopeConfig *out = &config->rope;
+	double default_theta = reader->family->defaults.rope_theta;
 	double partial_factor = 1;
 	const char *key;
 	const cJSON *object = find_rope_object(reader, &key);
@@ -305,7 +306,7 @@ rope_config_read(const ConfigReader *reader, LlmModelConfig *config)
 	if (!cJSON_IsObject(rope.json))
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
 							 "%s must be an object", path);
-	out->theta = 10000;
+	out->theta = default_theta > 0 ? default_theta : 10000;
 	out->factor = 1;
 	if (!read_kind(&rope, &out->kind) || !check_rope_keys(&rope, out->kind) ||
 		!config_get_double(reader, "rope_theta", 1.0001, MAX_THETA,

@@ -15,8 +15,20 @@
 /* Roles from this one on come once in each layer. */
 #define FIRST_LAYER_ROLE LLM_WEIGHT_ATTN_NORM
 
+/* ... and from this one on once for each expert of a layer. */
+#define FIRST_EXPERT_ROLE LLM_WEIGHT_EXPERT_GATE
+#define N_EXPERT_ROLES (LLM_WEIGHT_ROLE_COUNT - FIRST_EXPERT_ROLE)
+
+/* Whether a layer's MLP is a mixture of experts; outside layers nothing is. */
 static bool
-has_role(const LlmModelConfig *config, LlmWeightRole role)
+is_mixture(const LlmModelConfig *config, int32_t layer_idx)
+{
+	return layer_idx >= 0 &&
+		   llm_layer_set_has(&config->expert_layers, layer_idx);
+}
+
+static bool
+has_role(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx)
 {
 	switch (role)
 	{
@@ -31,10 +43,14 @@ has_role(const LlmModelConfig *config, LlmWeightRole role)
 		case LLM_WEIGHT_Q_NORM:
 		case LLM_WEIGHT_K_NORM:
 			return config->has_qk_norm;
+		case LLM_WEIGHT_GATE:
+		case LLM_WEIGHT_UP:
+		case LLM_WEIGHT_DOWN:
+			return !is_mixture(config, layer_idx);
 		case LLM_WEIGHT_GATE_BIAS:
 		case LLM_WEIGHT_UP_BIAS:
 		case LLM_WEIGHT_DOWN_BIAS:
-			return config->has_mlp_bias;
+			return config->has_mlp_bias && !is_mixture(config, layer_idx);
 		case LLM_WEIGHT_POST_ATTN_NORM:
 		case LLM_WEIGHT_POST_MLP_NORM:
 			return config->has_post_norms;
@@ -42,7 +58,7 @@ has_role(const LlmModelConfig *config, LlmWeightRole role)
 		case LLM_WEIGHT_EXPERT_GATE:
 		case LLM_WEIGHT_EXPERT_UP:
 		case LLM_WEIGHT_EXPERT_DOWN:
-			return config->n_experts > 0;
+			return is_mixture(config, layer_idx);
 		default:
 			return true;
 	}
@@ -126,55 +142,94 @@ shape_of_role(const LlmModelConfig *config, LlmWeightSpec *spec)
 	}
 }
 
-/* Write pattern to name with '#' replaced by the layer. */
+/* Write pattern to name, '#' replaced by the layer and '@' by the expert. */
 static void
-expand_name(const char *pattern, int32_t layer_idx, char *name, size_t size)
+expand_name(const char *pattern, const LlmWeightSpec *spec, char *name,
+			size_t size)
 {
-	const char *mark = strchr(pattern, '#');
+	size_t used = 0;
 
-	if (mark == NULL)
-		snprintf(name, size, "%s", pattern);
-	else
-		snprintf(name, size, "%.*s%d%s", (int) (mark - pattern), pattern,
-				 layer_idx, mark + 1);
+	for (; *pattern != '\0'; pattern++)
+	{
+		/* the longest number has ten digits */
+		assert(used + 11 < size);
+		if (*pattern == '#' || *pattern == '@')
+			used += (size_t) snprintf(name + used, size - used, "%d",
+									  *pattern == '#' ? spec->layer_idx
+													  : spec->expert_idx);
+		else
+			name[used++] = *pattern;
+	}
+	name[used] = '\0';
 }
 
 static void
 fill_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
-		  LlmWeightSpec *spec)
+		  int32_t expert_idx, LlmWeightSpec *spec)
 {
 	const char *pattern = config->family->tensor_names[role];
 
 	assert(pattern != NULL);
 	spec->role = role;
 	spec->layer_idx = layer_idx;
-	spec->expert_idx = -1;
-	expand_name(pattern, layer_idx, spec->name, sizeof(spec->name));
+	spec->expert_idx = expert_idx;
+	expand_name(pattern, spec, spec->name, sizeof(spec->name));
 	shape_of_role(config, spec);
 	spec->first_row = 0;
 	spec->stored_rows = spec->n_rows;
 }
 
-/* The n-th role that the config has, from first up to before last. */
+/* The roles from first up to before last that a layer has, or the model. */
+static int
+count_roles(const LlmModelConfig *config, int32_t layer_idx, int first,
+			int last)
+{
+	int n = 0;
+
+	for (int role = first; role < last; role++)
+		n += has_role(config, (LlmWeightRole) role, layer_idx);
+	return n;
+}
+
+/* The n-th of them. */
 static LlmWeightRole
-nth_role(const LlmModelConfig *config, int n, int first, int last)
+nth_role(const LlmModelConfig *config, int32_t layer_idx, int n, int first,
+		 int last)
 {
 	for (int role = first; role < last; role++)
 	{
-		if (has_role(config, (LlmWeightRole) role) && n-- == 0)
+		if (has_role(config, (LlmWeightRole) role, layer_idx) && n-- == 0)
 			return (LlmWeightRole) role;
 	}
 	return LLM_WEIGHT_ROLE_COUNT;
 }
 
 static int
-count_layer_roles(const LlmModelConfig *config)
+count_layer_weights(const LlmModelConfig *config, int32_t layer_idx)
 {
-	int n = 0;
+	int n = count_roles(config, layer_idx, FIRST_LAYER_ROLE, FIRST_EXPERT_ROLE);
 
-	for (int role = FIRST_LAYER_ROLE; role < LLM_WEIGHT_ROLE_COUNT; role++)
-		n += has_role(config, (LlmWeightRole) role);
+	if (is_mixture(config, layer_idx))
+		n += N_EXPERT_ROLES * config->n_experts;
 	return n;
+}
+
+/* A layer's n-th weight: what all experts share, then expert by expert. */
+static void
+fill_layer_spec(const LlmModelConfig *config, int32_t layer_idx, int n,
+				LlmWeightSpec *spec)
+{
+	LlmWeightRole role =
+		nth_role(config, layer_idx, n, FIRST_LAYER_ROLE, FIRST_EXPERT_ROLE);
+
+	if (role != LLM_WEIGHT_ROLE_COUNT)
+	{
+		fill_spec(config, role, layer_idx, -1, spec);
+		return;
+	}
+	n -= count_roles(config, layer_idx, FIRST_LAYER_ROLE, FIRST_EXPERT_ROLE);
+	fill_spec(config, (LlmWeightRole) (FIRST_EXPERT_ROLE + n % N_EXPERT_ROLES),
+			  layer_idx, n / N_EXPERT_ROLES, spec);
 }
 
 /* In the order of a forward pass: embedding, layers, final norm, head. */
@@ -182,29 +237,34 @@ bool
 llm_model_weight_spec(const LlmModelConfig *config, int weight_idx,
 					  LlmWeightSpec *spec)
 {
-	int n_per_layer = count_layer_roles(config);
-	int n_in_layers = n_per_layer * config->n_layers;
+	/* layers are of two kinds at most: only the first of each is counted */
+	int n_of_kind[2] = { 0, 0 };
 	int n = weight_idx - 1;
 	LlmWeightRole role;
 
 	assert(weight_idx >= 0);
 	if (weight_idx == 0)
 	{
-		fill_spec(config, LLM_WEIGHT_EMBED, -1, spec);
+		fill_spec(config, LLM_WEIGHT_EMBED, -1, -1, spec);
 		return true;
 	}
-	if (n < n_in_layers)
+	for (int32_t layer = 0; layer < config->n_layers; layer++)
 	{
-		role = nth_role(config, n % n_per_layer, FIRST_LAYER_ROLE,
-						LLM_WEIGHT_ROLE_COUNT);
-		fill_spec(config, role, n / n_per_layer, spec);
-		return true;
+		int *n_weights = &n_of_kind[is_mixture(config, layer)];
+
+		if (*n_weights == 0)
+			*n_weights = count_layer_weights(config, layer);
+		if (n < *n_weights)
+		{
+			fill_layer_spec(config, layer, n, spec);
+			return true;
+		}
+		n -= *n_weights;
 	}
-	role = nth_role(config, n - n_in_layers, LLM_WEIGHT_FINAL_NORM,
-					FIRST_LAYER_ROLE);
+	role = nth_role(config, -1, n, LLM_WEIGHT_FINAL_NORM, FIRST_LAYER_ROLE);
 	if (role == LLM_WEIGHT_ROLE_COUNT)
 		return false;
-	fill_spec(config, role, -1, spec);
+	fill_spec(config, role, -1, -1, spec);
 	return true;
 }
 
@@ -307,18 +367,41 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 					  path, spec->name, tensor->dtype_name);
 }
 
-/* '#' in a pattern stands for a number. */
+/* A number up to 99999, written the usual way; -1 where there is none. */
+static int32_t
+read_number(const char **text)
+{
+	const char *digits = *text;
+	int32_t number = 0;
+	int n = 0;
+
+	for (; isdigit((unsigned char) digits[n]); n++)
+	{
+		if (n == 5)
+			return -1;
+		number = number * 10 + (digits[n] - '0');
+	}
+	*text += n;
+	return n == 0 || (n > 1 && digits[0] == '0') ? -1 : number;
+}
+
+/*
+ * Whether a name is of a pattern, in which '#' stands for a layer and '@' for
+ * an expert: *layer_idx and *expert_idx, which stay where there is none.
+ */
 static bool
-matches(const char *pattern, const char *name)
+matches(const char *pattern, const char *name, int32_t *layer_idx,
+		int32_t *expert_idx)
 {
 	for (; *pattern != '\0'; pattern++)
 	{
-		if (*pattern == '#')
+		if (*pattern == '#' || *pattern == '@')
 		{
-			if (!isdigit((unsigned char) *name))
+			int32_t number = read_number(&name);
+
+			if (number < 0)
 				return false;
-			while (isdigit((unsigned char) *name))
-				name++;
+			*(*pattern == '#' ? layer_idx : expert_idx) = number;
 		}
 		else if (*pattern != *name++)
 			return false;
@@ -342,21 +425,18 @@ is_tied_head(const TensorCheck *check, const LlmStoredTensor *tensor)
 		   tensor->shape[1] == config->hidden_size;
 }
 
-/* Whether text begins with a layer's number, written the usual way. */
+/* Whether a name is a weight's of that role. */
 static bool
-is_layer_number(const char *text, int32_t n_layers)
+is_weight(const LlmModelConfig *config, LlmWeightRole role, const char *name)
 {
-	int32_t layer_idx = 0;
-	int n_digits = 0;
+	const char *pattern = config->family->tensor_names[role];
+	int32_t layer_idx = -1;
+	int32_t expert_idx = -1;
 
-	for (; isdigit((unsigned char) text[n_digits]); n_digits++)
-	{
-		if (n_digits == 5)
-			return false;
-		layer_idx = layer_idx * 10 + (text[n_digits] - '0');
-	}
-	return layer_idx < n_layers && n_digits > 0 &&
-		   (n_digits == 1 || text[0] != '0');
+	return pattern != NULL && matches(pattern, name, &layer_idx, &expert_idx) &&
+		   layer_idx < config->n_layers &&
+		   (expert_idx < 0 || expert_idx < config->n_experts) &&
+		   has_role(config, role, layer_idx);
 }
 
 static bool
@@ -364,22 +444,16 @@ is_expected(const TensorCheck *check, const LlmStoredTensor *tensor)
 {
 	const LlmModelConfig *config = check->config;
 	const char *const *harmless = config->family->harmless_tensors;
+	int32_t number;
 
 	for (int role = 0; role < LLM_WEIGHT_ROLE_COUNT; role++)
 	{
-		const char *pattern = config->family->tensor_names[role];
-		const char *mark;
-
-		if (pattern == NULL || !has_role(config, (LlmWeightRole) role) ||
-			!matches(pattern, tensor->name))
-			continue;
-		mark = strchr(pattern, '#');
-		return mark == NULL || is_layer_number(tensor->name + (mark - pattern),
-											   config->n_layers);
+		if (is_weight(config, (LlmWeightRole) role, tensor->name))
+			return true;
 	}
 	for (; *harmless != NULL; harmless++)
 	{
-		if (matches(*harmless, tensor->name))
+		if (matches(*harmless, tensor->name, &number, &number))
 			return true;
 	}
 	return is_tied_head(check, tensor);

@@ -17,6 +17,18 @@
 
 #include "src/engine/model/model_internal.h"
 
+/* Inner values of a layer whose MLP is no mixture; 0 where there is none. */
+static size_t
+widest_mlp(const LlmModelConfig *config)
+{
+	for (int32_t i = 0; i < config->n_layers; i++)
+	{
+		if (!llm_layer_set_has(&config->expert_layers, i))
+			return (size_t) config->intermediate_size;
+	}
+	return 0;
+}
+
 /* Bytes of each buffer for the largest step. */
 static void
 buffer_sizes(const LlmModel *model, size_t sizes[BUFFER_COUNT])
@@ -34,8 +46,13 @@ buffer_sizes(const LlmModel *model, size_t sizes[BUFFER_COUNT])
 	sizes[BUFFER_K] = token * kv_dim;
 	sizes[BUFFER_V] = token * kv_dim;
 	sizes[BUFFER_ATTENTION] = token * q_dim;
-	sizes[BUFFER_GATE] = token * (size_t) config->intermediate_size;
-	sizes[BUFFER_UP] = token * (size_t) config->intermediate_size;
+	sizes[BUFFER_GATE] = token * widest_mlp(config);
+	sizes[BUFFER_UP] = sizes[BUFFER_GATE];
+	sizes[BUFFER_EXPERT_X] =
+		config->n_experts > 0 ? token * (size_t) config->hidden_size : 0;
+	sizes[BUFFER_ROUTER] = sizeof(float) *
+						   (size_t) model->options.max_num_batched_tokens *
+						   (size_t) config->n_experts;
 	sizes[BUFFER_ROW_ATTENTION] = row * q_dim;
 	sizes[BUFFER_ROW_RESIDUAL] = row * (size_t) config->hidden_size;
 	sizes[BUFFER_LOGITS] = sizeof(float) *

@@ -37,8 +37,9 @@ typedef struct Pass
 } Pass;
 
 static const char *const part_names[LLM_PART_COUNT] = {
-	"embed",   "norm",		 "qkv",	 "rope_kv", "attention", "o",
-	"gate_up", "activation", "down", "gather",	"lm_head",
+	"embed",   "norm",	  "qkv",		"rope_kv", "attention",
+	"o",	   "gate_up", "activation", "down",	   "router",
+	"experts", "gather",  "lm_head",
 };
 
 const char *
@@ -99,16 +100,16 @@ embed(Pass *pass)
 		   mark(pass, LLM_PART_EMBED);
 }
 
-/* residual += block output; BUFFER_X = norm(residual) */
+/* residual += block output; out = norm(residual) */
 static bool
-norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
+norm(Pass *pass, LlmWeightRole role, int32_t layer_idx, ModelBuffer out)
 {
 	void *x = pass->model->buffers[BUFFER_X];
 	LlmRmsNormArgs args = {
 		.x = pass->has_block_output ? x : pass->residual,
 		.residual = pass->has_block_output ? pass->residual : NULL,
 		.weight = vector_of(pass, role, layer_idx),
-		.out = x,
+		.out = pass->model->buffers[out],
 		.n_rows = pass->n_rows,
 		.dim = pass->config->hidden_size,
 		.eps = (float) pass->config->norm_eps,
@@ -263,6 +264,43 @@ mlp(Pass *pass, int32_t layer)
 		   mark(pass, LLM_PART_ACTIVATION) && linear(pass, &out, LLM_PART_DOWN);
 }
 
+/* BUFFER_X = the mixture's output of BUFFER_EXPERT_X */
+static bool
+mixture(Pass *pass, int32_t layer)
+{
+	const LlmModelConfig *config = pass->config;
+	const LlmMatrix *matrices = pass->model->expert_matrices;
+	void *const *buffers = pass->model->buffers;
+	LlmLinearArgs router = { .x = buffers[BUFFER_EXPERT_X],
+							 .n_rows = pass->n_rows,
+							 .out_is_f32 = true };
+	LlmMoeArgs args = {
+		.x = buffers[BUFFER_EXPERT_X],
+		.router_logits = buffers[BUFFER_ROUTER],
+		.out = buffers[BUFFER_X],
+		.n_rows = pass->n_rows,
+		.dim = config->hidden_size,
+		.inner_dim = config->expert_intermediate_size,
+		.n_experts = config->n_experts,
+		.n_top = config->n_experts_per_token,
+		.renormalize = config->renormalizes_experts,
+		.activation = activation_of(config->hidden_act),
+	};
+	LlmVector no_bias = { 0 };
+
+	args.gate =
+		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_GATE, layer);
+	args.up =
+		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
+	args.down =
+		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
+	add_part(pass, &router, matrix_of(pass, LLM_WEIGHT_ROUTER, layer), no_bias,
+			 BUFFER_ROUTER);
+	return linear(pass, &router, LLM_PART_ROUTER) &&
+		   pass->ops->moe(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_EXPERTS);
+}
+
 /* From here on only the rows whose logits are wanted. */
 static bool
 narrow_to_logit_rows(Pass *pass)
@@ -298,15 +336,18 @@ static bool
 layer_pass(Pass *pass, int32_t layer)
 {
 	bool is_last = layer == pass->config->n_layers - 1;
+	bool is_mixture = llm_layer_set_has(&pass->config->expert_layers, layer);
 
-	if (!norm(pass, LLM_WEIGHT_ATTN_NORM, layer) || !project_qkv(pass, layer) ||
-		!rotate_and_cache(pass, layer))
+	if (!norm(pass, LLM_WEIGHT_ATTN_NORM, layer, BUFFER_X) ||
+		!project_qkv(pass, layer) || !rotate_and_cache(pass, layer))
 		return false;
 	if (is_last && pass->step->n_logit_rows == 0)
 		return true;
 	return attend(pass, layer) && (!is_last || narrow_to_logit_rows(pass)) &&
-		   project_o(pass, layer) && norm(pass, LLM_WEIGHT_MLP_NORM, layer) &&
-		   mlp(pass, layer);
+		   project_o(pass, layer) &&
+		   norm(pass, LLM_WEIGHT_MLP_NORM, layer,
+				is_mixture ? BUFFER_EXPERT_X : BUFFER_X) &&
+		   (is_mixture ? mixture(pass, layer) : mlp(pass, layer));
 }
 
 static bool
@@ -317,7 +358,7 @@ project_logits(Pass *pass)
 						   .out_is_f32 = true };
 	LlmVector no_bias = { 0 };
 
-	if (!norm(pass, LLM_WEIGHT_FINAL_NORM, -1))
+	if (!norm(pass, LLM_WEIGHT_FINAL_NORM, -1, BUFFER_X))
 		return false;
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
 			 BUFFER_LOGITS);

@@ -7,12 +7,19 @@
 #ifndef LLM_MODEL_INTERNAL_H
 #define LLM_MODEL_INTERNAL_H
 
+#include <assert.h>
+
 #include "src/common/checkpoint/checkpoint.h"
 #include "src/engine/model/model.h"
 
-/* Roles before this one are the model's, the others each layer's. */
+/*
+ * Roles before the first of these are the model's; up to before the second
+ * each layer's, and the rest each expert's.
+ */
 #define FIRST_LAYER_ROLE LLM_WEIGHT_ATTN_NORM
-#define N_LAYER_ROLES (LLM_WEIGHT_ROLE_COUNT - FIRST_LAYER_ROLE)
+#define FIRST_EXPERT_ROLE LLM_WEIGHT_EXPERT_GATE
+#define N_LAYER_ROLES (FIRST_EXPERT_ROLE - FIRST_LAYER_ROLE)
+#define N_EXPERT_ROLES (LLM_WEIGHT_ROLE_COUNT - FIRST_EXPERT_ROLE)
 
 /* Weights are converted and invented by so many bytes at a time. */
 #define STAGING_BYTES ((size_t) 1 << 20)
@@ -44,6 +51,8 @@ typedef enum ModelBuffer
 	BUFFER_ATTENTION,	  /* [n_tokens, n_heads * head_dim] */
 	BUFFER_GATE,		  /* [n_tokens, intermediate] */
 	BUFFER_UP,			  /* likewise */
+	BUFFER_EXPERT_X,	  /* [n_tokens, hidden] normed, of a mixture */
+	BUFFER_ROUTER,		  /* [n_tokens, n_experts] f32 */
 	BUFFER_ROW_ATTENTION, /* [n_logit_rows, n_heads * head_dim] */
 	BUFFER_ROW_RESIDUAL,  /* [n_logit_rows, hidden] */
 	BUFFER_LOGITS,		  /* [n_logit_rows, n_vocab] f32 */
@@ -81,6 +90,8 @@ struct LlmModel
 	LlmCheckpoint *tensors; /* NULL with dummy weights */
 	ModelWeight shared[FIRST_LAYER_ROLE];
 	ModelWeight (*layers)[N_LAYER_ROLES];
+	ModelWeight *experts; /* [n_layers, N_EXPERT_ROLES, n_experts], or NULL */
+	LlmMatrix *expert_matrices; /* the same, as operations take them */
 	RopeRows rope;
 	char *workspace;
 	void *buffers[BUFFER_COUNT];
@@ -90,12 +101,33 @@ struct LlmModel
 	LlmModelTiming timing;
 };
 
+/* The first expert's; the layer's others follow. */
+static inline size_t
+model_expert_idx(const LlmModel *model, LlmWeightRole role, int32_t layer_idx)
+{
+	assert(role >= FIRST_EXPERT_ROLE && layer_idx >= 0);
+	return ((size_t) layer_idx * N_EXPERT_ROLES + role - FIRST_EXPERT_ROLE) *
+		   (size_t) model->config.n_experts;
+}
+
+/* The weight of a role that is no expert's. */
 static inline ModelWeight *
 model_weight(LlmModel *model, LlmWeightRole role, int32_t layer_idx)
 {
+	assert(role < FIRST_EXPERT_ROLE);
 	return role < FIRST_LAYER_ROLE
 			   ? &model->shared[role]
 			   : &model->layers[layer_idx][role - FIRST_LAYER_ROLE];
+}
+
+static inline ModelWeight *
+model_weight_of(LlmModel *model, const LlmWeightSpec *spec)
+{
+	return spec->expert_idx < 0
+			   ? model_weight(model, spec->role, spec->layer_idx)
+			   : &model->experts[model_expert_idx(model, spec->role,
+												  spec->layer_idx) +
+								 (size_t) spec->expert_idx];
 }
 
 /* model_weights.c: fill every weight from the checkpoint, or invent it */

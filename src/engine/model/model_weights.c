@@ -58,7 +58,7 @@ make_weight(LlmModel *model, const LlmWeightSpec *spec,
 			const WeightSource *source, LlmError *err)
 {
 	const LlmComputeOps *ops = model->compute->ops;
-	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+	ModelWeight *weight = model_weight_of(model, spec);
 	size_t element_bytes = llm_dtype_bytes(source->dtype);
 	int64_t n = n_elements(spec);
 	int64_t n_staged = (int64_t) (STAGING_BYTES / element_bytes);
@@ -96,7 +96,7 @@ static bool
 map_weight(LlmModel *model, const LlmWeightSpec *spec,
 		   const LlmStoredTensor *tensor, LlmError *err)
 {
-	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+	ModelWeight *weight = model_weight_of(model, spec);
 
 	weight->data = model->compute->ops->weight(
 		model->compute, tensor->data, tensor->n_bytes, spec->name, err);
@@ -111,7 +111,7 @@ static bool
 load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 			LlmError *err)
 {
-	ModelWeight *weight = model_weight(model, spec->role, spec->layer_idx);
+	ModelWeight *weight = model_weight_of(model, spec);
 	WeightSource source = { .dtype = model->options.weight_dtype };
 	const LlmStoredTensor *tensor;
 	bool is_converted;
@@ -198,17 +198,55 @@ check_memory(const LlmModel *model, LlmError *err)
 						 needed / 1e9, machine / 1e9);
 }
 
+static bool
+alloc_weight_lists(LlmModel *model, LlmError *err)
+{
+	const LlmModelConfig *config = &model->config;
+	size_t n_layers = (size_t) config->n_layers;
+	size_t n_experts = n_layers * N_EXPERT_ROLES * (size_t) config->n_experts;
+
+	model->layers = calloc(n_layers, sizeof(*model->layers));
+	if (n_experts > 0)
+	{
+		model->experts = calloc(n_experts, sizeof(*model->experts));
+		model->expert_matrices =
+			calloc(n_experts, sizeof(*model->expert_matrices));
+	}
+	if (model->layers != NULL &&
+		(n_experts == 0 ||
+		 (model->experts != NULL && model->expert_matrices != NULL)))
+		return true;
+	return llm_error_no_memory(
+		err,
+		n_layers * sizeof(*model->layers) +
+			n_experts *
+				(sizeof(*model->experts) + sizeof(*model->expert_matrices)),
+		"the list of weights");
+}
+
+static void
+list_expert_matrices(LlmModel *model)
+{
+	size_t n = (size_t) model->config.n_layers * N_EXPERT_ROLES *
+			   (size_t) model->config.n_experts;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		const ModelWeight *weight = &model->experts[i];
+
+		model->expert_matrices[i] =
+			(LlmMatrix){ weight->data, weight->dtype, weight->n_rows,
+						 weight->n_cols };
+	}
+}
+
 bool
 model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 {
 	LlmWeightSpec spec;
 
-	model->layers =
-		calloc((size_t) model->config.n_layers, sizeof(*model->layers));
-	if (model->layers == NULL)
-		return llm_error_no_memory(
-			err, (uint64_t) model->config.n_layers * sizeof(*model->layers),
-			"the list of weights");
+	if (!alloc_weight_lists(model, err))
+		return false;
 	if (!model->options.dummy_weights)
 	{
 		model->tensors = llm_checkpoint_open(dir, err);
@@ -222,14 +260,14 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 		return false;
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
 	{
-		const ModelWeight *weight =
-			model_weight(model, spec.role, spec.layer_idx);
+		const ModelWeight *weight = model_weight_of(model, &spec);
 
 		if (!load_weight(model, &spec, i, err))
 			return false;
 		model->weight_bytes +=
 			(size_t) n_elements(&spec) * llm_dtype_bytes(weight->dtype);
 	}
+	list_expert_matrices(model);
 	return !model->config.tie_word_embeddings || tie_head(model, err);
 }
 
@@ -248,6 +286,9 @@ free_weight(LlmModel *model, ModelWeight *weight)
 void
 model_weights_free(LlmModel *model)
 {
+	size_t n_experts = (size_t) model->config.n_layers * N_EXPERT_ROLES *
+					   (size_t) model->config.n_experts;
+
 	for (int i = 0; i < FIRST_LAYER_ROLE; i++)
 		free_weight(model, &model->shared[i]);
 	for (int32_t layer = 0;
@@ -256,8 +297,14 @@ model_weights_free(LlmModel *model)
 		for (int i = 0; i < N_LAYER_ROLES; i++)
 			free_weight(model, &model->layers[layer][i]);
 	}
+	for (size_t i = 0; model->experts != NULL && i < n_experts; i++)
+		free_weight(model, &model->experts[i]);
 	free(model->layers);
+	free(model->experts);
+	free(model->expert_matrices);
 	model->layers = NULL;
+	model->experts = NULL;
+	model->expert_matrices = NULL;
 	llm_checkpoint_close(model->tensors);
 	model->tensors = NULL;
 }

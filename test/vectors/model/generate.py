@@ -12,6 +12,8 @@ that this writes beside itself:
 A model's weights are random, but scaled so that its logits are well spread
 (standard deviation about 2) and that greedy decoding meets no near tie:
 seeds and prompts are tried until each of the chosen tokens leads by MIN_GAP.
+The same goes for the choice of experts: another one that is nearly as probable
+would be a matter of rounding, and change the logits altogether.
 
 expected.safetensors holds, for each prompt p<i>:
     p<i>.ids          I32 [n]        the prompt
@@ -32,11 +34,18 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import MixtralConfig, Qwen3MoeConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 N_GREEDY = 48
 N_LAST = 4
 MIN_GAP = 0.01
+
+# how far the last expert chosen leads the first one that is not, in the logits
+# of the router: bfloat16 moves them by a few hundredths, float32 by 1e-5
+MIN_ROUTER_GAP = 0.15
+MIN_GREEDY_ROUTER_GAP = 1e-3
 
 # transformers' own bfloat16 strays from its float32 by up to 3 % of the
 # largest logit; prompts where it strays more than this say nothing about us
@@ -150,13 +159,59 @@ MODELS = {
         ),
         torch.bfloat16,
     ),
+    # Mixtral: every layer a mixture, its weights renormalized; a window
+    "mixtral": (
+        MixtralConfig,
+        small(
+            intermediate_size=32,
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            sliding_window=24,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.bfloat16,
+    ),
+    # Qwen3-MoE: a dense layer between two mixtures
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        small(
+            num_hidden_layers=3,
+            intermediate_size=96,
+            head_dim=32,
+            num_key_value_heads=1,
+            num_experts=8,
+            num_experts_per_tok=3,
+            moe_intermediate_size=24,
+            norm_topk_prob=True,
+            mlp_only_layers=[1],
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+        ),
+        torch.bfloat16,
+    ),
+    # Qwen3-MoE: every other layer a mixture, nothing renormalized; biases
+    "qwen3_moe_step": (
+        Qwen3MoeConfig,
+        small(
+            num_experts=10,
+            num_experts_per_tok=4,
+            moe_intermediate_size=40,
+            norm_topk_prob=False,
+            decoder_sparse_step=2,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0),
+        ),
+        torch.bfloat16,
+    ),
 }
 
 # written as two shards with an index
 SHARDED = {"mistral"}
 
 # config.json in the form of transformers 4: rope_scaling, rope_theta, torch_dtype
-OLD_FORM = {"llama3", "qwen25_yarn"}
+OLD_FORM = {"llama3", "qwen25_yarn", "mixtral", "qwen3_moe_step"}
 
 
 def fill_weights(model, seed):
@@ -182,8 +237,40 @@ def fill_weights(model, seed):
                 normal(parameter, 2.0 / math.sqrt(fan_in))
             elif "q_proj" in name or "k_proj" in name:
                 normal(parameter, 1.0 / math.sqrt(fan_in))
+            elif name.endswith("mlp.gate.weight"):
+                normal(parameter, 2.0 / math.sqrt(fan_in))
             else:
                 normal(parameter, 0.8 / math.sqrt(fan_in))
+
+
+def is_mixture(model):
+    return hasattr(model.config, "num_experts_per_tok")
+
+
+def router_gap(model, ids, first=0):
+    """The smallest lead of a chosen expert over the others, from token first on."""
+    if not is_mixture(model):
+        return math.inf
+    n_top = model.config.num_experts_per_tok
+    with torch.no_grad():
+        out = model(torch.tensor([ids]), use_cache=False, output_router_logits=True)
+    gap = math.inf
+    for logits in out.router_logits:
+        best = torch.topk(logits, n_top + 1).values[first:]
+        gap = min(gap, float((best[:, -2] - best[:, -1]).min()))
+    return gap
+
+
+def random_prompt(model, length, generator):
+    vocab = model.config.vocab_size
+    if not is_mixture(model):
+        return torch.randint(3, vocab, (length,), generator=generator).tolist()
+    ids = []
+    while len(ids) < length:
+        ids.append(int(torch.randint(3, vocab, (1,), generator=generator)))
+        if router_gap(model, ids, len(ids) - 1) < MIN_ROUTER_GAP:
+            ids.pop()
+    return ids
 
 
 def greedy(model, ids):
@@ -209,16 +296,19 @@ def last_logits(model, ids):
 
 
 def find_prompt(model, half_model, length, generator):
-    vocab = model.config.vocab_size
     for _ in range(200):
-        ids = torch.randint(3, vocab, (length,), generator=generator).tolist()
+        ids = random_prompt(model, length, generator)
         f32 = last_logits(model, ids)
         half = last_logits(half_model, ids)
         error = float(((half - f32).abs().amax(1) / f32.abs().amax(1)).max())
         if error > MAX_BF16_ERROR:
             continue
         tokens, gap = greedy(model, ids)
-        if gap >= MIN_GAP and len(set(tokens)) >= 5:
+        if (
+            gap >= MIN_GAP
+            and len(set(tokens)) >= 5
+            and router_gap(model, ids + tokens) >= MIN_GREEDY_ROUTER_GAP
+        ):
             print(f"  {length}: std {f32.std():.2f} gap {gap:.3f} bf16 {error:.4f}", flush=True)
             return ids, f32, half, tokens
     return None
@@ -255,6 +345,8 @@ def write_config(name, model, dtype, path):
             rope["type"] = rope.pop("rope_type")
         config["rope_scaling"] = rope
         config["torch_dtype"] = config.pop("dtype")
+        if config["model_type"] == "qwen3_moe":
+            config["num_experts"] = config.pop("num_local_experts")
         config.pop("layer_types", None)
     with open(os.path.join(path, "config.json"), "w") as file:
         json.dump(config, file, indent=1, sort_keys=True)
@@ -262,7 +354,11 @@ def write_config(name, model, dtype, path):
 
 
 def write_weights(name, model, dtype, path):
-    state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.to(dtype) for k, v in model.state_dict().items()}
+    if is_mixture(model):
+        # experts have tensors of their own in files
+        state = revert_weight_conversion(model, state)
+    state = {k: v.contiguous() for k, v in state.items()}
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     meta = {"format": "pt"}
