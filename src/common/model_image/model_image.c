@@ -124,7 +124,12 @@ compile_tokenizer(const char *dir, LlmStrbuf *image, LlmError *err)
 	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
 	snprintf(config_path, sizeof(config_path), "%s/tokenizer_config.json", dir);
 	if (!llm_mapped_file_open(&json, path, err))
+	{
+		if (err->code == LLM_ERROR_NOT_FOUND)
+			llm_error_hint(err, "a tokenizer.model or vocab.json has to be "
+								"saved as tokenizer.json first");
 		return false;
+	}
 	if (!llm_mapped_file_open(&config, config_path, &ignored) &&
 		ignored.code != LLM_ERROR_NOT_FOUND)
 	{

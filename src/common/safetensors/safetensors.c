@@ -265,10 +265,14 @@ open_directory(LlmSafetensors *tensors, const char *dir, LlmError *err)
 		return add_file(tensors, single_path, err) &&
 			   sort_by_name(tensors, err);
 	if (!exists(index_path))
-		return llm_error_set(err, LLM_ERROR_NOT_FOUND,
-							 "directory \"%s\" has neither \"" SINGLE_FILE_NAME
-							 "\" nor \"" INDEX_FILE_NAME "\"",
-							 dir);
+	{
+		llm_error_set(err, LLM_ERROR_NOT_FOUND,
+					  "directory \"%s\" has neither \"" SINGLE_FILE_NAME
+					  "\" nor \"" INDEX_FILE_NAME "\"",
+					  dir);
+		return llm_error_hint(err, "weights in other formats (.bin, .pt) have "
+								   "to be saved as safetensors first");
+	}
 	ok = open_index(tensors, dir, index_path, &index, err) &&
 		 sort_by_name(tensors, err) &&
 		 check_index(tensors, index_path, index, err);

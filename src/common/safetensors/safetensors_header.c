@@ -299,6 +299,13 @@ safetensors_read_header(LlmSafetensors *tensors, int file_idx, LlmError *err)
 							 "%s: the file has only %zu bytes: it is no "
 							 "safetensors file or truncated",
 							 file->path, file->map.size);
+	if (memcmp(file->map.data, "version ", 8) == 0)
+	{
+		llm_error_set(err, LLM_ERROR_FORMAT,
+					  "%s: the file is a Git LFS pointer, not the weights",
+					  file->path);
+		return llm_error_hint(err, "run \"git lfs pull\" where it came from");
+	}
 	for (int i = 0; i < 8; i++)
 		n_header_bytes |= (uint64_t) (unsigned char) file->map.data[i]
 						  << (8 * i);

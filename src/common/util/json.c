@@ -7,9 +7,99 @@
 #include "src/common/util/json.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/common/util/mapped_file.h"
+
+/* Objects up to so many members are searched without sorting. */
+#define FEW_MEMBERS 16
+
+/* A member and its place, to be sorted by key. */
+typedef struct Member
+{
+	cJSON *item;
+	int place;
+} Member;
+
+static int
+compare_members(const void *a, const void *b)
+{
+	const Member *left = a;
+	const Member *right = b;
+	int order = strcmp(left->item->string, right->item->string);
+
+	return order != 0 ? order : left->place - right->place;
+}
+
+static bool
+keep_last_of_few(cJSON *object)
+{
+	cJSON *next;
+
+	for (cJSON *item = object->child; item != NULL; item = next)
+	{
+		next = item->next;
+		for (cJSON *later = next; later != NULL; later = later->next)
+		{
+			if (strcmp(item->string, later->string) == 0)
+			{
+				cJSON_Delete(cJSON_DetachItemViaPointer(object, item));
+				break;
+			}
+		}
+	}
+	return true;
+}
+
+static bool
+keep_last_of_many(cJSON *object, int n_members)
+{
+	Member *members = malloc((size_t) n_members * sizeof(Member));
+	int n = 0;
+
+	if (members == NULL)
+		return false;
+	for (cJSON *item = object->child; item != NULL; item = item->next)
+	{
+		members[n] = (Member){ item, n };
+		n++;
+	}
+	qsort(members, (size_t) n, sizeof(Member), compare_members);
+	for (int i = 0; i + 1 < n; i++)
+	{
+		cJSON *item = members[i].item;
+
+		if (strcmp(item->string, members[i + 1].item->string) == 0)
+			cJSON_Delete(cJSON_DetachItemViaPointer(object, item));
+	}
+	free(members);
+	return true;
+}
+
+/*
+ * Of members with equal keys only the last remains, as in Python, while
+ * cJSON's search would find the first.  Trees are at most as deep as cJSON
+ * parses.
+ */
+static bool
+keep_last_members(cJSON *tree)
+{
+	if (cJSON_IsObject(tree))
+	{
+		int n_members = cJSON_GetArraySize(tree);
+
+		if (!(n_members <= FEW_MEMBERS ? keep_last_of_few(tree)
+									   : keep_last_of_many(tree, n_members)))
+			return false;
+	}
+	for (cJSON *item = tree->child; item != NULL; item = item->next)
+	{
+		if (item->child != NULL && !keep_last_members(item))
+			return false;
+	}
+	return true;
+}
 
 /* cJSON recurses; its own limit is 1,000 levels, which a small stack bears. */
 cJSON *
@@ -40,6 +130,12 @@ llm_json_parse(const char *text, size_t len, const char *what, LlmError *err)
 		llm_error_set(err, LLM_ERROR_FORMAT,
 					  "%s: unexpected text after the JSON value at byte %zu",
 					  what, (size_t) (end - text));
+		cJSON_Delete(tree);
+		return NULL;
+	}
+	if (!keep_last_members(tree))
+	{
+		llm_error_no_memory(err, len, what);
 		cJSON_Delete(tree);
 		return NULL;
 	}

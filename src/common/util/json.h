@@ -6,6 +6,8 @@
  * files and options.  A chat's messages, where the difference between 1 and
  * 1.0 is printed, are read by the template room instead.
  *
+ * Where an object says a key twice, the last one counts, as in Python.
+ *
  * The getters look a key up in an object (case-sensitive), leave *value
  * untouched where the key is absent or null, and fail where it has another
  * type or does not fit.
