@@ -267,7 +267,13 @@ DIALECTS = {
     "tool_xml": (TALK[:4] + CALLS, [], True),
     "typescript_tools": (TALK[:6] + CALLS + ["thought"], ["thinking"], True),
     "documents": (TALK + ["called"], [], False),
+    "glm4": (PLAIN + CALLS + ["parts"], [], True),
+    "phi4_mini": (PLAIN + CALLS[:3], ["bos"], True),
+    "granite": (TALK + CALLS + ["unknown_role"], ["thinking"], True),
 }
+
+
+WITH_DOCUMENTS = ("documents", "granite")
 
 
 def dialect_options(dialect, conversation):
@@ -303,7 +309,7 @@ def make_case(dialect, template, case):
         template,
         CONVERSATIONS[conversation],
         tools=TOOLS.get(tools),
-        documents=DOCUMENTS if dialect == "documents" else None,
+        documents=DOCUMENTS if dialect in WITH_DOCUMENTS else None,
         add_generation_prompt="g" in flags,
         continue_final_message="c" in flags,
         **{**SPECIAL, **KWARGS.get(kwargs, {})},
@@ -313,7 +319,7 @@ def make_case(dialect, template, case):
         record["tools"] = tools
     if kwargs is not None:
         record["kwargs"] = kwargs
-    if dialect == "documents":
+    if dialect in WITH_DOCUMENTS:
         record["documents"] = "all"
     if flags:
         record["flags"] = flags
