@@ -231,6 +231,7 @@ llm_jinja_substring(LlmJinjaRun *run, const LlmJinjaString *string,
 typedef struct SliceSpan
 {
 	int64_t start;
+	int64_t stop; /* of the slice, not necessarily an item's */
 	int64_t step;
 	int64_t n_items;
 } SliceSpan;
@@ -295,6 +296,7 @@ measure_slice(LlmJinjaRun *run, const LlmJinjaValue bounds[3], int64_t length,
 	else
 		span->n_items =
 			stop < span->start ? (span->start - stop - 1) / -span->step + 1 : 0;
+	span->stop = stop;
 	return true;
 }
 
@@ -358,7 +360,7 @@ slice_range(LlmJinjaRun *run, const LlmJinjaRange *source, SliceSpan span,
 	range->start = llm_jinja_range_item(source, span.start);
 	range->step = (int64_t) ((uint64_t) source->step * (uint64_t) span.step);
 	range->n_items = span.n_items;
-	range->stop = llm_jinja_range_item(range, span.n_items);
+	range->stop = llm_jinja_range_item(source, span.stop);
 	*out = (LlmJinjaValue){ .kind = LLM_JINJA_RANGE, .range = range };
 	return true;
 }

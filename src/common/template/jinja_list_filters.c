@@ -453,6 +453,24 @@ want_reverse(LlmJinjaRun *run, LlmJinjaValue value, bool *reverse)
 	return true;
 }
 
+/*
+ * jinja2 compares lists of one key each, and lists look for equality first:
+ * so equal keys that have no order, as undefined ones, do not fail.
+ */
+static bool
+wrap_keys(LlmJinjaRun *run, LlmJinjaValue *keys, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		LlmJinjaList *list = llm_jinja_create_list(run, 1);
+
+		if (list == NULL || !llm_jinja_push(run, list, keys[i]))
+			return false;
+		keys[i] = llm_jinja_list(list);
+	}
+	return true;
+}
+
 static bool
 filter_sort(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
@@ -464,6 +482,7 @@ filter_sort(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	if (!llm_jinja_collect(run, call->self, &items) ||
 		!want_reverse(run, call->slot[0], &reverse) ||
 		!llm_jinja_make_keys(run, items, call->slot[2], ignores_case, &keys) ||
+		!wrap_keys(run, keys, items->n_items) ||
 		!llm_jinja_sort(run, keys, items->items, items->n_items, reverse))
 		return false;
 	*out = llm_jinja_list(items);

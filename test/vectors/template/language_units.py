@@ -12,6 +12,9 @@ ONE_LINE = r"""
 {{ true }} {{ True }} {{ false }} {{ none }} {{ None }} {{ [true, false, none] }}
 {{ [] }} {{ () }} {{ {} }} {{ (1,) }} {{ (1, 2) }} {{ 1, 2 }} {{ [1, [2, (3,)]] }} {{ {'a': 1, 'b': [1.0, 'x'], 3: none, (1, 2): true} }}
 {{ {'a': 1, 'a': 2, 'b': 3} }} {{ {1: 'a', 1.0: 'b', true: 'c'} }}
+{{ range(3)[::2] }} {{ range(10)[1:8:3] }} {{ range(9)[::-2] }} {{ range(2, 20, 3)[1:99:2] }}
+{{ 'cab'|sort(attribute='n') }} {{ [3, 1, 2]|sort(attribute='n') }} {{ [{}, {}]|sort|length }}
+{{ objs|sort(attribute='h') }}
 {{ 1 < 2 < 3 }} {{ 1 < 2 > 3 }} {{ 1 == 1.0 }} {{ 1 == true }} {{ '1' == 1 }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ (1, 'a') < (1, 'b') }} {{ 'Z' < 'a' }} {{ 'é' > 'z' }}
 {{ 1 in [1, 2] }} {{ 3 not in [1, 2] }} {{ 'a' in 'cat' }} {{ 'a' in {'a': 1} }} {{ 1 in (1, 2) }} {{ not 1 in [1] }} {{ 2 in range(5) }} {{ 7 in range(0, 10, 2) }}
 {{ 1 and 2 }} {{ 0 and 2 }} {{ 0 or 'x' }} {{ '' or none }} {{ not '' }} {{ not not 1 }} {{ 1 if 0 else 2 }} {{ 1 if 1 }} [{{ 1 if 0 }}] {{ 'a' if false else 'b' if false else 'c' }}
