@@ -140,6 +140,22 @@ sequence_init(Rig *rig, Sequence *sequence, const int32_t *ids, int32_t n_ids)
 		sequence->block_table[i] = (rig->next_block++ * 41 + 5) % N_BLOCKS;
 }
 
+/*
+ * A token that was generated.  Where the family wants it, who outgrows the
+ * trained length is computed anew.
+ */
+static inline void
+sequence_push(const Rig *rig, Sequence *sequence, int32_t id)
+{
+	sequence->ids[sequence->n_ids++] = id;
+	if (rig->config.rope_restarts &&
+		sequence->n_ids == rig->config.rope.original_max_position + 1)
+	{
+		sequence->rope_len = sequence->n_ids;
+		sequence->n_computed = 0;
+	}
+}
+
 typedef struct Step
 {
 	LlmStepInputs inputs;
@@ -243,7 +259,8 @@ typedef struct Expected
 		const float *logits_f32; /* [n_rows, n_vocab] */
 		const float *logits_bf16;
 		int32_t n_rows;
-		const int32_t *greedy; /* [N_GREEDY] */
+		const int32_t *greedy;	 /* [N_GREEDY] */
+		const float *logits_end; /* [n_vocab] of the last of these, or NULL */
 	} prompts[MAX_SEQS];
 } Expected;
 
@@ -276,6 +293,7 @@ expected_open(Expected *expected, const char *model_name)
 		struct ExpectedPrompt *prompt = &expected->prompts[i];
 		const LlmStoredTensor *ids = find_expected(expected, i, "ids");
 		const LlmStoredTensor *f32 = find_expected(expected, i, "logits_f32");
+		const LlmStoredTensor *end;
 
 		prompt->ids = ids->data;
 		prompt->n_ids = (int32_t) ids->shape[0];
@@ -283,6 +301,8 @@ expected_open(Expected *expected, const char *model_name)
 		prompt->n_rows = (int32_t) f32->shape[0];
 		prompt->logits_bf16 = find_expected(expected, i, "logits_bf16")->data;
 		prompt->greedy = find_expected(expected, i, "greedy")->data;
+		end = find_expected(expected, i, "logits_end");
+		prompt->logits_end = end != NULL ? end->data : NULL;
 	}
 	return true;
 }

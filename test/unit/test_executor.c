@@ -4,13 +4,16 @@
  *	  refuse, end.
  *
  * Models are dummies (random weights from a config that the test writes), so
- * answers mean nothing but are the same every time.
+ * answers mean nothing but are the same every time; but for those whose
+ * rotary embeddings depend on the length, which planner and model have to get
+ * right together: they are compared with transformers.
  *
  * test/unit/test_executor.c
  */
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -19,12 +22,14 @@
 #include <unistd.h>
 
 #include "src/common/ipc/ipc_channel.h"
+#include "src/common/safetensors/safetensors.h"
 #include "src/common/util/json.h"
 #include "src/common/util/strbuf.h"
 #include "test/unit/unit_test.h"
 
 #define N_VOCAB 300
 #define MAX_ANSWER 600
+#define MAX_PROMPT 200
 
 static char executor_path[PATH_MAX];
 static char model_dir[] = "/tmp/llm_ext-test-executor.XXXXXX";
@@ -126,7 +131,7 @@ next_frame(LlmFrameHeader *header, const void **payload)
 
 /* Start and load; returns the facts, or NULL with *err. */
 static cJSON *
-load(const char *more_options, LlmError *err)
+load_from(const char *dir, const char *options, LlmError *err)
 {
 	LlmStrbuf json;
 	LlmFrameHeader header;
@@ -134,10 +139,8 @@ load(const char *more_options, LlmError *err)
 
 	start_executor();
 	llm_strbuf_init(&json);
-	llm_strbuf_printf(&json,
-					  "{\"path\": \"%s\", \"load_format\": \"dummy\", "
-					  "\"num_threads\": 2%s}",
-					  model_dir, more_options);
+	llm_strbuf_printf(&json, "{\"path\": \"%s\", \"num_threads\": 2%s}", dir,
+					  options);
 	send_frame(LLM_MESSAGE_LOAD, 0, json.data, json.len);
 	llm_strbuf_free(&json);
 	while (next_frame(&header, &payload))
@@ -154,6 +157,16 @@ load(const char *more_options, LlmError *err)
 	return NULL;
 }
 
+static cJSON *
+load(const char *more_options, LlmError *err)
+{
+	char options[512];
+
+	snprintf(options, sizeof(options), ", \"load_format\": \"dummy\"%s",
+			 more_options);
+	return load_from(model_dir, options, err);
+}
+
 static LlmWireRequest
 greedy_request(uint32_t n_prompt, uint32_t max_tokens)
 {
@@ -167,23 +180,31 @@ greedy_request(uint32_t n_prompt, uint32_t max_tokens)
 	return wire;
 }
 
-/* Prompt ids are made from the request's number. */
 static void
-send_request(uint64_t id, const LlmWireRequest *wire, const int32_t *output)
+send_prompt(uint64_t id, const LlmWireRequest *wire, const int32_t *prompt,
+			const int32_t *output)
 {
 	LlmStrbuf bytes;
 
 	llm_strbuf_init(&bytes);
 	llm_strbuf_append(&bytes, wire, sizeof(*wire));
-	for (uint32_t i = 0; i < wire->n_prompt; i++)
-	{
-		int32_t token = (int32_t) ((id * 37 + i * 11) % N_VOCAB);
-
-		llm_strbuf_append(&bytes, &token, sizeof(token));
-	}
+	llm_strbuf_append(&bytes, prompt, wire->n_prompt * sizeof(int32_t));
 	llm_strbuf_append(&bytes, output, wire->n_output * sizeof(int32_t));
 	send_frame(LLM_MESSAGE_REQUEST, id, bytes.data, bytes.len);
 	llm_strbuf_free(&bytes);
+}
+
+/* Prompt ids are made from the request's number. */
+static void
+send_request(uint64_t id, const LlmWireRequest *wire, const int32_t *output)
+{
+	int32_t prompt[MAX_PROMPT];
+
+	if (wire->n_prompt > MAX_PROMPT)
+		abort();
+	for (uint32_t i = 0; i < wire->n_prompt; i++)
+		prompt[i] = (int32_t) ((id * 37 + i * 11) % N_VOCAB);
+	send_prompt(id, wire, prompt, output);
 }
 
 static void
@@ -482,6 +503,183 @@ ends_quietly_whatever_happens(void)
 	CHECK_INT_EQ(stop_executor(), 0);
 }
 
+/* -- rotations that depend on the length -- */
+
+#define N_PROMPTS 4
+#define N_GREEDY 48
+
+typedef struct Reference
+{
+	LlmSafetensors *file;
+	const int32_t *prompts[N_PROMPTS];
+	int n_prompt[N_PROMPTS];
+	const int32_t *greedy[N_PROMPTS]; /* [N_GREEDY] */
+	double logprob_end[N_PROMPTS];	  /* of the last of these */
+} Reference;
+
+static double
+log_probability(const float *logits, int n, int32_t id)
+{
+	double sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += exp((double) logits[i] - logits[id]);
+	return -log(sum);
+}
+
+static bool
+open_reference(const char *dir, Reference *reference)
+{
+	char path[192];
+	LlmError err;
+
+	snprintf(path, sizeof(path), "%s/expected.safetensors", dir);
+	reference->file = llm_safetensors_open(path, &err);
+	if (reference->file == NULL)
+	{
+		CHECK_FAIL("%s", err.message);
+		return false;
+	}
+	for (int i = 0; i < N_PROMPTS; i++)
+	{
+		const LlmStoredTensor *tensor;
+
+		snprintf(path, sizeof(path), "p%d.ids", i);
+		tensor = llm_safetensors_find(reference->file, path);
+		reference->prompts[i] = tensor->data;
+		reference->n_prompt[i] = (int) tensor->shape[0];
+		snprintf(path, sizeof(path), "p%d.greedy", i);
+		tensor = llm_safetensors_find(reference->file, path);
+		CHECK_INT_EQ(tensor->shape[0], N_GREEDY);
+		reference->greedy[i] = tensor->data;
+		snprintf(path, sizeof(path), "p%d.logits_end", i);
+		tensor = llm_safetensors_find(reference->file, path);
+		reference->logprob_end[i] =
+			log_probability(tensor->data, (int) tensor->shape[0],
+							reference->greedy[i][N_GREEDY - 1]);
+	}
+	return true;
+}
+
+/*
+ * All prompts at once, each going on behind its first n_before tokens of
+ * output; then the same again, where much is in the prefix cache.
+ */
+static void
+check_against(const Reference *reference, int n_before, const char *name)
+{
+	for (int round = 0; round < 2; round++)
+	{
+		memset(answers, 0, sizeof(answers));
+		for (int i = 0; i < N_PROMPTS; i++)
+		{
+			LlmWireRequest wire =
+				greedy_request((uint32_t) reference->n_prompt[i], N_GREEDY);
+
+			wire.n_output = (uint32_t) n_before;
+			send_prompt((uint64_t) i, &wire, reference->prompts[i],
+						reference->greedy[i]);
+		}
+		collect(N_PROMPTS);
+		for (int i = 0; i < N_PROMPTS; i++)
+		{
+			double difference;
+
+			CHECK_INT_EQ(answers[i].n_tokens, N_GREEDY - n_before);
+			if (memcmp(answers[i].ids, reference->greedy[i] + n_before,
+					   (size_t) (N_GREEDY - n_before) * 4) != 0)
+				CHECK_FAIL("%s: prompt of %d tokens, resumed after %d: other "
+						   "tokens than transformers",
+						   name, reference->n_prompt[i], n_before);
+			difference = answers[i].logprobs[N_GREEDY - n_before - 1] -
+						 reference->logprob_end[i];
+			if (!(fabs(difference) <= 1e-4))
+				CHECK_FAIL("%s: prompt of %d tokens, resumed after %d: last "
+						   "log-probability is off by %g",
+						   name, reference->n_prompt[i], n_before, difference);
+		}
+	}
+}
+
+/* Prompts, and generations that get there, within and beyond 48 tokens. */
+static void
+lengths_rotate_as_in_transformers(void)
+{
+	static const char *const names[] = { "dynamic", "longrope" };
+	/* in one step each; in chunks of 16 and with preemption */
+	static const char *const options[] = {
+		", \"dtype\": \"float32\", \"max_num_seqs\": 4",
+		", \"dtype\": \"float32\", \"max_num_seqs\": 4, "
+		"\"max_model_len\": 131, \"max_num_batched_tokens\": 16, "
+		"\"kv_cache_memory_bytes\": 98304",
+	};
+
+	for (size_t i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++)
+	{
+		const char *name = names[i / 2];
+		char dir[128];
+		Reference reference;
+		LlmError err;
+		cJSON *facts;
+
+		snprintf(dir, sizeof(dir), "test/vectors/model/%s", name);
+		if (!open_reference(dir, &reference))
+			return;
+		facts = load_from(dir, options[i % 2], &err);
+		if (facts == NULL)
+			CHECK_FAIL("%s", err.message);
+		else
+		{
+			static const int n_before[] = { 0, 7, 20, 47 };
+
+			for (size_t k = 0; k < sizeof(n_before) / sizeof(int); k++)
+				check_against(&reference, n_before[k], name);
+		}
+		cJSON_Delete(facts);
+		CHECK_INT_EQ(stop_executor(), 0);
+		llm_safetensors_close(reference.file);
+	}
+}
+
+/* Within the trained length max_model_len changes nothing. */
+static void
+a_short_context_rotates_as_a_long_one(void)
+{
+	static const char *const names[] = { "dynamic", "longrope" };
+
+	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
+	{
+		char dir[128];
+		Reference reference;
+		LlmError err;
+		cJSON *facts;
+
+		snprintf(dir, sizeof(dir), "test/vectors/model/%s", names[n]);
+		if (!open_reference(dir, &reference))
+			return;
+		facts = load_from(
+			dir, ", \"dtype\": \"float32\", \"max_model_len\": 48", &err);
+		REQUIRE(facts != NULL);
+		for (int i = 0; i < N_PROMPTS; i++)
+		{
+			int n_tokens = 48 - reference.n_prompt[i];
+			LlmWireRequest wire = greedy_request(
+				(uint32_t) reference.n_prompt[i], (uint32_t) n_tokens);
+
+			if (n_tokens <= 0)
+				continue;
+			send_prompt((uint64_t) i, &wire, reference.prompts[i], NULL);
+			collect(1);
+			CHECK_INT_EQ(answers[i].n_tokens, n_tokens);
+			CHECK(memcmp(answers[i].ids, reference.greedy[i],
+						 (size_t) n_tokens * 4) == 0);
+		}
+		cJSON_Delete(facts);
+		CHECK_INT_EQ(stop_executor(), 0);
+		llm_safetensors_close(reference.file);
+	}
+}
+
 static bool
 write_config(void)
 {
@@ -525,6 +723,8 @@ main(int argc, char **argv)
 	RUN_TEST(bad_requests_fail_alone);
 	RUN_TEST(loading_errors_are_reported);
 	RUN_TEST(ends_quietly_whatever_happens);
+	RUN_TEST(lengths_rotate_as_in_transformers);
+	RUN_TEST(a_short_context_rotates_as_a_long_one);
 	snprintf(command, sizeof(command), "%s/config.json", model_dir);
 	unlink(command);
 	rmdir(model_dir);

@@ -22,6 +22,8 @@ expected.safetensors holds, for each prompt p<i>:
     p<i>.logits_bf16  F32 [k, vocab] the same with the model cast to bfloat16
                                      (to float16 where it is stored as that)
     p<i>.greedy       I32 [48]       tokens that greedy decoding appends (f32)
+    p<i>.logits_end   F32 [vocab]    logits of the last of these; only where
+                                     rotations depend on the length
 """
 
 import json
@@ -32,10 +34,11 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers import MixtralConfig, Qwen3MoeConfig
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 N_GREEDY = 48
@@ -70,6 +73,16 @@ def small(**changes):
     return {**COMMON, **changes}
 
 
+def narrow(**changes):
+    options = dict(hidden_size=32, head_dim=16, num_attention_heads=4, intermediate_size=64)
+    return small(**{**options, **changes})
+
+
+def longrope_factors(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [round(float(x), 4) for x in 1 + 20 * torch.rand(n, generator=generator)]
+
+
 MODELS = {
     # Llama 2: no grouping, everything default, untied
     "llama2": (
@@ -94,12 +107,14 @@ MODELS = {
         ),
         torch.float16,
     ),
-    # linear scaling, biases everywhere, stored in f32, narrow
+    # linear scaling, prompts within and beyond 64 tokens, biases everywhere,
+    # stored in f32, narrow
     "linear": (
         LlamaConfig,
         small(
             hidden_size=32,
             head_dim=16,
+            max_position_embeddings=64,
             attention_bias=True,
             mlp_bias=True,
             tie_word_embeddings=True,
@@ -143,6 +158,50 @@ MODELS = {
                 rope_theta=1000000.0,
                 factor=4.0,
                 original_max_position_embeddings=64,
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # yarn with everything that may be said of it
+    "yarn": (
+        LlamaConfig,
+        narrow(
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=10000.0,
+                factor=8.0,
+                original_max_position_embeddings=32,
+                beta_fast=8.0,
+                beta_slow=0.5,
+                mscale=0.9,
+                mscale_all_dim=0.5,
+                truncate=False,
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # theta grows: prompts within and beyond 48 tokens, and past it on the way
+    "dynamic": (
+        LlamaConfig,
+        narrow(
+            tie_word_embeddings=False,
+            max_position_embeddings=48,
+            rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=32.0),
+        ),
+        torch.bfloat16,
+    ),
+    # two sets of factors; in a Llama keys that are cached keep theirs
+    "longrope": (
+        LlamaConfig,
+        narrow(
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=10000.0,
+                short_factor=[round(1 + 0.1 * i, 2) for i in range(8)],
+                long_factor=longrope_factors(8, 3),
+                original_max_position_embeddings=48,
             ),
         ),
         torch.bfloat16,
@@ -273,23 +332,51 @@ def random_prompt(model, length, generator):
     return ids
 
 
+def forget(model):
+    """Its rotary embedding as new: dynamic's remembers the longest sequence it has seen.
+
+    Also keeps the frequencies in float32 in a model that was cast as a whole.
+    """
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+
+
+class Lead:
+    """Watches generation: the smallest lead of a chosen token, which ends it when too small."""
+
+    def __init__(self):
+        self.gap = math.inf
+
+    def __call__(self, ids, scores):
+        best = torch.topk(scores[0], 2).values
+        self.gap = min(self.gap, float(best[0] - best[1]))
+        self.scores = scores[0]
+        return scores
+
+    def is_too_small(self, ids, scores):
+        return torch.full((1,), self.gap < MIN_GAP)
+
+
 def greedy(model, ids):
-    """Returns the tokens and the smallest lead of a chosen one."""
-    ids = list(ids)
-    gap = math.inf
-    n_prompt = len(ids)
-    with torch.no_grad():
-        for _ in range(N_GREEDY):
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
-            best = torch.topk(logits, 2).values
-            gap = min(gap, float(best[0] - best[1]))
-            if gap < MIN_GAP:
-                break
-            ids.append(int(torch.argmax(logits)))
-    return ids[n_prompt:], gap
+    """Returns the tokens, the smallest lead of a chosen one, and the last one's logits.
+
+    By generate, cache and all: where rotations depend on the length, cached
+    keys keep theirs, or the family throws them away.
+    """
+    lead = Lead()
+    forget(model)
+    model.generation_config.eos_token_id = None  # it is a token like any other
+    tokens = model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        generation_config=GenerationConfig(do_sample=False, max_new_tokens=N_GREEDY),
+        logits_processor=LogitsProcessorList([lead]),
+        stopping_criteria=StoppingCriteriaList([lead.is_too_small]),
+    )
+    return tokens[0, len(ids) :].tolist(), lead.gap, lead.scores.float().clone()
 
 
 def last_logits(model, ids):
+    forget(model)
     with torch.no_grad():
         logits = model(torch.tensor([ids]), use_cache=False).logits[0]
     return logits[-min(N_LAST, len(ids)) :].float().clone()
@@ -303,14 +390,14 @@ def find_prompt(model, half_model, length, generator):
         error = float(((half - f32).abs().amax(1) / f32.abs().amax(1)).max())
         if error > MAX_BF16_ERROR:
             continue
-        tokens, gap = greedy(model, ids)
+        tokens, gap, end = greedy(model, ids)
         if (
             gap >= MIN_GAP
             and len(set(tokens)) >= 5
             and router_gap(model, ids + tokens) >= MIN_GREEDY_ROUTER_GAP
         ):
             print(f"  {length}: std {f32.std():.2f} gap {gap:.3f} bf16 {error:.4f}", flush=True)
-            return ids, f32, half, tokens
+            return ids, f32, half, tokens, end
     return None
 
 
@@ -324,11 +411,13 @@ def expect(model, dtype, generator):
         found = find_prompt(model, half_model, length, generator)
         if found is None:
             return None
-        ids, f32, half, tokens = found
+        ids, f32, half, tokens, end = found
         expected[f"p{i}.ids"] = torch.tensor(ids, dtype=torch.int32)
         expected[f"p{i}.logits_f32"] = f32
         expected[f"p{i}.logits_bf16"] = half
         expected[f"p{i}.greedy"] = torch.tensor(tokens, dtype=torch.int32)
+        if model.config.rope_parameters.get("rope_type") in ("dynamic", "longrope"):
+            expected[f"p{i}.logits_end"] = end
     return expected
 
 
@@ -400,11 +489,6 @@ def make(name):
     save_file(expected, os.path.join(path, "expected.safetensors"))
     size = sum(os.path.getsize(os.path.join(path, f)) for f in os.listdir(path))
     print(f"{name}: seed {seed}, {size} bytes", flush=True)
-
-
-def longrope_factors(n, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [round(float(x), 4) for x in 1 + 20 * torch.rand(n, generator=generator)]
 
 
 def rope_cases():
