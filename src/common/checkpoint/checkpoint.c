@@ -2,16 +2,45 @@
  * checkpoint.c
  *	  One way to a model's tensors.
  *
+ * checkpoint_find.c says which files a path means, checkpoint_gguf.c
+ * translates the tensors of a GGUF file.
+ *
  * src/common/checkpoint/checkpoint.c
  */
+#include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-#include "src/common/checkpoint/checkpoint.h"
+#include "src/common/checkpoint/checkpoint_internal.h"
+#include "src/common/util/mapped_file.h"
 
 struct LlmCheckpoint
 {
-	LlmSafetensors *safetensors;
+	LlmSafetensors *safetensors;  /* or NULL, and then: */
+	TranslatedTensors translated; /* of a GGUF file */
 };
+
+static bool
+open_files(LlmCheckpoint *checkpoint, const char *path, LlmError *err)
+{
+	LlmStrbuf gguf_path;
+	bool found;
+	bool ok;
+
+	llm_strbuf_init(&gguf_path);
+	ok = llm_checkpoint_find_gguf(path, &gguf_path, &found, err);
+	if (ok && found)
+		ok = translated_tensors_open(&checkpoint->translated,
+									 llm_strbuf_str(&gguf_path), err);
+	else if (ok)
+	{
+		checkpoint->safetensors = llm_safetensors_open(path, err);
+		ok = checkpoint->safetensors != NULL;
+	}
+	llm_strbuf_free(&gguf_path);
+	return ok;
+}
 
 LlmCheckpoint *
 llm_checkpoint_open(const char *path, LlmError *err)
@@ -23,8 +52,7 @@ llm_checkpoint_open(const char *path, LlmError *err)
 		llm_error_no_memory(err, sizeof(*checkpoint), path);
 		return NULL;
 	}
-	checkpoint->safetensors = llm_safetensors_open(path, err);
-	if (checkpoint->safetensors == NULL)
+	if (!open_files(checkpoint, path, err))
 	{
 		free(checkpoint);
 		return NULL;
@@ -38,42 +66,95 @@ llm_checkpoint_close(LlmCheckpoint *checkpoint)
 	if (checkpoint == NULL)
 		return;
 	llm_safetensors_close(checkpoint->safetensors);
+	translated_tensors_close(&checkpoint->translated);
 	free(checkpoint);
 }
 
 int
 llm_checkpoint_n_tensors(const LlmCheckpoint *checkpoint)
 {
-	return llm_safetensors_n_tensors(checkpoint->safetensors);
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_n_tensors(checkpoint->safetensors);
+	return checkpoint->translated.n_tensors;
 }
 
 const LlmStoredTensor *
 llm_checkpoint_get(const LlmCheckpoint *checkpoint, int tensor_idx)
 {
-	return llm_safetensors_get(checkpoint->safetensors, tensor_idx);
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_get(checkpoint->safetensors, tensor_idx);
+	assert(tensor_idx >= 0 && tensor_idx < checkpoint->translated.n_tensors);
+	return &checkpoint->translated.tensors[tensor_idx].stored;
+}
+
+static int
+compare_name(const void *name, const void *tensor)
+{
+	return strcmp(name, ((const TranslatedTensor *) tensor)->stored.name);
 }
 
 const LlmStoredTensor *
 llm_checkpoint_find(const LlmCheckpoint *checkpoint, const char *name)
 {
-	return llm_safetensors_find(checkpoint->safetensors, name);
+	const TranslatedTensors *translated = &checkpoint->translated;
+	const TranslatedTensor *tensor;
+
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_find(checkpoint->safetensors, name);
+	tensor = bsearch(name, translated->tensors, (size_t) translated->n_tensors,
+					 sizeof(*translated->tensors), compare_name);
+	return tensor != NULL ? &tensor->stored : NULL;
 }
 
 const char *
 llm_checkpoint_path(const LlmCheckpoint *checkpoint,
 					const LlmStoredTensor *tensor)
 {
-	return llm_safetensors_path(checkpoint->safetensors, tensor);
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_path(checkpoint->safetensors, tensor);
+	/* the stored tensor is the first member of the translated one */
+	return llm_gguf_path(checkpoint->translated.gguf,
+						 ((const TranslatedTensor *) tensor)->file_idx);
+}
+
+static bool
+prefetch_gguf(const LlmGguf *gguf, size_t total_bytes, LlmError *err)
+{
+	size_t machine_bytes =
+		(size_t) sysconf(_SC_PHYS_PAGES) * (size_t) sysconf(_SC_PAGESIZE);
+
+	if (total_bytes > machine_bytes / 4 * 3)
+		return true;
+	for (int i = 0; i < llm_gguf_n_files(gguf); i++)
+	{
+		LlmGgufText bytes = llm_gguf_bytes(gguf, i);
+		LlmMappedFile map = { bytes.data, bytes.len };
+
+		if (!llm_mapped_file_prefetch(&map, llm_gguf_path(gguf, i), err))
+			return false;
+	}
+	return true;
 }
 
 bool
-llm_checkpoint_prefetch(const LlmCheckpoint *checkpoint, LlmError *err)
+llm_checkpoint_prefetch(LlmCheckpoint *checkpoint, LlmError *err)
 {
-	return llm_safetensors_prefetch(checkpoint->safetensors, err);
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_prefetch(checkpoint->safetensors, err);
+	return prefetch_gguf(checkpoint->translated.gguf,
+						 llm_checkpoint_total_bytes(checkpoint), err) &&
+		   translated_tensors_undo_changes(&checkpoint->translated, err);
 }
 
 size_t
 llm_checkpoint_total_bytes(const LlmCheckpoint *checkpoint)
 {
-	return llm_safetensors_total_bytes(checkpoint->safetensors);
+	const LlmGguf *gguf = checkpoint->translated.gguf;
+	size_t total = 0;
+
+	if (checkpoint->safetensors != NULL)
+		return llm_safetensors_total_bytes(checkpoint->safetensors);
+	for (int i = 0; i < llm_gguf_n_files(gguf); i++)
+		total += llm_gguf_bytes(gguf, i).len;
+	return total;
 }

@@ -12,8 +12,17 @@
 #define LLM_CHECKPOINT_H
 
 #include "src/common/safetensors/safetensors.h"
+#include "src/common/util/strbuf.h"
 
 typedef struct LlmCheckpoint LlmCheckpoint;
+
+/*
+ * Which GGUF file a path means, if any: the file itself, or the only one of a
+ * directory without safetensors (of a split file, the first piece).  *found
+ * false: the path means a directory or file of safetensors.
+ */
+extern bool llm_checkpoint_find_gguf(const char *path, LlmStrbuf *gguf_path,
+									 bool *found, LlmError *err);
 
 /*
  * Open the weights of a model directory, or of a file.  Tensors are sorted by
@@ -34,9 +43,12 @@ llm_checkpoint_find(const LlmCheckpoint *checkpoint, const char *name);
 extern const char *llm_checkpoint_path(const LlmCheckpoint *checkpoint,
 									   const LlmStoredTensor *tensor);
 
-/* As llm_safetensors_prefetch. */
-extern bool
-llm_checkpoint_prefetch(const LlmCheckpoint *checkpoint, LlmError *err);
+/*
+ * Make the tensors' data ready to be read, once, before any of it is: bring
+ * all files into memory, unless they are larger than the machine's, and undo
+ * what a GGUF file changed in the data.
+ */
+extern bool llm_checkpoint_prefetch(LlmCheckpoint *checkpoint, LlmError *err);
 
 /* Bytes of all files. */
 extern size_t llm_checkpoint_total_bytes(const LlmCheckpoint *checkpoint);

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "src/common/checkpoint/checkpoint.h"
 #include "src/common/model_dir/model_dir_internal.h"
 
 #define MAX_VOCAB (1 << 24)
@@ -294,16 +295,23 @@ read_generation_stop_ids(const char *dir, LlmModelConfig *config, LlmError *err)
 }
 
 static bool
-check_directory(const char *dir, LlmError *err)
+check_path(const char *dir, LlmError *err)
 {
+	LlmStrbuf gguf_path;
 	struct stat st;
+	bool is_gguf;
+	bool ok;
 
 	if (stat(dir, &st) != 0)
 		return llm_error_errno(err, "could not open directory \"%s\"", dir);
-	if (!S_ISDIR(st.st_mode))
+	llm_strbuf_init(&gguf_path);
+	ok = llm_checkpoint_find_gguf(dir, &gguf_path, &is_gguf, err);
+	llm_strbuf_free(&gguf_path);
+	if (ok && !is_gguf && !S_ISDIR(st.st_mode))
 		return llm_error_set(err, LLM_ERROR_INVALID,
-							 "\"%s\" is not a directory", dir);
-	return true;
+							 "\"%s\" is neither a directory nor a GGUF file",
+							 dir);
+	return ok;
 }
 
 bool
@@ -314,7 +322,7 @@ llm_model_config_read(const char *dir, LlmModelConfig *config, LlmError *err)
 	cJSON *json;
 	bool ok;
 
-	if (!check_directory(dir, err) ||
+	if (!check_path(dir, err) ||
 		!model_dir_path(path, dir, "config.json", err) ||
 		!model_dir_parse(dir, "config.json", MODEL_DIR_MAX_CONFIG_BYTES, &json,
 						 err))

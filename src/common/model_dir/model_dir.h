@@ -1,6 +1,7 @@
 /*
  * model_dir.h
- *	  What a Hugging Face model directory says about its model.
+ *	  What a Hugging Face model directory, or a GGUF file, says about its
+ *	  model.
  *
  * Both wings read it: the server to inspect a model before loading, the
  * executor to load it.  It reads config.json, generation_config.json,
@@ -18,6 +19,7 @@
 
 #include "src/common/util/dtype.h"
 #include "src/common/util/error.h"
+#include "src/common/util/mapped_file.h"
 #include "src/common/util/strbuf.h"
 
 struct LlmCheckpoint;
@@ -208,6 +210,24 @@ typedef struct LlmWeightSpec
 	int64_t first_row;
 	int64_t stored_rows;
 } LlmWeightSpec;
+
+/*
+ * A file of a model directory, or the text that a GGUF file gives in its
+ * place: "dir" is, here and below, a directory or a GGUF file.
+ */
+typedef struct LlmModelFile
+{
+	bool found;		  /* whether there is such a file */
+	const char *data; /* "" where not */
+	size_t size;	  /* bytes */
+	LlmMappedFile map;
+	LlmStrbuf text;
+} LlmModelFile;
+
+/* Zeroed, harmless to close, where it fails; *err names dir/name. */
+extern bool llm_model_file_open(LlmModelFile *file, const char *dir,
+								const char *name, LlmError *err);
+extern void llm_model_file_close(LlmModelFile *file);
 
 /* Read config.json (and generation_config.json's eos ids). */
 extern bool

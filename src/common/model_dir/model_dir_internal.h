@@ -143,10 +143,9 @@ qwen_sliding_layers_read(const ConfigReader *reader, LlmModelConfig *config);
 extern bool
 expert_counts_read(const ConfigReader *reader, LlmModelConfig *config);
 
-/* model_paths.c: dir/name; false where it is too long */
+/* model_files.c: dir/name; false where it is too long */
 extern bool model_dir_path(char path[MODEL_DIR_MAX_PATH_BYTES], const char *dir,
 						   const char *name, LlmError *err);
-extern bool model_dir_has(const char *dir, const char *name);
 
 /*
  * Parse dir/name where it exists; *json NULL where it does not.  The tree

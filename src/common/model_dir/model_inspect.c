@@ -8,9 +8,10 @@
  *
  * src/common/model_dir/model_inspect.c
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/common/checkpoint/checkpoint.h"
 #include "src/common/model_dir/model_dir_internal.h"
@@ -360,12 +361,11 @@ bool
 llm_model_inspect(const char *dir, LlmStrbuf *json, LlmError *err)
 {
 	Inspection inspection = { .dir = dir };
-	DIR *handle = opendir(dir);
+	struct stat st;
 	char *text = NULL;
 
-	if (handle == NULL)
+	if (stat(dir, &st) != 0 || access(dir, R_OK) != 0)
 		return llm_error_errno(err, "could not open directory \"%s\"", dir);
-	closedir(handle);
 	inspection.out = cJSON_CreateObject();
 	inspection.unsupported = cJSON_CreateArray();
 	if (inspection.out != NULL && inspection.unsupported != NULL)

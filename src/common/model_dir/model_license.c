@@ -5,12 +5,14 @@
  * The model card (README.md) has it in its front matter, the YAML between
  * two "---" lines at its beginning: "license: apache-2.0".  Directories
  * without a card may have a LICENSE file, whose first line names it.  Only
- * plain "key: value" lines are looked at.
+ * plain "key: value" lines are looked at.  A GGUF file says it itself.
  *
  * src/common/model_dir/model_license.c
  */
 #include <string.h>
 
+#include "src/common/checkpoint/checkpoint.h"
+#include "src/common/gguf/gguf.h"
 #include "src/common/model_dir/model_dir_internal.h"
 #include "src/common/util/mapped_file.h"
 #include "src/common/util/utf8.h"
@@ -121,6 +123,31 @@ license_of_file(TextLine rest, char *license, size_t size)
 	return false;
 }
 
+/* "general.license", and its name where that is "other" */
+static bool
+license_of_gguf(const char *dir, char *license, size_t size)
+{
+	LlmStrbuf path;
+	LlmGguf *gguf = NULL;
+	LlmGgufText text = { "", 0 };
+	TextLine line;
+	bool found;
+
+	llm_strbuf_init(&path);
+	if (llm_checkpoint_find_gguf(dir, &path, &found, NULL) && found)
+		gguf = llm_gguf_open(llm_strbuf_str(&path), NULL);
+	llm_strbuf_free(&path);
+	if (gguf == NULL)
+		return false;
+	found = llm_gguf_get_text(gguf, "general.license", &text, NULL);
+	if (text.len == 5 && memcmp(text.data, "other", 5) == 0)
+		found = llm_gguf_get_text(gguf, "general.license.name", &text, NULL);
+	line = (TextLine){ text.data, text.len };
+	found = found && copy_line(&line, license, size);
+	llm_gguf_close(gguf);
+	return found;
+}
+
 bool
 model_license_read(const char *dir, char *license, size_t size)
 {
@@ -135,6 +162,8 @@ model_license_read(const char *dir, char *license, size_t size)
 		{ "LICENSE.md", license_of_file },
 	};
 
+	if (license_of_gguf(dir, license, size))
+		return true;
 	for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
 	{
 		char path[MODEL_DIR_MAX_PATH_BYTES];

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "src/common/model_dir/model_dir_internal.h"
-#include "src/common/util/mapped_file.h"
 #include "src/common/util/utf8.h"
 
 static bool
@@ -29,17 +28,19 @@ append_template(LlmStrbuf *source, const char *text, size_t len,
 }
 
 static bool
-read_jinja_file(const char *dir, LlmStrbuf *source, LlmError *err)
+read_jinja_file(const char *dir, LlmStrbuf *source, bool *found, LlmError *err)
 {
 	char path[MODEL_DIR_MAX_PATH_BYTES];
-	LlmMappedFile file;
+	LlmModelFile file;
 	bool ok;
 
 	if (!model_dir_path(path, dir, "chat_template.jinja", err) ||
-		!llm_mapped_file_open(&file, path, err))
+		!llm_model_file_open(&file, dir, "chat_template.jinja", err))
 		return false;
-	ok = append_template(source, file.data, file.size, path, err);
-	llm_mapped_file_close(&file);
+	*found = file.found;
+	ok =
+		!file.found || append_template(source, file.data, file.size, path, err);
+	llm_model_file_close(&file);
 	return ok;
 }
 
@@ -103,12 +104,10 @@ llm_model_chat_template_read(const char *dir, LlmStrbuf *source, bool *found,
 							 LlmError *err)
 {
 	*found = false;
-	if (model_dir_has(dir, "chat_template.jinja"))
-	{
-		*found = true;
-		return read_jinja_file(dir, source, err);
-	}
-	if (!read_json_file(dir, "chat_template.json", source, found, err))
+	if (!read_jinja_file(dir, source, found, err))
+		return false;
+	if (!*found &&
+		!read_json_file(dir, "chat_template.json", source, found, err))
 		return false;
 	return *found ||
 		   read_json_file(dir, "tokenizer_config.json", source, found, err);

@@ -115,32 +115,29 @@ static bool
 compile_tokenizer(const char *dir, LlmStrbuf *image, LlmError *err)
 {
 	char path[4096];
-	char config_path[4096];
-	LlmMappedFile json;
-	LlmMappedFile config;
-	LlmError ignored;
+	LlmModelFile json;
+	LlmModelFile config;
 	bool ok;
 
 	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
-	snprintf(config_path, sizeof(config_path), "%s/tokenizer_config.json", dir);
-	if (!llm_mapped_file_open(&json, path, err))
-	{
-		if (err->code == LLM_ERROR_NOT_FOUND)
-			llm_error_hint(err, "a tokenizer.model or vocab.json has to be "
-								"saved as tokenizer.json first");
+	if (!llm_model_file_open(&json, dir, "tokenizer.json", err))
 		return false;
-	}
-	if (!llm_mapped_file_open(&config, config_path, &ignored) &&
-		ignored.code != LLM_ERROR_NOT_FOUND)
+	if (!json.found)
 	{
-		*err = ignored;
-		llm_mapped_file_close(&json);
-		return false;
+		llm_error_set(err, LLM_ERROR_NOT_FOUND,
+					  "directory \"%s\" has no \"tokenizer.json\"", dir);
+		return llm_error_hint(err, "a tokenizer.model or vocab.json has to be "
+								   "saved as tokenizer.json first");
 	}
-	ok = llm_tokenizer_compile(json.data, json.size, config.data, config.size,
-							   path, image, err);
-	llm_mapped_file_close(&json);
-	llm_mapped_file_close(&config);
+	ok = llm_model_file_open(&config, dir, "tokenizer_config.json", err);
+	if (ok)
+	{
+		ok = llm_tokenizer_compile(json.data, json.size,
+								   config.found ? config.data : NULL,
+								   config.size, path, image, err);
+		llm_model_file_close(&config);
+	}
+	llm_model_file_close(&json);
 	return ok;
 }
 

@@ -19,11 +19,9 @@
 #include "src/common/safetensors/safetensors_internal.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,11 +29,6 @@
 
 #define SINGLE_FILE_NAME "model.safetensors"
 #define INDEX_FILE_NAME "model.safetensors.index.json"
-
-/* Linux 5.14; an older kernel or C library does without. */
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
 
 static bool
 add_file(LlmSafetensors *tensors, const char *path, LlmError *err)
@@ -377,12 +370,8 @@ llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err)
 	{
 		const StoredFile *file = &tensors->files[i];
 
-		/* the system calls EFAULT what would have been a SIGBUS */
-		if (madvise((void *) file->map.data, file->map.size,
-					MADV_POPULATE_READ) != 0 &&
-			(errno == EFAULT || errno == EIO))
-			return llm_error_set(err, LLM_ERROR_IO, "could not read \"%s\"",
-								 file->path);
+		if (!llm_mapped_file_prefetch(&file->map, file->path, err))
+			return false;
 	}
 	return true;
 }

@@ -13,6 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Linux 5.14; an older kernel or C library does without. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
 bool
 llm_mapped_file_open(LlmMappedFile *file, const char *path, LlmError *err)
 {
@@ -53,6 +58,18 @@ llm_mapped_file_open(LlmMappedFile *file, const char *path, LlmError *err)
 	close(fd);
 	file->data = data;
 	file->size = (size_t) st.st_size;
+	return true;
+}
+
+bool
+llm_mapped_file_prefetch(const LlmMappedFile *file, const char *path,
+						 LlmError *err)
+{
+	/* the system calls EFAULT what would have been a SIGBUS */
+	if (file->size > 0 &&
+		madvise((void *) file->data, file->size, MADV_POPULATE_READ) != 0 &&
+		(errno == EFAULT || errno == EIO))
+		return llm_error_set(err, LLM_ERROR_IO, "could not read \"%s\"", path);
 	return true;
 }
 

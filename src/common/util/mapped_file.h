@@ -21,6 +21,13 @@ typedef struct LlmMappedFile
 extern bool
 llm_mapped_file_open(LlmMappedFile *file, const char *path, LlmError *err);
 
+/*
+ * Bring all of it into memory, so that the first use does not wait for the
+ * disk, and an unreadable file is an error now instead of a signal then.
+ */
+extern bool llm_mapped_file_prefetch(const LlmMappedFile *file,
+									 const char *path, LlmError *err);
+
 /* Safe on a zeroed struct; zeroes it. */
 extern void llm_mapped_file_close(LlmMappedFile *file);
 

@@ -1,0 +1,140 @@
+/*
+ * gguf_architectures.c
+ *	  Architectures of GGUF files, and which ones of Hugging Face they are.
+ *
+ * A new one is a row of the table, the names that are its own, and what its
+ * config.json says beyond what gguf_config.c writes for all.
+ *
+ * src/common/gguf/gguf_architectures.c
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "src/common/gguf/gguf_internal.h"
+
+#define LAYER "model.layers.#."
+
+/* Mixtral; an expert's w1 is its gate, w2 down, w3 up. */
+static const GgufNamePair llama_names[] = {
+	{ "blk.#.ffn_gate_inp.weight", LAYER "block_sparse_moe.gate.weight" },
+	{ "blk.#.ffn_gate_exps.weight",
+	  LAYER "block_sparse_moe.experts.@.w1.weight" },
+	{ "blk.#.ffn_down_exps.weight",
+	  LAYER "block_sparse_moe.experts.@.w2.weight" },
+	{ "blk.#.ffn_up_exps.weight",
+	  LAYER "block_sparse_moe.experts.@.w3.weight" },
+	{ NULL, NULL },
+};
+
+static const GgufNamePair qwen_moe_names[] = {
+	{ "blk.#.ffn_gate_inp.weight", LAYER "mlp.gate.weight" },
+	{ "blk.#.ffn_gate_exps.weight", LAYER "mlp.experts.@.gate_proj.weight" },
+	{ "blk.#.ffn_up_exps.weight", LAYER "mlp.experts.@.up_proj.weight" },
+	{ "blk.#.ffn_down_exps.weight", LAYER "mlp.experts.@.down_proj.weight" },
+	{ NULL, NULL },
+};
+
+static const GgufNamePair no_names[] = { { NULL, NULL } };
+
+/* Llama, Mistral and Mixtral are one architecture in GGUF files. */
+static bool
+write_llama(GgufConfig *config)
+{
+	double window = 0;
+	double n_experts = 0;
+
+	if (!gguf_config_get(config, "attention.sliding_window", &window) ||
+		!gguf_config_get(config, "expert_count", &n_experts))
+		return false;
+	if (n_experts > 0)
+	{
+		gguf_config_set_model(config, "MixtralForCausalLM", "mixtral");
+		return gguf_config_copy(config, "expert_count", "num_local_experts") &&
+			   gguf_config_copy(config, "expert_used_count",
+								"num_experts_per_tok") &&
+			   gguf_config_copy(config, "attention.sliding_window",
+								"sliding_window");
+	}
+	if (window > 0)
+	{
+		gguf_config_set_model(config, "MistralForCausalLM", "mistral");
+		return gguf_config_copy(config, "attention.sliding_window",
+								"sliding_window");
+	}
+	gguf_config_set_bool(config, "attention_bias",
+						 llm_gguf_find(config->gguf, "blk.0.attn_q.bias") !=
+							 NULL);
+	gguf_config_set_bool(config, "mlp_bias",
+						 llm_gguf_find(config->gguf, "blk.0.ffn_up.bias") !=
+							 NULL);
+	return true;
+}
+
+static bool
+write_qwen3(GgufConfig *config)
+{
+	gguf_config_set_bool(config, "attention_bias",
+						 llm_gguf_find(config->gguf, "blk.0.attn_q.bias") !=
+							 NULL);
+	return true;
+}
+
+/* llama.cpp renormalizes the chosen experts' weights always. */
+static bool
+write_qwen3_moe(GgufConfig *config)
+{
+	gguf_config_set_bool(config, "norm_topk_prob", true);
+	return write_qwen3(config) &&
+		   gguf_config_copy(config, "expert_count", "num_experts") &&
+		   gguf_config_copy(config, "expert_used_count",
+							"num_experts_per_tok") &&
+		   gguf_config_copy(config, "expert_feed_forward_length",
+							"moe_intermediate_size");
+}
+
+
+static const GgufArchitecture architectures[] = {
+	{ "llama", "LlamaForCausalLM", "llama", llama_names, .pairs_rows = true,
+	  .write_config = write_llama },
+	{ "qwen2", "Qwen2ForCausalLM", "qwen2", no_names, .write_config = NULL },
+	{ "qwen3", "Qwen3ForCausalLM", "qwen3", no_names,
+	  .write_config = write_qwen3 },
+	{ "qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe", qwen_moe_names,
+	  .write_config = write_qwen3_moe },
+};
+
+#define N_ARCHITECTURES (sizeof(architectures) / sizeof(architectures[0]))
+
+const GgufArchitecture *
+gguf_architecture(const LlmGguf *gguf, LlmError *err)
+{
+	const char *path = llm_gguf_path(gguf, 0);
+	LlmGgufText name = { "", 0 };
+	char known[200] = "";
+
+	if (!llm_gguf_get_text(gguf, "general.architecture", &name, err))
+		return NULL;
+	for (size_t i = 0; i < N_ARCHITECTURES; i++)
+	{
+		size_t used = strlen(known);
+
+		if (strlen(architectures[i].name) == name.len &&
+			memcmp(architectures[i].name, name.data, name.len) == 0)
+			return &architectures[i];
+		snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "",
+				 architectures[i].name);
+	}
+	if (name.len == 0)
+		llm_error_set(err, LLM_ERROR_INVALID,
+					  "%s: metadata key \"general.architecture\" does not say "
+					  "what the model is",
+					  path);
+	else
+	{
+		llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+					  "%s: architecture \"%.*s\" is not supported", path,
+					  (int) (name.len < 64 ? name.len : 64), name.data);
+		llm_error_hint(err, "supported in GGUF files are: %s", known);
+	}
+	return NULL;
+}

@@ -1,0 +1,119 @@
+/*
+ * test_gguf_model.c
+ *	  GGUF files as models: what a file computes against the model directory
+ *	  that it was converted from (test/vectors/gguf/generate.py).
+ *
+ * A converted model has the same numbers, so the same bits must come out;
+ * but for Llama 3's frequencies, which the converter rounds to single
+ * precision: there transformers' own logits and the usual bound count.
+ *
+ * test/unit/test_gguf_model.c
+ */
+#include "test/unit/model_rig.h"
+
+#define GGUF_VECTORS "test/vectors/gguf"
+
+static const struct
+{
+	const char *file;
+	const char *dir;
+	bool is_exact;
+} models[] = {
+	{ "llama2-bf16", "llama2", true },
+	{ "llama3-f16", "llama3", false },
+	{ "linear-f32", "linear", true },
+	{ "qwen3-bf16", "qwen3", true },
+	{ "qwen25_yarn-bf16", "qwen25_yarn", true },
+};
+#define N_MODELS (sizeof(models) / sizeof(models[0]))
+
+/* Logits of a prompt's last rows. */
+static bool
+run_prompt(Rig *rig, const struct ExpectedPrompt *prompt, float *logits)
+{
+	Sequence sequence;
+	Step step;
+
+	sequence_init(rig, &sequence, prompt->ids, prompt->n_ids);
+	step_init(&step);
+	step_add(&step, &sequence, prompt->n_ids, prompt->n_rows);
+	return step_run(rig, &step, logits);
+}
+
+static void
+check_prompts(Rig *converted, Rig *original, const Expected *expected,
+			  size_t model_idx)
+{
+	static float actual[MAX_STEP_TOKENS * MAX_VOCAB];
+	static float same[MAX_STEP_TOKENS * MAX_VOCAB];
+
+	for (int i = 0; i < MAX_SEQS; i++)
+	{
+		const struct ExpectedPrompt *prompt = &expected->prompts[i];
+		size_t n = (size_t) prompt->n_rows * (size_t) converted->config.n_vocab;
+		double error;
+
+		REQUIRE(converted->config.n_vocab == original->config.n_vocab);
+		if (!run_prompt(converted, prompt, actual) ||
+			!run_prompt(original, prompt, same))
+			return;
+		if (models[model_idx].is_exact &&
+			memcmp(actual, same, n * sizeof(float)) != 0)
+			CHECK_FAIL("%s: logits of prompt %d differ from the directory's",
+					   models[model_idx].file, i);
+		if (converted->compute->precision != LLM_DTYPE_F32)
+			continue;
+		error = relative_error(actual, prompt->logits_f32, prompt->n_rows,
+							   converted->config.n_vocab);
+		if (!(error <= 1e-4))
+			CHECK_FAIL("%s: prompt %d: error %g against f32",
+					   models[model_idx].file, i, error);
+	}
+}
+
+static void
+check_model(size_t model_idx, LlmDtype precision)
+{
+	char path[200];
+	char dir[200];
+	Expected expected;
+	Rig converted = { 0 };
+	Rig original = { 0 };
+	LlmError err = { 0 };
+
+	snprintf(path, sizeof(path), GGUF_VECTORS "/%s.gguf",
+			 models[model_idx].file);
+	snprintf(dir, sizeof(dir), VECTORS "/%s", models[model_idx].dir);
+	if (!expected_open(&expected, models[model_idx].dir))
+		return;
+	if (!rig_open(&converted, path, NULL, precision, &err) ||
+		!rig_open(&original, dir, NULL, precision, &err))
+		CHECK_FAIL("%s: %s", models[model_idx].file, err.message);
+	else
+		check_prompts(&converted, &original, &expected, model_idx);
+	rig_close(&converted);
+	rig_close(&original);
+	llm_safetensors_close(expected.file);
+}
+
+static void
+converted_models_compute_the_same_in_f32(void)
+{
+	for (size_t i = 0; i < N_MODELS; i++)
+		check_model(i, LLM_DTYPE_F32);
+}
+
+static void
+converted_models_compute_the_same_in_bf16(void)
+{
+	for (size_t i = 0; i < N_MODELS; i++)
+		check_model(i, LLM_DTYPE_BF16);
+}
+
+int
+main(void)
+{
+	RUN_TEST(converted_models_compute_the_same_in_f32);
+	RUN_TEST(converted_models_compute_the_same_in_bf16);
+	return unit_test_finish();
+}
