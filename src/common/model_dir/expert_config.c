@@ -9,6 +9,9 @@
  */
 #include "src/common/model_dir/model_dir_internal.h"
 
+/* In all layers together: sums of their sizes stay far from overflowing. */
+#define MAX_EXPERTS_OF_MODEL 65536
+
 bool
 expert_counts_read(const ConfigReader *reader, LlmModelConfig *config)
 {
@@ -35,5 +38,11 @@ expert_counts_read(const ConfigReader *reader, LlmModelConfig *config)
 							 "%d experts",
 							 reader->path, config->n_experts_per_token,
 							 config->n_experts);
+	if ((int64_t) config->n_experts * config->n_layers > MAX_EXPERTS_OF_MODEL)
+		return llm_error_set(reader->err, LLM_ERROR_LIMIT,
+							 "%s: %d experts in each of %d layers are more "
+							 "than the limit of %d",
+							 reader->path, config->n_experts, config->n_layers,
+							 MAX_EXPERTS_OF_MODEL);
 	return true;
 }

@@ -180,6 +180,9 @@ inspect_config(Inspection *inspection)
 	add_config_number(inspection, "n_kv_heads", config->n_kv_heads);
 	add_config_number(inspection, "head_dim", config->head_dim);
 	add_config_number(inspection, "sliding_window", config->sliding_window);
+	add_config_number(inspection, "n_experts", config->n_experts);
+	add_config_number(inspection, "n_experts_per_token",
+					  config->n_experts_per_token);
 	add_text(inspection, "rope",
 			 inspection->has_config ? llm_rope_kind_name(config->rope.kind)
 									: NULL);

@@ -268,14 +268,34 @@ llm_model_weight_spec(const LlmModelConfig *config, int weight_idx,
 	return true;
 }
 
+/* Elements of the roles from first up to before last, once each. */
+static int64_t
+count_params(const LlmModelConfig *config, int32_t layer_idx, int first,
+			 int last)
+{
+	int64_t n = 0;
+
+	for (int role = first; role < last; role++)
+	{
+		LlmWeightSpec spec = { .role = (LlmWeightRole) role };
+
+		if (!has_role(config, spec.role, layer_idx))
+			continue;
+		shape_of_role(config, &spec);
+		n += spec.n_rows * (spec.n_cols > 0 ? spec.n_cols : 1);
+	}
+	return n;
+}
+
 int64_t
 llm_model_n_params(const LlmModelConfig *config)
 {
-	LlmWeightSpec spec;
-	int64_t n = 0;
+	int64_t n = count_params(config, -1, 0, FIRST_LAYER_ROLE);
 
-	for (int i = 0; llm_model_weight_spec(config, i, &spec); i++)
-		n += spec.n_rows * (spec.n_cols > 0 ? spec.n_cols : 1);
+	for (int32_t i = 0; i < config->n_layers; i++)
+		n += count_params(config, i, FIRST_LAYER_ROLE, FIRST_EXPERT_ROLE) +
+			 config->n_experts * count_params(config, i, FIRST_EXPERT_ROLE,
+											  LLM_WEIGHT_ROLE_COUNT);
 	return n;
 }
 
