@@ -406,16 +406,15 @@ check_tokenizer(FILE *file, const char *name, long n_strings, uint64_t base)
 	unload(&loaded);
 }
 
-/* Ids, texts and streamed texts of all generated strings. */
-static void
-test_digests(void)
+/* All tokenizers of a file of digests; their number. */
+static int
+check_digest_file(const char *path)
 {
-	FILE *file = fopen(VECTORS "digests.txt", "r");
+	FILE *file = fopen(path, "r");
 	char line[256];
 	int n_tokenizers = 0;
 
-	REQUIRE(file != NULL);
-	while (fgets(line, sizeof(line), file) != NULL)
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
 	{
 		char name[64];
 		long n_strings;
@@ -426,8 +425,17 @@ test_digests(void)
 		check_tokenizer(file, name, n_strings, base);
 		n_tokenizers++;
 	}
-	fclose(file);
-	CHECK_INT_EQ(n_tokenizers, 15);
+	if (file != NULL)
+		fclose(file);
+	return n_tokenizers;
+}
+
+/* Ids, texts and streamed texts of all generated strings. */
+static void
+test_digests(void)
+{
+	CHECK_INT_EQ(check_digest_file(VECTORS "digests.txt"), 15);
+	CHECK_INT_EQ(check_digest_file(VECTORS "digests_models.txt"), 8);
 }
 
 /* ------------------------------------------------------------------- cases */
@@ -761,14 +769,22 @@ test_refusals(void)
 		const char *named;
 	} cases[] = {
 		{ "\"normalizer\":{\"type\":\"Precompiled\"},", LETTERS,
-		  LLM_ERROR_UNSUPPORTED, "normalizer \"Precompiled\"" },
+		  LLM_ERROR_FORMAT, "\"precompiled_charsmap\"" },
+		{ "\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":"
+		  "\"!!!!\"},",
+		  LETTERS, LLM_ERROR_FORMAT, "base64" },
+		{ "\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":"
+		  "\"////fw==\"},",
+		  LETTERS, LLM_ERROR_FORMAT, "trie of 2147483647 bytes" },
 		{ "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":"
 		  "\"NFX\"}]},",
 		  LETTERS, LLM_ERROR_UNSUPPORTED, "\"NFX\"" },
-		{ "\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},", LETTERS,
-		  LLM_ERROR_UNSUPPORTED, "pre-tokenizer \"UnicodeScripts\"" },
-		{ "\"decoder\":{\"type\":\"CTC\"},", LETTERS, LLM_ERROR_UNSUPPORTED,
-		  "decoder \"CTC\"" },
+		{ "\"pre_tokenizer\":{\"type\":\"Sieve\"},", LETTERS,
+		  LLM_ERROR_UNSUPPORTED, "pre-tokenizer \"Sieve\"" },
+		{ "\"decoder\":{\"type\":\"Morse\"},", LETTERS, LLM_ERROR_UNSUPPORTED,
+		  "decoder \"Morse\"" },
+		{ "\"decoder\":{\"type\":\"CTC\"},", LETTERS, LLM_ERROR_FORMAT,
+		  "\"pad_token\"" },
 		{ "\"post_processor\":{\"type\":\"Magic\"},", LETTERS,
 		  LLM_ERROR_UNSUPPORTED, "post-processor \"Magic\"" },
 		{ "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],"
@@ -782,8 +798,24 @@ test_refusals(void)
 		{ "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":"
 		  "\"(a)\\\\1\"},\"behavior\":\"Isolated\"},",
 		  LETTERS, LLM_ERROR_UNSUPPORTED, "(a)\\1" },
-		{ "", "{\"type\":\"Unigram\",\"vocab\":[]}", LLM_ERROR_UNSUPPORTED,
-		  "\"Unigram\"" },
+		{ "", "{\"type\":\"Trigram\",\"vocab\":[]}", LLM_ERROR_UNSUPPORTED,
+		  "\"Trigram\"" },
+		{ "", "{\"type\":\"Unigram\",\"vocab\":{}}", LLM_ERROR_FORMAT,
+		  "\"vocab\" array" },
+		{ "", "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[]}",
+		  LLM_ERROR_FORMAT, "id 0" },
+		{ "", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}",
+		  LLM_ERROR_FORMAT, "entry 1" },
+		{ "", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1e999]]}",
+		  LLM_ERROR_FORMAT, "entry 0" },
+		{ "", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"NaN\"]]}",
+		  LLM_ERROR_FORMAT, "entry 0" },
+		{ "", "{\"type\":\"WordPiece\",\"vocab\":{}}", LLM_ERROR_FORMAT,
+		  "\"unk_token\"" },
+		{ "",
+		  "{\"type\":\"WordPiece\",\"vocab\":{},\"unk_token\":\"u\","
+		  "\"continuing_subword_prefix\":\"##\"}",
+		  LLM_ERROR_FORMAT, "\"max_input_chars_per_word\"" },
 		{ "", "{\"type\":\"BPE\",\"merges\":[]}", LLM_ERROR_FORMAT,
 		  "\"vocab\"" },
 		{ "", "{\"type\":\"BPE\",\"vocab\":{\"a\":0}}", LLM_ERROR_FORMAT,

@@ -21,41 +21,11 @@
 
 #include "src/common/tokenizer/tokenizer_internal.h"
 #include "src/common/tokenizer/unicode_class.h"
+#include "src/common/tokenizer/word_cache.h"
 
-#define CACHE_SLOTS 8192
-#define CACHE_KEY_BYTES 24
-#define CACHE_IDS 8
 #define CHAR_CACHE_SLOTS 1024
 #define SMALL_RUN 32	   /* symbols merged without a heap */
 #define KEEP_SYMBOLS 65536 /* larger buffers are given back */
-
-/* What a cached text was: the same text may give other ids in another role. */
-typedef enum CacheRole
-{
-	CACHE_FREE = 0,
-	CACHE_WORD,
-	CACHE_RUN
-} CacheRole;
-
-/* One cache line. */
-typedef struct CacheSlot
-{
-	uint64_t key[CACHE_KEY_BYTES / 8]; /* zero-padded */
-	uint8_t key_len;
-	uint8_t role;
-	uint8_t n_ids;
-	uint8_t reserved[5];
-	int32_t ids[CACHE_IDS];
-} CacheSlot;
-
-_Static_assert(sizeof(CacheSlot) == 64, "a slot is one cache line");
-
-typedef struct CacheKey
-{
-	uint64_t words[CACHE_KEY_BYTES / 8];
-	size_t len;
-	CacheRole role;
-} CacheKey;
 
 typedef struct CharSlot
 {
@@ -77,7 +47,7 @@ struct LlmBpe
 	LlmEncodeGuard *guard;		/* borrowed */
 	uint32_t flags;
 	bool cuts_runs; /* symbols do not depend on their place in the word */
-	CacheSlot *cache;
+	LlmWordCache cache;
 	CharSlot chars[CHAR_CACHE_SLOTS];
 	LlmStrbuf scratch; /* a mapped or decorated text */
 
@@ -102,13 +72,11 @@ llm_bpe_create(const LlmTokenImage *image, LlmEncodeGuard *guard, LlmError *err)
 {
 	LlmBpe *bpe = calloc(1, sizeof(*bpe));
 
-	if (bpe != NULL)
-		bpe->cache = calloc(CACHE_SLOTS, sizeof(CacheSlot));
-	if (bpe == NULL || bpe->cache == NULL)
+	if (bpe == NULL || !llm_word_cache_init(&bpe->cache, err))
 	{
+		if (bpe == NULL)
+			llm_error_no_memory(err, sizeof(*bpe), "a tokenizer's model");
 		free(bpe);
-		llm_error_no_memory(err, CACHE_SLOTS * sizeof(CacheSlot),
-							"the tokenizer's cache");
 		return NULL;
 	}
 	bpe->image = image;
@@ -140,62 +108,8 @@ llm_bpe_free(LlmBpe *bpe)
 		return;
 	free_run_buffers(bpe);
 	llm_strbuf_free(&bpe->scratch);
-	free(bpe->cache);
+	llm_word_cache_free(&bpe->cache);
 	free(bpe);
-}
-
-/* -------------------------------------------------------------------- cache */
-
-static bool
-make_key(const char *text, size_t len, CacheRole role, CacheKey *key)
-{
-	if (len > CACHE_KEY_BYTES)
-		return false;
-	memset(key->words, 0, sizeof(key->words));
-	memcpy(key->words, text, len);
-	key->len = len;
-	key->role = role;
-	return true;
-}
-
-static CacheSlot *
-cache_slot(LlmBpe *bpe, const CacheKey *key)
-{
-	uint64_t hash = key->words[0] * 0x9E3779B97F4A7C15u;
-
-	hash = (hash ^ (hash >> 29) ^ key->words[1]) * 0xBF58476D1CE4E5B9u;
-	hash = (hash ^ (hash >> 31) ^ key->words[2] ^ (uint64_t) key->role << 56) *
-		   0x94D049BB133111EBu;
-	return &bpe->cache[(hash >> 40) & (CACHE_SLOTS - 1)];
-}
-
-static bool
-cache_get(LlmBpe *bpe, const CacheKey *key, LlmIdbuf *out)
-{
-	const CacheSlot *slot = cache_slot(bpe, key);
-
-	if (slot->role != key->role || slot->key_len != key->len ||
-		slot->key[0] != key->words[0] || slot->key[1] != key->words[1] ||
-		slot->key[2] != key->words[2])
-		return false;
-	llm_idbuf_append_many(out, slot->ids, slot->n_ids);
-	return true;
-}
-
-static void
-cache_put(LlmBpe *bpe, const CacheKey *key, const int32_t *ids, size_t n_ids)
-{
-	CacheSlot *slot;
-
-	if (n_ids > CACHE_IDS)
-		return;
-	slot = cache_slot(bpe, key);
-	memcpy(slot->key, key->words, sizeof(slot->key));
-	slot->key_len = (uint8_t) key->len;
-	slot->role = (uint8_t) key->role;
-	slot->n_ids = (uint8_t) n_ids;
-	if (n_ids > 0)
-		memcpy(slot->ids, ids, n_ids * sizeof(*ids));
 }
 
 /* ----------------------------------------------------------------- merging */
@@ -390,23 +304,6 @@ merge_heap(LlmBpe *bpe, LlmError *err)
 	return true;
 }
 
-/* Ids leave the image here: no other may reach a model's embedding table. */
-static bool
-append_ids(LlmBpe *bpe, const int32_t *ids, size_t n, LlmIdbuf *out,
-		   LlmError *err)
-{
-	for (size_t i = 0; i < n; i++)
-	{
-		if (ids[i] < 0 || (uint32_t) ids[i] >= bpe->image->n_ids)
-			return llm_error_set(err, LLM_ERROR_FORMAT,
-								 "the tokenizer image is damaged: token id %d "
-								 "is out of range",
-								 ids[i]);
-	}
-	llm_idbuf_append_many(out, ids, n);
-	return true;
-}
-
 /* ------------------------------------------------------------ runs of symbols */
 
 static bool
@@ -440,16 +337,16 @@ reserve_symbols(LlmBpe *bpe, size_t n, LlmError *err)
 static bool
 finish_run(LlmBpe *bpe, size_t end_off, LlmIdbuf *out, LlmError *err)
 {
-	CacheKey key;
+	LlmWordKey key;
 	bool cached = false;
 
 	if (bpe->n_symbols == 0)
 		return true;
 	if (bpe->n_symbols > 1 && bpe->run_is_plain && bpe->cuts_runs)
 	{
-		cached = make_key(bpe->word + bpe->run_off, end_off - bpe->run_off,
-						  CACHE_RUN, &key);
-		if (cached && cache_get(bpe, &key, out))
+		cached = llm_word_key_make(bpe->word + bpe->run_off,
+								   end_off - bpe->run_off, LLM_CACHE_RUN, &key);
+		if (cached && llm_word_cache_get(&bpe->cache, &key, out))
 		{
 			bpe->n_symbols = 0;
 			return true;
@@ -459,10 +356,11 @@ finish_run(LlmBpe *bpe, size_t end_off, LlmIdbuf *out, LlmError *err)
 		bpe->n_symbols = merge_small(bpe->image, bpe->symbols, bpe->n_symbols);
 	else if (!merge_heap(bpe, err))
 		return false;
-	if (!append_ids(bpe, bpe->symbols, bpe->n_symbols, out, err))
+	if (!llm_word_model_append(bpe->image, bpe->symbols, bpe->n_symbols, out,
+							   err))
 		return false;
 	if (cached)
-		cache_put(bpe, &key, bpe->symbols, bpe->n_symbols);
+		llm_word_cache_put(&bpe->cache, &key, bpe->symbols, bpe->n_symbols);
 	bpe->n_symbols = 0;
 	return true;
 }
@@ -721,7 +619,7 @@ encode_uncached(LlmBpe *bpe, const char *word, size_t len, LlmIdbuf *out,
 		int32_t token_id = llm_token_image_find(bpe->image, text, text_len);
 
 		if (token_id >= 0)
-			return append_ids(bpe, &token_id, 1, out, err);
+			return llm_word_model_append(bpe->image, &token_id, 1, out, err);
 	}
 	if (is_bytes && has_ids)
 		return encode_bytes(bpe, word, len, out, err);
@@ -743,18 +641,19 @@ bool
 llm_bpe_encode_word(LlmBpe *bpe, const char *word, size_t len, LlmIdbuf *out,
 					LlmError *err)
 {
-	CacheKey key;
+	LlmWordKey key;
 	size_t start = out->n_ids;
 	bool cached;
 	bool ok;
 
 	assert(len > 0);
-	cached = make_key(word, len, CACHE_WORD, &key);
-	if (cached && cache_get(bpe, &key, out))
+	cached = llm_word_key_make(word, len, LLM_CACHE_WORD, &key);
+	if (cached && llm_word_cache_get(&bpe->cache, &key, out))
 		return true;
 	ok = encode_uncached(bpe, word, len, out, err);
 	if (ok && cached && !out->failed)
-		cache_put(bpe, &key, out->ids + start, out->n_ids - start);
+		llm_word_cache_put(&bpe->cache, &key, out->ids + start,
+						   out->n_ids - start);
 	if (bpe->symbol_capacity > KEEP_SYMBOLS ||
 		bpe->heap_capacity > 2 * KEEP_SYMBOLS)
 		free_run_buffers(bpe);

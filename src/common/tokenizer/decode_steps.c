@@ -555,6 +555,45 @@ join_space_token(LlmDecodeChain *chain, size_t idx, const char *text,
 	return give(chain, idx + 1, text, len);
 }
 
+/* All but the first token: the prefix goes, or a space comes in front. */
+static bool
+word_piece_token(LlmDecodeChain *chain, size_t idx, const char *text,
+				 size_t len)
+{
+	DecodeStage *stage = &chain->stages[idx];
+	bool is_first = stage->in_chunks || !stage->has_begun;
+	size_t prefix_len;
+	const char *prefix = step_text(chain, idx, 0, &prefix_len);
+
+	stage->has_begun = true;
+	if (is_first)
+		return give(chain, idx + 1, text, len);
+	if (len >= prefix_len && memcmp(text, prefix, prefix_len) == 0)
+		return give(chain, idx + 1, text + prefix_len, len - prefix_len);
+	llm_strbuf_reset(&stage->scratch);
+	llm_strbuf_append_char(&stage->scratch, ' ');
+	llm_strbuf_append(&stage->scratch, text, len);
+	return give(chain, idx + 1, llm_strbuf_str(&stage->scratch),
+				stage->scratch.len);
+}
+
+/* A token that equals the one before is dropped. */
+static bool
+dedup_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
+{
+	DecodeStage *stage = &chain->stages[idx];
+
+	if (stage->in_chunks)
+		return give(chain, idx + 1, text, len);
+	if (stage->has_begun && stage->held.len == len &&
+		memcmp(llm_strbuf_str(&stage->held), text, len) == 0)
+		return true;
+	stage->has_begun = true;
+	llm_strbuf_reset(&stage->held);
+	llm_strbuf_append(&stage->held, text, len);
+	return give(chain, idx + 1, text, len);
+}
+
 /* --------------------------------------------------------------- the chain */
 
 /* Hand a token or chunk to a stage, or to the caller behind the last one. */
@@ -596,6 +635,12 @@ give(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 			return bpe_suffix_token(chain, idx, text, len);
 		case LLM_DEC_JOIN_SPACE:
 			return join_space_token(chain, idx, text, len);
+		case LLM_DEC_WORD_PIECE:
+			return word_piece_token(chain, idx, text, len);
+		case LLM_DEC_DEDUP:
+			return dedup_token(chain, idx, text, len);
+		case LLM_DEC_DROP_EMPTY:
+			return len == 0 || give(chain, idx + 1, text, len);
 		default:
 			return llm_error_set(chain->err, LLM_ERROR_FORMAT,
 								 "the tokenizer image is damaged: unknown "

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <utf8proc.h>
 
+#include "src/common/tokenizer/charsmap.h"
 #include "src/common/tokenizer/tokenizer_internal.h"
 #include "src/common/tokenizer/unicode_class.h"
 
@@ -227,6 +228,27 @@ nmt_codepoint(uint32_t cp)
 	return cp;
 }
 
+/* BERT's cleaning: no controls, all white space alike; 0 = drops it. */
+static uint32_t
+clean_codepoint(uint32_t cp)
+{
+	if (cp == '\t' || cp == '\n' || cp == '\r')
+		return ' ';
+	if (cp == 0xFFFD || llm_unicode_is_control(cp))
+		return 0;
+	return llm_unicode_is_whitespace(cp) ? ' ' : cp;
+}
+
+static bool
+is_ideograph(uint32_t cp)
+{
+	return (cp >= 0x4E00 && cp <= 0x9FFF) || (cp >= 0x3400 && cp <= 0x4DBF) ||
+		   (cp >= 0x20000 && cp <= 0x2A6DF) ||
+		   (cp >= 0x2A700 && cp <= 0x2B81F) ||
+		   (cp >= 0x2B920 && cp <= 0x2CEAF) || (cp >= 0xF900 && cp <= 0xFAFF) ||
+		   (cp >= 0x2F800 && cp <= 0x2FA1F);
+}
+
 static void
 map_codepoint(StepRun *run, LlmTokenStepKind kind, uint32_t cp, size_t in_off)
 {
@@ -241,7 +263,7 @@ map_codepoint(StepRun *run, LlmTokenStepKind kind, uint32_t cp, size_t in_off)
 				write_codepoint(run, lower[i], in_off);
 			break;
 		case LLM_NORM_STRIP_ACCENTS:
-			if (!llm_unicode_is_mark(cp))
+			if (!llm_unicode_is_accent(cp))
 				write_codepoint(run, cp, in_off);
 			break;
 		case LLM_NORM_NMT:
@@ -249,6 +271,21 @@ map_codepoint(StepRun *run, LlmTokenStepKind kind, uint32_t cp, size_t in_off)
 				write_from(run, "", 1, in_off);
 			else if (nmt_codepoint(cp) != 0)
 				write_codepoint(run, nmt_codepoint(cp), in_off);
+			break;
+		case LLM_NORM_CLEAN_TEXT:
+			if (clean_codepoint(cp) != 0)
+				write_codepoint(run, clean_codepoint(cp), in_off);
+			break;
+		case LLM_NORM_SPACE_IDEOGRAPHS:
+			if (is_ideograph(cp))
+				write_from(run, " ", 1, in_off);
+			write_codepoint(run, cp, in_off);
+			if (is_ideograph(cp))
+				write_from(run, " ", 1, in_off);
+			break;
+		case LLM_NORM_STRIP_NONSPACING:
+			if (!llm_unicode_is_nonspacing(cp))
+				write_codepoint(run, cp, in_off);
 			break;
 		default:
 			assert(false);
@@ -285,6 +322,154 @@ step_byte_level(StepRun *run, LlmError *err)
 		if (!tick(run, err))
 			return false;
 	}
+	return true;
+}
+
+/* ---------------------------------------------------------------- charsmap */
+
+/* Longer grapheme clusters are replaced character by character. */
+#define MAX_CLUSTER_BYTES 5
+
+/*
+ * A row of replacements.  The reference takes the origin of each character it
+ * writes from a cursor in the input; how far it moves depends on the next
+ * replacement, should that remove characters, so one character is held back.
+ */
+typedef struct CharsmapRun
+{
+	StepRun *run;
+	LlmCharsmap map;
+	size_t cursor; /* in the input */
+	bool waits;
+	uint32_t cp;	/* the character that waits */
+	int64_t change; /* > 0: inserted; else so many more are removed, negated */
+} CharsmapRun;
+
+static void
+write_waiting(CharsmapRun *cr)
+{
+	StepRun *run = cr->run;
+	bool from_start;
+
+	if (!cr->waits)
+		return;
+	cr->waits = false;
+	if (cr->change > 0)
+		from_start = cr->cursor == 0 ? run->starts_text
+									 : cr->cursor - 1 < run->in.origin_len;
+	else
+	{
+		from_start = cr->cursor < run->in.origin_len;
+		for (int64_t n = cr->change; n <= 0 && cr->cursor < run->in.len; n++)
+		{
+			uint32_t cp;
+
+			cr->cursor += (size_t) llm_unicode_next(
+				run->in.text + cr->cursor, run->in.len - cr->cursor, &cp);
+		}
+	}
+	write_codepoint(run, cr->cp, from_start ? 0 : run->in.len);
+}
+
+static void
+put_codepoint(CharsmapRun *cr, uint32_t cp, int64_t change)
+{
+	write_waiting(cr);
+	cr->waits = true;
+	cr->cp = cp;
+	cr->change = change;
+}
+
+static size_t
+count_codepoints(const char *text, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++)
+		n += ((unsigned char) text[i] & 0xC0) != 0x80;
+	return n;
+}
+
+/* Replace a text if the map says so. */
+static bool
+replace_mapped(CharsmapRun *cr, const char *text, size_t len)
+{
+	const char *new_text;
+	size_t new_len;
+	size_t n_old = count_codepoints(text, len);
+	size_t n = 0;
+
+	if (!llm_charsmap_find(&cr->map, text, len, &new_text, &new_len))
+		return false;
+	cr->run->unchanged = false;
+	for (size_t off = 0; off < new_len; n++)
+	{
+		uint32_t cp;
+
+		off += (size_t) llm_unicode_next(new_text + off, new_len - off, &cp);
+		put_codepoint(cr, cp, n < n_old ? 0 : 1);
+	}
+	if (n < n_old && cr->waits)
+		cr->change -= (int64_t) (n_old - n);
+	return true;
+}
+
+/* Where the grapheme cluster that starts at off ends. */
+static size_t
+cluster_end(const char *text, size_t len, size_t off)
+{
+	utf8proc_int32_t state = 0;
+	uint32_t cp;
+	uint32_t next;
+
+	off += (size_t) llm_unicode_next(text + off, len - off, &cp);
+	while (off < len)
+	{
+		size_t n = (size_t) llm_unicode_next(text + off, len - off, &next);
+
+		if (next < 0x80 && cp != '\r')
+			break; /* nothing but CR LF joins with ASCII */
+		if (utf8proc_grapheme_break_stateful((utf8proc_int32_t) cp,
+											 (utf8proc_int32_t) next, &state))
+			break;
+		cp = next;
+		off += n;
+	}
+	return off;
+}
+
+static bool
+step_charsmap(StepRun *run, LlmError *err)
+{
+	CharsmapRun cr = { .run = run };
+	const LlmStepRow *row = &run->normalizer->row;
+	size_t end;
+
+	cr.map.trie =
+		llm_step_row_text(row, run->step_idx, 0, &cr.map.n_trie_bytes);
+	cr.map.texts =
+		llm_step_row_text(row, run->step_idx, 1, &cr.map.n_text_bytes);
+	run->unchanged = true;
+	for (size_t off = 0; off < run->in.len; off = end)
+	{
+		end = cluster_end(run->in.text, run->in.len, off);
+		if (end - off <= MAX_CLUSTER_BYTES &&
+			replace_mapped(&cr, run->in.text + off, end - off))
+			continue;
+		while (off < end)
+		{
+			uint32_t cp;
+			size_t n = (size_t) llm_unicode_next(run->in.text + off,
+												 run->in.len - off, &cp);
+
+			if (!replace_mapped(&cr, run->in.text + off, n))
+				put_codepoint(&cr, cp, 0);
+			off += n;
+			if (!tick(run, err))
+				return false;
+		}
+	}
+	write_waiting(&cr);
 	return true;
 }
 
@@ -445,17 +630,16 @@ decompose(StepRun *run, UnicodeForm form, const char *text, size_t len,
 	return true;
 }
 
-/* The form of a stretch that starts and ends at inert characters. */
+/* A text's form in normalizer->codepoints; its length in *count. */
 static bool
-write_form(StepRun *run, UnicodeForm form, size_t start, size_t end,
-		   LlmError *err)
+compute_form(StepRun *run, UnicodeForm form, const char *text, size_t len,
+			 size_t *count, LlmError *err)
 {
 	LlmNormalizer *normalizer = run->normalizer;
 	utf8proc_ssize_t n_result;
-	size_t n;
+	size_t n = 0;
 
-	assert(start < end && end <= run->in.len);
-	if (!decompose(run, form, run->in.text + start, end - start, &n, err))
+	if (!decompose(run, form, text, len, &n, err))
 		return false;
 	order_marks(normalizer->codepoints, n,
 				normalizer->codepoints + normalizer->n_codepoint_slots / 2);
@@ -468,35 +652,55 @@ write_form(StepRun *run, UnicodeForm form, size_t start, size_t end,
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "a text cannot be normalized: %s",
 							 utf8proc_errmsg(n_result));
-	for (utf8proc_ssize_t i = 0; i < n_result; i++)
-		write_codepoint(run, (uint32_t) normalizer->codepoints[i],
+	*count = (size_t) n_result;
+	return true;
+}
+
+/* The form of a stretch that starts and ends at inert characters. */
+static bool
+write_form(StepRun *run, UnicodeForm form, size_t start, size_t end,
+		   LlmError *err)
+{
+	size_t n;
+
+	assert(start < end && end <= run->in.len);
+	if (!compute_form(run, form, run->in.text + start, end - start, &n, err))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		write_codepoint(run, (uint32_t) run->normalizer->codepoints[i],
 						i == 0 ? start : run->in.len);
 	return true;
 }
 
 /*
- * The origin of a decomposed first character is its first part above; where
- * the form splits it, its other parts belong to it as well.
+ * The origin of a first character that the form splits is its first part
+ * above; its other parts belong to it as well, as far as nothing that follows
+ * has changed them.
  */
 static bool
 extend_origin(StepRun *run, UnicodeForm form, LlmError *err)
 {
 	size_t n;
 	size_t bytes = 0;
-	char encoded[4];
 
-	if (run->in.origin_len == 0 || form.compose)
+	if (run->in.origin_len == 0)
 		return true;
-	if (!decompose(run, form, run->in.text,
-				   run->in.origin_len < run->in.len ? run->in.origin_len
-													: run->in.len,
-				   &n, err))
+	if (!compute_form(run, form, run->in.text,
+					  run->in.origin_len < run->in.len ? run->in.origin_len
+													   : run->in.len,
+					  &n, err))
 		return false;
 	for (size_t i = 0; i < n; i++)
-		bytes += (size_t) llm_utf8_encode(
+	{
+		char encoded[4];
+		size_t len = (size_t) llm_utf8_encode(
 			(uint32_t) run->normalizer->codepoints[i], encoded);
-	if (bytes > run->out->len)
-		bytes = run->out->len;
+
+		if (run->out->failed || len > run->out->len - bytes ||
+			memcmp(run->out->data + bytes, encoded, len) != 0)
+			break;
+		bytes += len;
+	}
 	if (bytes > run->origin_len)
 		run->origin_len = bytes;
 	return true;
@@ -571,7 +775,12 @@ run_step(StepRun *run, LlmError *err)
 		case LLM_NORM_LOWERCASE:
 		case LLM_NORM_STRIP_ACCENTS:
 		case LLM_NORM_NMT:
+		case LLM_NORM_CLEAN_TEXT:
+		case LLM_NORM_SPACE_IDEOGRAPHS:
+		case LLM_NORM_STRIP_NONSPACING:
 			return step_map(run, err);
+		case LLM_NORM_CHARSMAP:
+			return step_charsmap(run, err);
 		case LLM_NORM_BYTE_LEVEL:
 			return step_byte_level(run, err);
 		default:

@@ -15,6 +15,7 @@
 
 #include "src/common/tokenizer/tokenizer_internal.h"
 #include "src/common/tokenizer/unicode_class.h"
+#include "src/common/tokenizer/unicode_table.h"
 
 static bool
 run_step(LlmPreTokenizer *pre, size_t step_idx, LlmPiece piece, LlmError *err);
@@ -285,6 +286,38 @@ split_words(LlmPreTokenizer *pre, size_t step_idx, LlmPiece piece,
 		   pass_on(pre, step_idx, piece, start, piece.len, err);
 }
 
+/*
+ * Cut where the script changes.  Characters of no script (spaces, unassigned)
+ * stay with what is before them; at the start there is nothing, and the
+ * reference drops them.
+ */
+static bool
+split_scripts(LlmPreTokenizer *pre, size_t step_idx, LlmPiece piece,
+			  LlmError *err)
+{
+	int script = LLM_SCRIPT_NONE;
+	size_t start = 0;
+
+	for (size_t off = 0; off < piece.len;)
+	{
+		uint32_t cp;
+		int n = llm_unicode_next(piece.text + off, piece.len - off, &cp);
+		int next = llm_unicode_script(cp);
+
+		if (next != LLM_SCRIPT_NONE && next != script)
+		{
+			if (script != LLM_SCRIPT_NONE &&
+				!pass_on(pre, step_idx, piece, start, off, err))
+				return false;
+			start = off;
+			script = next;
+		}
+		off += (size_t) n;
+	}
+	return script == LLM_SCRIPT_NONE ||
+		   pass_on(pre, step_idx, piece, start, piece.len, err);
+}
+
 static bool
 split_fixed(LlmPreTokenizer *pre, size_t step_idx, LlmPiece piece,
 			LlmError *err)
@@ -439,6 +472,8 @@ run_step(LlmPreTokenizer *pre, size_t step_idx, LlmPiece piece, LlmError *err)
 			return split_words(pre, step_idx, piece, err);
 		case LLM_PRE_FIXED_LENGTH:
 			return split_fixed(pre, step_idx, piece, err);
+		case LLM_PRE_SCRIPTS:
+			return split_scripts(pre, step_idx, piece, err);
 		case LLM_PRE_PREFIX_SPACE:
 			return prefix_space(pre, step_idx, piece, err);
 		case LLM_PRE_METASPACE:

@@ -32,9 +32,9 @@ power_of_two_above(size_t n)
 
 /* ------------------------------------------------------------ vocabulary */
 
-/* Enter a content and its id; the later of two equal contents counts. */
-static void
-add_vocab_entry(LlmImageBuilder *builder, const char *content, int32_t token_id)
+void
+llm_compile_vocab_entry(LlmImageBuilder *builder, const char *content,
+						int32_t token_id, bool keeps_earlier)
 {
 	LlmStrbuf *table = &builder->sections[LLM_TOKEN_VOCAB_HASH];
 	LlmTokenHashSlot *slots = (LlmTokenHashSlot *) (void *) table->data;
@@ -55,8 +55,12 @@ add_vocab_entry(LlmImageBuilder *builder, const char *content, int32_t token_id)
 			memcmp(builder->sections[LLM_TOKEN_BLOB].data + other->text.off,
 				   content, len) == 0)
 		{
-			other->token_id = token_id;
-			return;
+			if (!keeps_earlier)
+			{
+				other->token_id = token_id;
+				return;
+			}
+			break;
 		}
 	}
 	entry.text = llm_image_builder_text(builder, content, len);
@@ -66,8 +70,17 @@ add_vocab_entry(LlmImageBuilder *builder, const char *content, int32_t token_id)
 		llm_image_builder_add(builder, LLM_TOKEN_VOCAB, &entry) + 1;
 }
 
-static bool
-compile_vocab(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
+bool
+llm_compile_vocab_table(LlmImageBuilder *builder, size_t n, LlmError *err)
+{
+	return llm_image_builder_table(builder, LLM_TOKEN_VOCAB_HASH,
+								   power_of_two_above(n + n / 2 + 1),
+								   0) != NULL ||
+		   llm_image_builder_check(builder, err);
+}
+
+bool
+llm_compile_vocab(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
 {
 	const cJSON *vocab = llm_json_get(model, "vocab");
 	const cJSON *item;
@@ -77,9 +90,8 @@ compile_vocab(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
 		return llm_error_set(err, LLM_ERROR_FORMAT,
 							 "the model has no \"vocab\" object");
 	cJSON_ArrayForEach(item, vocab) n++;
-	if (llm_image_builder_table(builder, LLM_TOKEN_VOCAB_HASH,
-								power_of_two_above(n + n / 2 + 1), 0) == NULL)
-		return llm_image_builder_check(builder, err);
+	if (!llm_compile_vocab_table(builder, n, err))
+		return false;
 	cJSON_ArrayForEach(item, vocab)
 	{
 		double value = item->valuedouble;
@@ -90,7 +102,7 @@ compile_vocab(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
 								 "the vocabulary's token \"%.100s\" has no id "
 								 "between 0 and %d",
 								 item->string, LLM_TOKEN_MAX_IDS - 1);
-		add_vocab_entry(builder, item->string, (int32_t) value);
+		llm_compile_vocab_entry(builder, item->string, (int32_t) value, false);
 		if (!llm_image_builder_check(builder, err))
 			return false;
 	}
@@ -332,6 +344,7 @@ allocate_merge_tables(MergeCompiler *mc, size_t n_merges, LlmError *err)
 	return llm_image_builder_check(mc->builder, err);
 }
 
+/* Without a model (one that is not BPE) the tables stay empty. */
 static bool
 compile_merges(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
 {
@@ -344,10 +357,10 @@ compile_merges(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
 	uint32_t rank = 0;
 	bool ok = true;
 
-	if (!cJSON_IsArray(merges))
+	if (model != NULL && !cJSON_IsArray(merges))
 		return llm_error_set(err, LLM_ERROR_FORMAT,
 							 "the model has no \"merges\" array");
-	cJSON_ArrayForEach(item, merges) n++;
+	n = (size_t) cJSON_GetArraySize(merges);
 	if (n > MAX_MERGES)
 		return llm_error_set(err, LLM_ERROR_LIMIT,
 							 "the model has %zu merges, more than %d", n,
@@ -398,44 +411,74 @@ get_affix(LlmImageBuilder *builder, const cJSON *model, const char *key,
 	return true;
 }
 
+/* What the model is; files of early versions do not name it. */
 static bool
-check_model_kind(const cJSON *model, LlmError *err)
+read_model_kind(const cJSON *model, LlmTokenModelKind *kind, LlmError *err)
 {
+	static const char *const names[] = {
+		[LLM_TOKEN_MODEL_BPE] = "BPE",
+		[LLM_TOKEN_MODEL_UNIGRAM] = "Unigram",
+		[LLM_TOKEN_MODEL_WORD_PIECE] = "WordPiece",
+		[LLM_TOKEN_MODEL_WORD_LEVEL] = "WordLevel",
+	};
 	const char *type = NULL;
+
+	if (!llm_json_get_string(model, "type", &type, err))
+		return false;
+	if (type == NULL)
+	{
+		if (llm_json_get(model, "merges") != NULL)
+			type = "BPE";
+		else if (llm_json_get(model, "max_input_chars_per_word") != NULL)
+			type = "WordPiece";
+		else if (llm_json_get(model, "unk_token") != NULL)
+			type = "WordLevel";
+		else if (cJSON_IsArray(llm_json_get(model, "vocab")))
+			type = "Unigram";
+		else
+			return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+								 "the tokenizer model has no type");
+	}
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	{
+		if (strcmp(type, names[i]) == 0)
+		{
+			*kind = (LlmTokenModelKind) i;
+			return true;
+		}
+	}
+	return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+						 "the tokenizer model \"%.100s\" is not supported",
+						 type);
+}
+
+bool
+llm_compile_find_unknown(LlmImageBuilder *builder, const char *unk_token)
+{
+	LlmTokenImage view = llm_image_builder_view(builder);
+
+	builder->header.unk_id =
+		llm_token_image_find(&view, unk_token, strlen(unk_token));
+	if (builder->header.unk_id < 0)
+		builder->header.unk_id = LLM_TOKEN_MISSING_UNK;
+	return true;
+}
+
+static bool
+compile_bpe(LlmImageBuilder *builder, const cJSON *model, LlmError *err)
+{
+	LlmTokenImageHeader *header = &builder->header;
+	const char *unk_token = NULL;
 	double dropout = 0;
 
-	if (!llm_json_get_string(model, "type", &type, err) ||
-		!llm_json_get_double(model, "dropout", &dropout, err))
+	if (!llm_json_get_double(model, "dropout", &dropout, err))
 		return false;
-	/* files of early versions do not name the model */
-	if (type == NULL && llm_json_get(model, "merges") == NULL)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "the tokenizer model has no type");
-	if (type != NULL && strcmp(type, "BPE") != 0)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "the tokenizer model \"%.100s\" is not supported",
-							 type);
 	if (dropout != 0)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "a dropout of %g is not supported: token ids "
 							 "would be random",
 							 dropout);
-	return true;
-}
-
-static bool
-compile_model(LlmImageBuilder *builder, const cJSON *root, LlmError *err)
-{
-	const cJSON *model = llm_json_get(root, "model");
-	LlmTokenImageHeader *header = &builder->header;
-	const char *unk_token = NULL;
-	LlmTokenImage view;
-
-	if (!cJSON_IsObject(model))
-		return llm_error_set(err, LLM_ERROR_FORMAT,
-							 "the tokenizer has no \"model\" object");
-	if (!check_model_kind(model, err) ||
-		!get_flag(model, "fuse_unk", LLM_TOKEN_MODEL_FUSE_UNK, &header->flags,
+	if (!get_flag(model, "fuse_unk", LLM_TOKEN_MODEL_FUSE_UNK, &header->flags,
 				  err) ||
 		!get_flag(model, "byte_fallback", LLM_TOKEN_MODEL_BYTE_FALLBACK,
 				  &header->flags, err) ||
@@ -446,20 +489,40 @@ compile_model(LlmImageBuilder *builder, const cJSON *root, LlmError *err)
 		!get_affix(builder, model, "end_of_word_suffix", &header->word_suffix,
 				   err) ||
 		!llm_json_get_string(model, "unk_token", &unk_token, err) ||
-		!compile_vocab(builder, model, err))
+		!llm_compile_vocab(builder, model, err))
 		return false;
-
 	header->unk_id = LLM_TOKEN_NO_UNK;
-	if (unk_token != NULL)
+	return unk_token == NULL || llm_compile_find_unknown(builder, unk_token);
+}
+
+static bool
+compile_model(LlmImageBuilder *builder, const cJSON *root, LlmError *err)
+{
+	const cJSON *model = llm_json_get(root, "model");
+	LlmTokenModelKind kind = LLM_TOKEN_MODEL_BPE;
+	bool ok = false;
+
+	if (!cJSON_IsObject(model))
+		return llm_error_set(err, LLM_ERROR_FORMAT,
+							 "the tokenizer has no \"model\" object");
+	if (!read_model_kind(model, &kind, err))
+		return false;
+	switch (kind)
 	{
-		view = llm_image_builder_view(builder);
-		header->unk_id =
-			llm_token_image_find(&view, unk_token, strlen(unk_token));
-		if (header->unk_id < 0)
-			header->unk_id = LLM_TOKEN_MISSING_UNK;
+		case LLM_TOKEN_MODEL_BPE:
+			ok = compile_bpe(builder, model, err);
+			break;
+		case LLM_TOKEN_MODEL_UNIGRAM:
+			ok = llm_compile_unigram(builder, model, err);
+			break;
+		case LLM_TOKEN_MODEL_WORD_PIECE:
+		case LLM_TOKEN_MODEL_WORD_LEVEL:
+			ok = llm_compile_word_piece(builder, model, kind, err);
+			break;
 	}
-	return compile_byte_ids(builder, err) &&
-		   compile_merges(builder, model, err);
+	return ok && compile_byte_ids(builder, err) &&
+		   compile_merges(builder, kind == LLM_TOKEN_MODEL_BPE ? model : NULL,
+						  err);
 }
 
 /* ----------------------------------------------------------------- entry */

@@ -2,7 +2,8 @@
  * tokenizer_compiler.h
  *	  What the files that make an image share.
  *
- *	  tokenizer_compile.c	the entry; the model: vocabulary and merges
+ *	  tokenizer_compile.c	the entry; vocabulary; the model BPE
+ *	  trie_compile.c		the other models
  *	  component_compile.c	normalizer, pre-tokenizer, decoder, post-processor
  *	  added_compile.c		added tokens, and what tokenizer_config.json changes
  *	  image_builder.c		sections that grow and are put together
@@ -48,6 +49,31 @@ extern LlmTokenImage llm_image_builder_view(const LlmImageBuilder *builder);
 /* Put the sections together and append the image to out. */
 extern bool llm_image_builder_finish(LlmImageBuilder *builder, LlmStrbuf *out,
 									 LlmError *err);
+
+/*
+ * Enter a content and its id.  Of two equal contents the later one is found;
+ * the earlier entry is gone unless keeps_earlier.
+ */
+extern void
+llm_compile_vocab_entry(LlmImageBuilder *builder, const char *content,
+						int32_t token_id, bool keeps_earlier);
+
+/* Make room for n contents; entries can be entered then. */
+extern bool
+llm_compile_vocab_table(LlmImageBuilder *builder, size_t n, LlmError *err);
+
+/* A model's "vocab" object: content to id. */
+extern bool
+llm_compile_vocab(LlmImageBuilder *builder, const cJSON *model, LlmError *err);
+
+/* Set the header's unk_id; a content without an id is no error yet. */
+extern bool
+llm_compile_find_unknown(LlmImageBuilder *builder, const char *unk_token);
+
+extern bool llm_compile_unigram(LlmImageBuilder *builder, const cJSON *model,
+								LlmError *err);
+extern bool llm_compile_word_piece(LlmImageBuilder *builder, const cJSON *model,
+								   LlmTokenModelKind kind, LlmError *err);
 
 /* Compile the components of the tree into steps; the model must be there. */
 extern bool llm_compile_components(LlmImageBuilder *builder, const cJSON *root,

@@ -145,7 +145,7 @@ llm_tokenizer_close(LlmTokenizer *tokenizer)
 	if (tokenizer == NULL)
 		return;
 	llm_detokenizer_free(tokenizer->decoder);
-	llm_bpe_free(tokenizer->bpe);
+	llm_word_model_free(tokenizer->model);
 	llm_normalizer_free(&tokenizer->normalizer);
 	llm_pre_tokenizer_free(&tokenizer->pre);
 	llm_step_row_free(&tokenizer->decoders);
@@ -219,8 +219,8 @@ encode_word(void *arg, LlmPiece word, LlmError *err)
 	EncodeRun *run = arg;
 
 	assert(word.len > 0);
-	return llm_bpe_encode_word(run->tokenizer->bpe, word.text, word.len,
-							   run->out, err) &&
+	return llm_word_model_encode(run->tokenizer->model, word.text, word.len,
+								 run->out, err) &&
 		   check_output(run->out, err);
 }
 
@@ -380,11 +380,11 @@ llm_tokenizer_encode(LlmTokenizer *tokenizer, const char *text, size_t len,
 	assert(text != NULL || len == 0);
 	if (!check_output(out, err))
 		return false;
-	if (tokenizer->bpe == NULL)
+	if (tokenizer->model == NULL)
 	{
-		tokenizer->bpe =
-			llm_bpe_create(&tokenizer->image, &tokenizer->guard, err);
-		if (tokenizer->bpe == NULL)
+		tokenizer->model =
+			llm_word_model_create(&tokenizer->image, &tokenizer->guard, err);
+		if (tokenizer->model == NULL)
 			return false;
 	}
 	tokenizer->guard = (LlmEncodeGuard){ .interrupt = interrupt };

@@ -22,6 +22,8 @@ static const struct
 	[LLM_TOKEN_MERGES] = { "merges", sizeof(LlmTokenMerge) },
 	[LLM_TOKEN_MERGE_PAIRS] = { "merge pairs", sizeof(uint64_t) },
 	[LLM_TOKEN_BYTE_IDS] = { "byte ids", sizeof(int32_t) },
+	[LLM_TOKEN_TRIE] = { "trie", sizeof(LlmTokenTrieNode) },
+	[LLM_TOKEN_SCORES] = { "scores", sizeof(double) },
 	[LLM_TOKEN_ADDED] = { "added tokens", sizeof(LlmTokenAdded) },
 	[LLM_TOKEN_ADDED_NAMES] = { "added names", sizeof(LlmTokenAddedName) },
 	[LLM_TOKEN_PATTERNS_RAW] = { "raw patterns", sizeof(LlmTokenPattern) },
@@ -38,6 +40,7 @@ _Static_assert(sizeof(LlmTokenVocabEntry) == 12, "part of the format");
 _Static_assert(sizeof(LlmTokenHashSlot) == 8, "part of the format");
 _Static_assert(sizeof(LlmTokenIdEntry) == 8, "part of the format");
 _Static_assert(sizeof(LlmTokenMerge) == 16, "part of the format");
+_Static_assert(sizeof(LlmTokenTrieNode) == 12, "part of the format");
 _Static_assert(sizeof(LlmTokenAdded) == 24, "part of the format");
 _Static_assert(sizeof(LlmTokenAddedName) == 12, "part of the format");
 _Static_assert(sizeof(LlmTokenPattern) == 12, "part of the format");
@@ -122,6 +125,11 @@ check_shapes(const LlmTokenImageHeader *header, LlmError *err)
 		return damaged(err, "a hash table has a wrong size");
 	if (s[LLM_TOKEN_BYTE_IDS].count != LLM_TOKEN_N_BYTE_IDS)
 		return damaged(err, "the byte table has a wrong size");
+	if (header->model_kind > LLM_TOKEN_MODEL_WORD_LEVEL)
+		return damaged(err, "unknown model");
+	if (header->model_kind == LLM_TOKEN_MODEL_UNIGRAM &&
+		s[LLM_TOKEN_SCORES].count != s[LLM_TOKEN_VOCAB].count)
+		return damaged(err, "the score table has a wrong size");
 	if (header->n_ids > LLM_TOKEN_MAX_IDS ||
 		s[LLM_TOKEN_IDS].count != header->n_ids)
 		return damaged(err, "the id table has a wrong size");
@@ -169,6 +177,9 @@ llm_token_image_open(LlmTokenImage *image, const void *bytes, size_t n_bytes,
 	image->merge_pair_mask = (uint64_t) count * 64 - 1;
 	image->byte_ids =
 		llm_token_image_section(image, LLM_TOKEN_BYTE_IDS, &count);
+	image->trie = llm_token_image_section(image, LLM_TOKEN_TRIE, &count);
+	image->n_trie_nodes = (uint32_t) count;
+	image->scores = llm_token_image_section(image, LLM_TOKEN_SCORES, &count);
 	image->added = llm_token_image_section(image, LLM_TOKEN_ADDED, &count);
 	image->n_added = (uint32_t) count;
 	image->added_names =

@@ -24,7 +24,7 @@
 #include "src/common/util/error.h"
 
 #define LLM_TOKEN_IMAGE_MAGIC "LLMTOKEN"
-#define LLM_TOKEN_IMAGE_VERSION 1
+#define LLM_TOKEN_IMAGE_VERSION 2
 
 /* Bounds that keep a hostile tokenizer.json from taking all memory. */
 #define LLM_TOKEN_MAX_IDS (1 << 24)
@@ -46,6 +46,8 @@ typedef enum LlmTokenSectionId
 	LLM_TOKEN_MERGES,		 /* LlmTokenMerge, open addressing */
 	LLM_TOKEN_MERGE_PAIRS,	 /* uint64_t, bitmap of symbols that may merge */
 	LLM_TOKEN_BYTE_IDS,		 /* int32_t [512], see LlmTokenByteTable */
+	LLM_TOKEN_TRIE,			 /* LlmTokenTrieNode, the root first; not for BPE */
+	LLM_TOKEN_SCORES,		 /* double, by vocabulary entry: Unigram only */
 	LLM_TOKEN_ADDED,		 /* LlmTokenAdded */
 	LLM_TOKEN_ADDED_NAMES,	 /* LlmTokenAddedName, sorted */
 	LLM_TOKEN_PATTERNS_RAW,	 /* LlmTokenPattern, sorted: on raw text */
@@ -62,6 +64,14 @@ typedef struct LlmTokenSection
 	uint64_t off;
 	uint64_t count; /* elements */
 } LlmTokenSection;
+
+typedef enum LlmTokenModelKind
+{
+	LLM_TOKEN_MODEL_BPE,
+	LLM_TOKEN_MODEL_UNIGRAM,
+	LLM_TOKEN_MODEL_WORD_PIECE,
+	LLM_TOKEN_MODEL_WORD_LEVEL
+} LlmTokenModelKind;
 
 /* flags of the header */
 #define LLM_TOKEN_MODEL_BYTE_LEVEL 0x01	 /* words reach the model as bytes */
@@ -83,7 +93,9 @@ typedef struct LlmTokenImageHeader
 	uint32_t n_ids; /* token ids are 0 .. n_ids - 1 */
 	uint32_t flags;
 	int32_t unk_id;
-	uint32_t reserved;
+	uint32_t model_kind;		 /* an LlmTokenModelKind */
+	double unk_score;			 /* Unigram: of a character that is unknown */
+	uint64_t max_word_chars;	 /* WordPiece: longer words are unknown */
 	LlmTokenText subword_prefix; /* continuing_subword_prefix */
 	LlmTokenText word_suffix;	 /* end_of_word_suffix */
 	LlmTokenSection sections[LLM_TOKEN_SECTION_COUNT];
@@ -115,6 +127,19 @@ typedef struct LlmTokenMerge
 	uint32_t rank;
 	int32_t new_id;
 } LlmTokenMerge;
+
+/*
+ * A node of the trie of all contents, by bytes.  The children of a node stand
+ * side by side, ordered by label.
+ */
+typedef struct LlmTokenTrieNode
+{
+	uint32_t first_child;
+	uint32_t entry; /* index into LLM_TOKEN_VOCAB plus 1; 0 = no content */
+	uint16_t n_children;
+	uint8_t label;
+	uint8_t reserved;
+} LlmTokenTrieNode;
 
 /* The two halves of LLM_TOKEN_BYTE_IDS; -1 where the vocabulary has none. */
 typedef enum LlmTokenByteTable
@@ -170,6 +195,10 @@ typedef enum LlmTokenStepKind
 	LLM_NORM_STRIP_ACCENTS,
 	LLM_NORM_NMT,
 	LLM_NORM_BYTE_LEVEL,
+	LLM_NORM_CHARSMAP,		   /* text[0] trie, text[1] replacements */
+	LLM_NORM_CLEAN_TEXT,	   /* no controls, white space to spaces */
+	LLM_NORM_SPACE_IDEOGRAPHS, /* a space before and behind each */
+	LLM_NORM_STRIP_NONSPACING,
 
 	/* pre-tokenizers; numbers[0] = LlmSplitBehavior, [1] = invert */
 	LLM_PRE_SPLIT = 32,	  /* on text[0] */
@@ -182,6 +211,7 @@ typedef enum LlmTokenStepKind
 	LLM_PRE_METASPACE,	  /* text[0]; numbers[0] = LlmPrependScheme */
 	LLM_PRE_BYTE_LEVEL,	  /* bytes to the byte-level alphabet */
 	LLM_PRE_FIXED_LENGTH, /* numbers[0] characters each */
+	LLM_PRE_SCRIPTS,	  /* where the script changes */
 
 	/* decoders */
 	LLM_DEC_BYTE_LEVEL = 64,
@@ -192,7 +222,10 @@ typedef enum LlmTokenStepKind
 	LLM_DEC_STRIP,		/* character text[0]; numbers: start, stop */
 	LLM_DEC_METASPACE,	/* text[0]; numbers[0] = LlmPrependScheme */
 	LLM_DEC_BPE_SUFFIX, /* text[0] becomes a space, or nothing at the end */
-	LLM_DEC_JOIN_SPACE	/* no decoder: tokens with spaces between */
+	LLM_DEC_JOIN_SPACE, /* no decoder: tokens with spaces between */
+	LLM_DEC_WORD_PIECE, /* a space in front, or the prefix text[0] gone */
+	LLM_DEC_DEDUP,		/* equal tokens in a row are one */
+	LLM_DEC_DROP_EMPTY	/* empty tokens are none */
 } LlmTokenStepKind;
 
 typedef enum LlmSplitBehavior
@@ -230,12 +263,15 @@ typedef struct LlmTokenImage
 	const LlmTokenMerge *merges;
 	const uint64_t *merge_pairs;
 	const int32_t *byte_ids;
+	const LlmTokenTrieNode *trie;
+	const double *scores;
 	const LlmTokenAdded *added;
 	const LlmTokenAddedName *added_names;
 	size_t n_blob_bytes;
 	uint32_t n_vocab_entries;
 	uint32_t vocab_hash_mask;
 	uint32_t merge_mask;
+	uint32_t n_trie_nodes;
 	uint64_t merge_pair_mask; /* of bit numbers */
 	uint32_t n_ids;
 	uint32_t n_added;
@@ -336,6 +372,49 @@ llm_token_image_merge(const LlmTokenImage *image, int32_t left, int32_t right)
 			return slot;
 	}
 	return NULL;
+}
+
+/* Where a search of the trie starts. */
+#define LLM_TOKEN_TRIE_ROOT 0
+
+/* The child of a node by its label, or 0 (the root is nobody's child). */
+static inline uint32_t
+llm_token_image_child(const LlmTokenImage *image, uint32_t node_idx,
+					  unsigned char label)
+{
+	uint32_t low;
+	uint32_t high;
+
+	if (node_idx >= image->n_trie_nodes)
+		return 0;
+	low = image->trie[node_idx].first_child;
+	high = low + image->trie[node_idx].n_children;
+	if (low > image->n_trie_nodes || high > image->n_trie_nodes)
+		return 0;
+	while (low < high)
+	{
+		uint32_t middle = low + (high - low) / 2;
+
+		if (image->trie[middle].label == label)
+			return middle;
+		if (image->trie[middle].label < label)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return 0;
+}
+
+/* The vocabulary entry whose content ends at a node, or NULL. */
+static inline const LlmTokenVocabEntry *
+llm_token_image_trie_entry(const LlmTokenImage *image, uint32_t node_idx)
+{
+	uint32_t entry =
+		node_idx < image->n_trie_nodes ? image->trie[node_idx].entry : 0;
+
+	return entry == 0 || entry > image->n_vocab_entries
+			   ? NULL
+			   : &image->vocab[entry - 1];
 }
 
 /*

@@ -8,7 +8,8 @@
  *	  added_tokens.c	text is cut at added tokens
  *	  normalize.c		... each text between them normalized
  *	  pre_tokenize.c	... cut into words
- *	  bpe.c				... which become ids
+ *	  word_model.c		... which become ids, by one of bpe.c, unigram.c and
+ *						word_piece.c
  *
  * and puts the ids of the post-processor (BOS and the like) around them.
  * detokenizer.c and decode_steps.c go the other way.  tokenizer_compile.c,
@@ -165,6 +166,52 @@ extern void llm_bpe_free(LlmBpe *bpe);
 extern bool llm_bpe_encode_word(LlmBpe *bpe, const char *word, size_t len,
 								LlmIdbuf *out, LlmError *err);
 
+/* -------------------------------------------------------------- unigram.c */
+
+typedef struct LlmUnigram LlmUnigram;
+
+extern LlmUnigram *llm_unigram_create(const LlmTokenImage *image,
+									  LlmEncodeGuard *guard, LlmError *err);
+extern void llm_unigram_free(LlmUnigram *unigram);
+extern bool llm_unigram_encode_word(LlmUnigram *unigram, const char *word,
+									size_t len, LlmIdbuf *out, LlmError *err);
+
+/* ----------------------------------------------------------- word_piece.c */
+
+typedef struct LlmWordPiece LlmWordPiece;
+
+extern LlmWordPiece *
+llm_word_piece_create(const LlmTokenImage *image, LlmEncodeGuard *guard,
+					  LlmError *err);
+extern void llm_word_piece_free(LlmWordPiece *wp);
+extern bool
+llm_word_piece_encode_word(LlmWordPiece *wp, const char *word, size_t len,
+						   LlmIdbuf *out, LlmError *err);
+
+/* ----------------------------------------------------------- word_model.c */
+
+/* Whichever model the image has. */
+typedef struct LlmWordModel LlmWordModel;
+
+extern LlmWordModel *
+llm_word_model_create(const LlmTokenImage *image, LlmEncodeGuard *guard,
+					  LlmError *err);
+extern void llm_word_model_free(LlmWordModel *model);
+extern bool llm_word_model_encode(LlmWordModel *model, const char *word,
+								  size_t len, LlmIdbuf *out, LlmError *err);
+
+/*
+ * For the models: ids leave the image here, checked, since no other may reach
+ * a model's embedding table.
+ */
+extern bool
+llm_word_model_append(const LlmTokenImage *image, const int32_t *ids, size_t n,
+					  LlmIdbuf *out, LlmError *err);
+
+/* The unknown token; an error where the vocabulary has none. */
+extern bool llm_word_model_append_unknown(const LlmTokenImage *image,
+										  LlmIdbuf *out, LlmError *err);
+
 /* ------------------------------------------------------------------ handle */
 
 struct LlmTokenizer
@@ -176,7 +223,7 @@ struct LlmTokenizer
 	LlmNormalizer normalizer;
 	LlmPreTokenizer pre;
 	LlmStepRow decoders;
-	LlmBpe *bpe;			 /* made by the first encoding */
+	LlmWordModel *model;	 /* made by the first encoding */
 	LlmDetokenizer *decoder; /* llm_tokenizer_decode's own, likewise */
 	LlmStrbuf repaired;		 /* input that was no valid UTF-8 */
 };

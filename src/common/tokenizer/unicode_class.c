@@ -10,6 +10,8 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "src/common/tokenizer/unicode_table.h"
+
 bool
 llm_unicode_is_whitespace(uint32_t cp)
 {
@@ -39,8 +41,44 @@ llm_unicode_is_punctuation(uint32_t cp)
 	if (cp < 0x80)
 		return (cp >= '!' && cp <= '/') || (cp >= ':' && cp <= '@') ||
 			   (cp >= '[' && cp <= '`') || (cp >= '{' && cp <= '~');
+	if (cp == 0x166D || cp == 0x111C9)
+		return true; /* was so once */
 	category = utf8proc_category((utf8proc_int32_t) cp);
-	return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+	return category >= UTF8PROC_CATEGORY_PC &&
+		   category <= UTF8PROC_CATEGORY_PO && !llm_unicode_is_young(cp);
+}
+
+bool
+llm_unicode_is_control(uint32_t cp)
+{
+	utf8proc_category_t category;
+
+	if (cp < 0x80)
+		return cp < 0x20 || cp == 0x7F;
+	category = utf8proc_category((utf8proc_int32_t) cp);
+	return (category == UTF8PROC_CATEGORY_CC ||
+			category == UTF8PROC_CATEGORY_CF ||
+			category == UTF8PROC_CATEGORY_CO) &&
+		   !llm_unicode_is_young(cp);
+}
+
+bool
+llm_unicode_is_nonspacing(uint32_t cp)
+{
+	if (cp < 0x300)
+		return false;
+	if (cp == 0x1734)
+		return true; /* was so once */
+	return utf8proc_category((utf8proc_int32_t) cp) == UTF8PROC_CATEGORY_MN &&
+		   !llm_unicode_is_young(cp);
+}
+
+bool
+llm_unicode_is_accent(uint32_t cp)
+{
+	if (cp == 0x1CF2 || cp == 0x1CF3)
+		return true; /* were so once */
+	return llm_unicode_is_mark(cp) && !llm_unicode_is_young_accent(cp);
 }
 
 bool

@@ -24,6 +24,18 @@ extern bool llm_unicode_is_whitespace(uint32_t cp);
 /* General category N*. */
 extern bool llm_unicode_is_numeric(uint32_t cp);
 
+/*
+ * The next four are the reference's, which knows fewer characters than
+ * utf8proc does.  General categories Cc, Cf, Co:
+ */
+extern bool llm_unicode_is_control(uint32_t cp);
+
+/* General category Mn. */
+extern bool llm_unicode_is_nonspacing(uint32_t cp);
+
+/* General category M*, as StripAccents has it. */
+extern bool llm_unicode_is_accent(uint32_t cp);
+
 /* General category P*, or ASCII punctuation (which includes $+<=>^`|~). */
 extern bool llm_unicode_is_punctuation(uint32_t cp);
 
