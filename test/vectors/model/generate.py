@@ -36,7 +36,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
-from transformers import MixtralConfig, Qwen3MoeConfig
+from transformers import MixtralConfig, Phi3Config, Qwen3MoeConfig
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
@@ -202,6 +202,24 @@ MODELS = {
                 short_factor=[round(1 + 0.1 * i, 2) for i in range(8)],
                 long_factor=longrope_factors(8, 3),
                 original_max_position_embeddings=48,
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # Phi-3 with longrope: computed anew beyond 48 tokens; heads rotate in part
+    "phi3_longrope": (
+        Phi3Config,
+        narrow(
+            hidden_size=64,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            original_max_position_embeddings=48,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=10000.0,
+                partial_rotary_factor=0.75,
+                short_factor=[round(1 + 0.1 * i, 2) for i in range(6)],
+                long_factor=longrope_factors(6, 3),
             ),
         ),
         torch.bfloat16,
