@@ -172,7 +172,7 @@ write_kind(GgufConfig *config, cJSON *rope)
 								: "without a list of factors");
 	if (cJSON_AddStringToObject(rope, "rope_type", name) == NULL)
 		config->failed = true;
-	if (strcmp(name, "longrope") == 0)
+	if (has_factors(config))
 		return write_factors(config, rope);
 	if (strcmp(name, "yarn") == 0)
 		return write_yarn(config, rope);
