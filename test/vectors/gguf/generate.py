@@ -1,12 +1,17 @@
-"""Make the small GGUF files of test_gguf.c and test_gguf_model.c.
+"""Make the small GGUF files of test_gguf_model.c and test_gguf_tokenizer.c.
 
     python generate.py [name ...]
 
-Needs numpy, safetensors, torch and gguf; the tests need only the files that
-this writes beside itself.  Models are those of ../model, converted as
-llama.cpp's convert_hf_to_gguf.py converts them: tensors renamed, rows of q
-and k reordered for architecture "llama", vectors in F32, Llama 3's
-frequencies as "rope_freqs.weight".
+Needs numpy, safetensors, torch, transformers, sentencepiece and gguf; the
+tests need only the files that this writes beside itself.  Everything is
+converted as llama.cpp's convert_hf_to_gguf.py does it.
+
+Models are those of ../model: tensors renamed, rows of q and k reordered for
+architecture "llama", vectors in F32, Llama 3's frequencies as
+"rope_freqs.weight".
+
+Tokenizers are byte-level ones of ../tokenizer, and two that SentencePiece
+trains here; <name>.json is what transformers makes of these.
 """
 
 import json
@@ -158,10 +163,194 @@ def write_model(name):
     writer.close()
 
 
+# ---- tokenizers ----
+
+TOKENIZERS = os.path.join(HERE, "..", "tokenizer")
+TokenType = gguf.TokenType
+
+# file of ../tokenizer -> its name among the converter's
+BYTE_LEVEL = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}
+
+
+def start_tokenizer(name):
+    path = os.path.join(HERE, f"{name}.gguf")
+    return gguf.GGUFWriter(path, "llama")
+
+
+def finish_tokenizer(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def template_pieces(tokenizer):
+    """Tokens that the post-processor puts before and behind a text."""
+    post = tokenizer["post_processor"] or {}
+    parts = post.get("processors", [post])
+    before, behind = [], []
+    for part in parts:
+        side = before
+        for piece in part.get("single", []):
+            if "Sequence" in piece:
+                side = behind
+            else:
+                side.append(piece["SpecialToken"]["id"])
+    return before, behind
+
+
+def write_byte_level(name):
+    """TextModel.get_vocab_base of the converter."""
+    with open(os.path.join(TOKENIZERS, f"{name}.json")) as file:
+        tokenizer = json.load(file)
+    added = {token["id"]: token for token in tokenizer["added_tokens"]}
+    texts = {i: text for text, i in tokenizer["model"]["vocab"].items()}
+    texts.update({i: token["content"] for i, token in added.items()})
+    tokens, types = [], []
+    for i in range(max(texts) + 1):
+        tokens.append(texts.get(i, f"[PAD{i}]"))
+        if i not in texts:
+            types.append(TokenType.UNUSED)
+        elif i not in added:
+            types.append(TokenType.NORMAL)
+        else:
+            types.append(TokenType.CONTROL if added[i]["special"] else TokenType.USER_DEFINED)
+    merges = tokenizer["model"]["merges"]
+    writer = start_tokenizer(f"tokenizer-{name}")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(BYTE_LEVEL[name])
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    before, behind = template_pieces(tokenizer)
+    writer.add_add_bos_token(bool(before))
+    writer.add_add_eos_token(bool(behind))
+    if before:
+        writer.add_bos_token_id(tokens.index(before[0]))
+    if behind:
+        writer.add_eos_token_id(tokens.index(behind[0]))
+    finish_tokenizer(writer)
+
+
+USER_DEFINED = ["<mask>", *("\u2581" * n for n in range(2, 9)), "\n\n", "<div"]
+
+
+def train_sentencepiece(path, is_gemma):
+    import sentencepiece
+
+    texts = []
+    with open(os.path.join(TOKENIZERS, "cases.jsonl")) as file:
+        texts = [json.loads(line)["text"].replace("\x00", " ") for line in file]
+    options = dict(
+        vocab_size=1400,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=0.98,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        num_threads=1,
+        minloglevel=2,
+        max_sentence_length=100000,
+    )
+    if is_gemma:
+        options.update(
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+            pad_piece="<pad>",
+            eos_piece="<eos>",
+            bos_piece="<bos>",
+            add_dummy_prefix=False,
+            control_symbols=["<start_of_turn>", "<end_of_turn>"],
+            user_defined_symbols=USER_DEFINED,
+        )
+    prefix = os.path.join(path, "model")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=prefix, **options
+    )
+    return prefix + ".model"
+
+
+def convert_sentencepiece(model, is_gemma):
+    """What LlamaConverter and GemmaConverter of transformers 4 make of it."""
+    import sentencepiece
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    pieces = sentencepiece.SentencePieceProcessor(model_file=model)
+    scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(pieces.vocab_size())}
+    vocab = {text: i for i, text in enumerate(scores)}
+    merges = generate_merges(vocab, scores)
+    tokenizer = Tokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    for i, text in enumerate(scores):
+        is_special = pieces.is_control(i) or pieces.is_unknown(i)
+        if is_special or (is_gemma and text in USER_DEFINED):
+            token = AddedToken(text, normalized=False, special=is_special)
+            (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([token])
+    replace = normalizers.Replace(" ", "\u2581")
+    decoder = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if is_gemma:
+        tokenizer.normalizer = replace
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), replace])
+        decoder.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(decoder)
+    bos = "<bos>" if is_gemma else "<s>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, pieces.piece_to_id(bos))]
+    )
+    return pieces, tokenizer
+
+
+def write_sentencepiece(name):
+    """TextModel._create_vocab_sentencepiece of the converter."""
+    import tempfile
+
+    is_gemma = name == "gemma"
+    with tempfile.TemporaryDirectory() as path:
+        pieces, tokenizer = convert_sentencepiece(train_sentencepiece(path, is_gemma), is_gemma)
+    tokens, scores, types = [], [], []
+    for i in range(pieces.vocab_size()):
+        text, score, kind = pieces.id_to_piece(i), pieces.get_score(i), TokenType.NORMAL
+        if pieces.is_unknown(i):
+            kind = TokenType.UNKNOWN
+        elif pieces.is_control(i):
+            kind = TokenType.CONTROL
+        elif pieces.is_byte(i):
+            kind = TokenType.BYTE
+        elif any(i == t and not a.special for t, a in tokenizer.get_added_tokens_decoder().items()):
+            # listed in tokenizer_config.json, too, which changes them
+            kind, score, text = TokenType.USER_DEFINED, -1000.0, text.replace("\u2581", " ")
+        tokens.append(text)
+        scores.append(score)
+        types.append(kind)
+    writer = start_tokenizer(f"tokenizer-{name}")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_add_space_prefix(not is_gemma)
+    writer.add_add_bos_token(True)
+    writer.add_bos_token_id(pieces.bos_id())
+    writer.add_eos_token_id(pieces.eos_id())
+    finish_tokenizer(writer)
+    tokenizer.save(os.path.join(HERE, f"{name}.json"), pretty=False)
+
+
 def main():
-    for name in sys.argv[1:] or FILES:
-        write_model(name)
-        print(f"{name}: {os.path.getsize(os.path.join(HERE, name + '.gguf'))} bytes")
+    makers = {
+        **{name: write_model for name in FILES},
+        **{name: write_byte_level for name in BYTE_LEVEL},
+        **{name: write_sentencepiece for name in ("llama", "gemma")},
+    }
+    for name in sys.argv[1:] or makers:
+        makers[name](name)
+        print(name)
 
 
 if __name__ == "__main__":
