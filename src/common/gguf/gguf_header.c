@@ -93,12 +93,13 @@ typedef struct HeaderReader
 static bool
 truncated(const HeaderReader *reader, uint64_t n_needed)
 {
-	return llm_error_set(reader->err, LLM_ERROR_FORMAT,
-						 "%s: %s needs %llu bytes at byte %zu, but the file "
-						 "has only %zu: it is truncated or damaged",
-						 reader->file->path, reader->what,
-						 (unsigned long long) n_needed, reader->off,
-						 reader->n_bytes);
+	llm_error_set(reader->err, LLM_ERROR_FORMAT,
+				  "%s: %s needs %llu bytes at byte %zu, but the file has only "
+				  "%zu: it is truncated or damaged",
+				  reader->file->path, reader->what,
+				  (unsigned long long) n_needed, reader->off, reader->n_bytes);
+	/* spelled out: the compiler sees what stays unset only then */
+	return false;
 }
 
 /* Go past so many bytes; *bytes is where they begin. */
@@ -330,6 +331,7 @@ read_dims(HeaderReader *reader, LlmGgufTensor *tensor, int64_t *n_elements)
 {
 	uint32_t n_dims;
 
+	*n_elements = 1;
 	if (!take_u32(reader, &n_dims))
 		return false;
 	if (n_dims < 1 || n_dims > LLM_GGUF_MAX_DIMS)
@@ -339,7 +341,6 @@ read_dims(HeaderReader *reader, LlmGgufTensor *tensor, int64_t *n_elements)
 							 reader->file->path, tensor->name, n_dims,
 							 LLM_GGUF_MAX_DIMS);
 	tensor->n_dims = (int32_t) n_dims;
-	*n_elements = 1;
 	for (uint32_t i = 0; i < n_dims; i++)
 	{
 		uint64_t n;
