@@ -97,6 +97,9 @@ def templates():
     write("template_in_a_file", "chat_template.jinja", "file:" + TEMPLATE)
     write("template_in_a_file", "tokenizer_config.json",
           tokenizer_config_with(chat_template=...))
+    write("template_for_tools_in_a_file", "chat_template.jinja", TEMPLATE)
+    write("template_for_tools_in_a_file",
+          "additional_chat_templates/tool_use.jinja", "tools:" + TEMPLATE)
     write("template_in_both", "chat_template.jinja", "file:" + TEMPLATE)
     write("template_absent", "tokenizer_config.json",
           tokenizer_config_with(chat_template=...))

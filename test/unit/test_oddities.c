@@ -127,10 +127,12 @@ describe_error(const char *dir, const LlmError *err, LlmStrbuf *out)
 }
 
 static void
-describe_template(LlmModelImage *image, const char *dir, LlmStrbuf *out)
+describe_template(LlmModelImage *image, const char *dir, bool has_tools,
+				  LlmStrbuf *out)
 {
 	LlmTemplateInput input = {
 		.messages = { messages, sizeof(messages) - 1 },
+		.tools = { has_tools ? "[]" : NULL, has_tools ? 2 : 0 },
 		.special_tokens = llm_model_image_special_tokens(image),
 	};
 	const LlmChatTemplate *chat_template;
@@ -143,10 +145,11 @@ describe_template(LlmModelImage *image, const char *dir, LlmStrbuf *out)
 		return;
 	}
 	llm_strbuf_init(&text);
-	chat_template = llm_model_image_chat_template(image, &err);
+	chat_template = llm_model_image_chat_template(image, has_tools, &err);
 	if (chat_template != NULL &&
 		llm_chat_template_render(chat_template, &input, &text, &err))
-		llm_strbuf_printf(out, "chat: %s\n", llm_strbuf_str(&text));
+		llm_strbuf_printf(out, "%s: %s\n", has_tools ? "with tools" : "chat",
+						  llm_strbuf_str(&text));
 	else
 		describe_error(dir, &err, out);
 	llm_strbuf_free(&text);
@@ -210,7 +213,9 @@ load(const char *dir, LlmStrbuf *out)
 	image = llm_model_image_open(executor.options.image_path, &err);
 	REQUIRE(image != NULL);
 	describe_facts(image, &executor, out);
-	describe_template(image, dir, out);
+	describe_template(image, dir, false, out);
+	if (llm_model_image_template_source(image).data != NULL)
+		describe_template(image, dir, true, out);
 	describe_ids(image, out);
 	llm_model_image_close(image);
 	llm_executor_unload(&executor);

@@ -282,6 +282,14 @@ extern bool llm_model_chat_template_read(const char *dir, LlmStrbuf *source,
 										 bool *found, LlmError *err);
 
 /*
+ * The one that is for conversations with tools, where a directory has one of
+ * its own: additional_chat_templates/tool_use.jinja, or "tool_use" of several
+ * named ones.
+ */
+extern bool llm_model_tool_template_read(const char *dir, LlmStrbuf *source,
+										 bool *found, LlmError *err);
+
+/*
  * Append a JSON object of the special tokens that templates may name
  * (bos_token, eos_token, ... as strings) from tokenizer_config.json and
  * special_tokens_map.json.

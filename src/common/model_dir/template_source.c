@@ -28,14 +28,15 @@ append_template(LlmStrbuf *source, const char *text, size_t len,
 }
 
 static bool
-read_jinja_file(const char *dir, LlmStrbuf *source, bool *found, LlmError *err)
+read_jinja_file(const char *dir, const char *name, LlmStrbuf *source,
+				bool *found, LlmError *err)
 {
 	char path[MODEL_DIR_MAX_PATH_BYTES];
 	LlmModelFile file;
 	bool ok;
 
-	if (!model_dir_path(path, dir, "chat_template.jinja", err) ||
-		!llm_model_file_open(&file, dir, "chat_template.jinja", err))
+	if (!model_dir_path(path, dir, name, err) ||
+		!llm_model_file_open(&file, dir, name, err))
 		return false;
 	*found = file.found;
 	ok =
@@ -44,9 +45,9 @@ read_jinja_file(const char *dir, LlmStrbuf *source, bool *found, LlmError *err)
 	return ok;
 }
 
-/* Of [{"name": ..., "template": ...}, ...] the one that is called default. */
+/* Of [{"name": ..., "template": ...}, ...] the one of that name. */
 static const cJSON *
-find_default_template(const cJSON *list)
+find_template(const cJSON *list, const char *wanted)
 {
 	const cJSON *item;
 
@@ -54,49 +55,72 @@ find_default_template(const cJSON *list)
 	{
 		const cJSON *name = cJSON_GetObjectItemCaseSensitive(item, "name");
 
-		if (cJSON_IsString(name) && strcmp(name->valuestring, "default") == 0)
+		if (cJSON_IsString(name) && strcmp(name->valuestring, wanted) == 0)
 			return cJSON_GetObjectItemCaseSensitive(item, "template");
 	}
 	return NULL;
 }
 
+/* A template that stands alone is the default one. */
+static bool
+read_json_value(const cJSON *item, const char *wanted, const char *path,
+				LlmStrbuf *source, bool *found, LlmError *err)
+{
+	bool is_default = strcmp(wanted, "default") == 0;
+	const cJSON *text = item;
+
+	if (cJSON_IsArray(item))
+		text = find_template(item, wanted);
+	else if (!is_default)
+		return true;
+	if (cJSON_IsString(text))
+	{
+		*found = true;
+		return append_template(source, text->valuestring,
+							   strlen(text->valuestring), path, err);
+	}
+	if (text == NULL && !is_default)
+		return true;
+	if (cJSON_IsArray(item))
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "%s: none of the chat templates is called "
+							 "\"%s\"",
+							 path, wanted);
+	return llm_error_set(err, LLM_ERROR_FORMAT,
+						 "%s: \"chat_template\" must be a string or an "
+						 "array of named templates",
+						 path);
+}
+
 /* Read the key "chat_template" of a JSON file, where there is one. */
 static bool
-read_json_file(const char *dir, const char *name, LlmStrbuf *source,
-			   bool *found, LlmError *err)
+read_json_file(const char *dir, const char *name, const char *wanted,
+			   LlmStrbuf *source, bool *found, LlmError *err)
 {
 	char path[MODEL_DIR_MAX_PATH_BYTES];
 	const cJSON *item;
 	cJSON *json;
-	bool ok = true;
+	bool ok;
 
 	if (!model_dir_path(path, dir, name, err) ||
 		!model_dir_parse(dir, name, MODEL_DIR_MAX_TOKENIZER_CONFIG_BYTES, &json,
 						 err))
 		return false;
 	item = json != NULL ? llm_json_get(json, "chat_template") : NULL;
-	if (item != NULL)
-	{
-		const cJSON *text =
-			cJSON_IsArray(item) ? find_default_template(item) : item;
-
-		*found = true;
-		if (cJSON_IsString(text))
-			ok = append_template(source, text->valuestring,
-								 strlen(text->valuestring), path, err);
-		else if (cJSON_IsArray(item))
-			ok = llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							   "%s: none of the chat templates is called "
-							   "\"default\"",
-							   path);
-		else
-			ok = llm_error_set(err, LLM_ERROR_FORMAT,
-							   "%s: \"chat_template\" must be a string or an "
-							   "array of named templates",
-							   path);
-	}
+	ok =
+		item == NULL || read_json_value(item, wanted, path, source, found, err);
 	cJSON_Delete(json);
 	return ok;
+}
+
+static bool
+read_json_files(const char *dir, const char *wanted, LlmStrbuf *source,
+				bool *found, LlmError *err)
+{
+	if (!read_json_file(dir, "chat_template.json", wanted, source, found, err))
+		return false;
+	return *found || read_json_file(dir, "tokenizer_config.json", wanted,
+									source, found, err);
 }
 
 bool
@@ -104,13 +128,28 @@ llm_model_chat_template_read(const char *dir, LlmStrbuf *source, bool *found,
 							 LlmError *err)
 {
 	*found = false;
-	if (!read_jinja_file(dir, source, found, err))
+	if (!read_jinja_file(dir, "chat_template.jinja", source, found, err))
 		return false;
-	if (!*found &&
-		!read_json_file(dir, "chat_template.json", source, found, err))
+	return *found || read_json_files(dir, "default", source, found, err);
+}
+
+bool
+llm_model_tool_template_read(const char *dir, LlmStrbuf *source, bool *found,
+							 LlmError *err)
+{
+	LlmModelFile file;
+	bool has_default_file;
+
+	*found = false;
+	if (!read_jinja_file(dir, "additional_chat_templates/tool_use.jinja",
+						 source, found, err) ||
+		!llm_model_file_open(&file, dir, "chat_template.jinja", err))
 		return false;
-	return *found ||
-		   read_json_file(dir, "tokenizer_config.json", source, found, err);
+	has_default_file = file.found;
+	llm_model_file_close(&file);
+	/* a file with the default one makes the JSON files count for nothing */
+	return *found || has_default_file ||
+		   read_json_files(dir, "tool_use", source, found, err);
 }
 
 /* ---- special tokens ---- */

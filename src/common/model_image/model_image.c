@@ -20,7 +20,7 @@
 #include "src/common/util/mapped_file.h"
 
 #define IMAGE_MAGIC UINT64_C(0x31474D494D4C4C50)
-#define IMAGE_VERSION 1
+#define IMAGE_VERSION 2
 #define SECTION_ALIGNMENT ((size_t) 64)
 
 typedef enum ImageSection
@@ -28,6 +28,7 @@ typedef enum ImageSection
 	SECTION_FACTS,			/* LlmModelImageFacts */
 	SECTION_TOKENIZER,		/* an image of the tokenizer room */
 	SECTION_TEMPLATE,		/* text; empty = none */
+	SECTION_TOOL_TEMPLATE,	/* likewise: the one for tools, if it is another */
 	SECTION_SPECIAL_TOKENS, /* JSON text */
 	SECTION_COUNT
 } ImageSection;
@@ -50,6 +51,7 @@ struct LlmModelImage
 	const ImageHeader *header;
 	LlmTokenizer *tokenizer;
 	LlmChatTemplate *chat_template; /* NULL until first use */
+	LlmChatTemplate *tool_template; /* likewise */
 };
 
 /* -- writing -- */
@@ -156,54 +158,89 @@ gather_facts(const char *dir, const LlmModelConfig *config,
 	return llm_generation_defaults_read(dir, &facts->defaults, err);
 }
 
-bool
-llm_model_image_write(const char *dir, const LlmModelConfig *config,
-					  const char *image_path, LlmError *err)
+/* What goes into an image. */
+typedef struct ImageContent
+{
+	LlmModelImageFacts facts;
+	LlmStrbuf tokenizer;
+	LlmStrbuf chat_template; /* empty: none */
+	LlmStrbuf tool_template;
+	LlmStrbuf special_tokens;
+} ImageContent;
+
+static bool
+gather_content(const char *dir, const LlmModelConfig *config,
+			   ImageContent *content, LlmError *err)
+{
+	bool found;
+
+	llm_strbuf_init(&content->tokenizer);
+	llm_strbuf_init(&content->chat_template);
+	llm_strbuf_init(&content->tool_template);
+	llm_strbuf_init(&content->special_tokens);
+	return gather_facts(dir, config, &content->facts, err) &&
+		   compile_tokenizer(dir, &content->tokenizer, err) &&
+		   llm_model_chat_template_read(dir, &content->chat_template, &found,
+										err) &&
+		   llm_model_tool_template_read(dir, &content->tool_template, &found,
+										err) &&
+		   llm_model_special_tokens_read(dir, &content->special_tokens, err);
+}
+
+static void
+free_content(ImageContent *content)
+{
+	llm_strbuf_free(&content->tokenizer);
+	llm_strbuf_free(&content->chat_template);
+	llm_strbuf_free(&content->tool_template);
+	llm_strbuf_free(&content->special_tokens);
+}
+
+static void
+append_text(LlmStrbuf *file, ImageHeader *header, ImageSection section,
+			const LlmStrbuf *text)
+{
+	append_section(file, header, section, llm_strbuf_str(text), text->len);
+}
+
+static bool
+compose_image(const ImageContent *content, LlmStrbuf *file, LlmError *err)
 {
 	ImageHeader header = {
 		.magic = IMAGE_MAGIC,
 		.version = IMAGE_VERSION,
 		.n_sections = SECTION_COUNT,
 	};
-	LlmModelImageFacts facts;
+
+	llm_strbuf_append(file, &header, sizeof(header));
+	append_section(file, &header, SECTION_FACTS, &content->facts,
+				   sizeof(content->facts));
+	append_text(file, &header, SECTION_TOKENIZER, &content->tokenizer);
+	append_text(file, &header, SECTION_TEMPLATE, &content->chat_template);
+	append_text(file, &header, SECTION_TOOL_TEMPLATE, &content->tool_template);
+	append_text(file, &header, SECTION_SPECIAL_TOKENS,
+				&content->special_tokens);
+	if (file->failed)
+		return llm_error_no_memory(err, file->len + content->tokenizer.len,
+								   "a model image");
+	memcpy(file->data, &header, sizeof(header));
+	return true;
+}
+
+bool
+llm_model_image_write(const char *dir, const LlmModelConfig *config,
+					  const char *image_path, LlmError *err)
+{
+	ImageContent content;
 	LlmStrbuf file;
-	LlmStrbuf tokenizer;
-	LlmStrbuf source;
-	LlmStrbuf special;
-	bool found = false;
 	bool ok;
 
 	llm_strbuf_init(&file);
-	llm_strbuf_init(&tokenizer);
-	llm_strbuf_init(&source);
-	llm_strbuf_init(&special);
-	ok = gather_facts(dir, config, &facts, err) &&
-		 compile_tokenizer(dir, &tokenizer, err) &&
-		 llm_model_chat_template_read(dir, &source, &found, err) &&
-		 llm_model_special_tokens_read(dir, &special, err);
-	if (ok)
-	{
-		llm_strbuf_append(&file, &header, sizeof(header));
-		append_section(&file, &header, SECTION_FACTS, &facts, sizeof(facts));
-		append_section(&file, &header, SECTION_TOKENIZER, tokenizer.data,
-					   tokenizer.len);
-		append_section(&file, &header, SECTION_TEMPLATE,
-					   llm_strbuf_str(&source), found ? source.len : 0);
-		append_section(&file, &header, SECTION_SPECIAL_TOKENS,
-					   llm_strbuf_str(&special), special.len);
-		if (file.failed)
-			ok = llm_error_no_memory(err, file.len + tokenizer.len,
-									 "a model image");
-	}
-	if (ok)
-	{
-		memcpy(file.data, &header, sizeof(header));
-		ok = write_file(image_path, &file, err);
-	}
+	ok = gather_content(dir, config, &content, err) &&
+		 compose_image(&content, &file, err) &&
+		 write_file(image_path, &file, err);
+	free_content(&content);
 	llm_strbuf_free(&file);
-	llm_strbuf_free(&tokenizer);
-	llm_strbuf_free(&source);
-	llm_strbuf_free(&special);
 	return ok;
 }
 
@@ -298,8 +335,8 @@ llm_model_image_close(LlmModelImage *image)
 		return;
 	if (image->tokenizer != NULL)
 		llm_tokenizer_close(image->tokenizer);
-	if (image->chat_template != NULL)
-		llm_chat_template_free(image->chat_template);
+	llm_chat_template_free(image->chat_template);
+	llm_chat_template_free(image->tool_template);
 	llm_mapped_file_close(&image->file);
 	free(image);
 }
@@ -316,14 +353,20 @@ llm_model_image_facts(const LlmModelImage *image)
 	return (const LlmModelImageFacts *) section_data(image, SECTION_FACTS);
 }
 
+static LlmTemplateText
+section_text(const LlmModelImage *image, ImageSection section)
+{
+	LlmTemplateText text = { NULL, section_bytes(image, section) };
+
+	if (text.len > 0)
+		text.data = section_data(image, section);
+	return text;
+}
+
 LlmTemplateText
 llm_model_image_template_source(const LlmModelImage *image)
 {
-	LlmTemplateText text = { NULL, section_bytes(image, SECTION_TEMPLATE) };
-
-	if (text.len > 0)
-		text.data = section_data(image, SECTION_TEMPLATE);
-	return text;
+	return section_text(image, SECTION_TEMPLATE);
 }
 
 LlmTemplateText
@@ -336,12 +379,19 @@ llm_model_image_special_tokens(const LlmModelImage *image)
 }
 
 const LlmChatTemplate *
-llm_model_image_chat_template(LlmModelImage *image, LlmError *err)
+llm_model_image_chat_template(LlmModelImage *image, bool has_tools,
+							  LlmError *err)
 {
-	LlmTemplateText source = llm_model_image_template_source(image);
+	LlmTemplateText source = section_text(image, SECTION_TOOL_TEMPLATE);
+	LlmChatTemplate **compiled = &image->tool_template;
 
-	if (image->chat_template != NULL)
-		return image->chat_template;
+	if (!has_tools || source.data == NULL)
+	{
+		source = section_text(image, SECTION_TEMPLATE);
+		compiled = &image->chat_template;
+	}
+	if (*compiled != NULL)
+		return *compiled;
 	if (source.data == NULL)
 	{
 		llm_error_set(err, LLM_ERROR_NOT_FOUND,
@@ -350,7 +400,6 @@ llm_model_image_chat_template(LlmModelImage *image, LlmError *err)
 							"format, or load a model that ships a template.");
 		return NULL;
 	}
-	image->chat_template =
-		llm_chat_template_compile(source.data, source.len, err);
-	return image->chat_template;
+	*compiled = llm_chat_template_compile(source.data, source.len, err);
+	return *compiled;
 }

@@ -48,9 +48,14 @@ extern LlmTokenizer *llm_model_image_tokenizer(LlmModelImage *image);
 extern const LlmModelImageFacts *
 llm_model_image_facts(const LlmModelImage *image);
 
-/* Compiled on first use.  NULL: the model has none, or it does not compile. */
+/*
+ * The template for conversations with or without tools (most models have one
+ * for both).  Compiled on first use.  NULL: the model has none, or it does not
+ * compile.
+ */
 extern const LlmChatTemplate *
-llm_model_image_chat_template(LlmModelImage *image, LlmError *err);
+llm_model_image_chat_template(LlmModelImage *image, bool has_tools,
+							  LlmError *err);
 
 /* The template's source; data NULL where the model has none. */
 extern LlmTemplateText

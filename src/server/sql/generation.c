@@ -34,7 +34,8 @@ bool
 llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
 				  LlmTemplateText messages, LlmStrbuf *rendered, LlmError *err)
 {
-	const LlmChatTemplate *chat_template = llm_model_handle_template(handle);
+	const LlmChatTemplate *chat_template =
+		llm_model_handle_template(handle, options->tools.data != NULL);
 	LlmTemplateInput input = {
 		.messages = messages,
 		.tools = options->tools,

@@ -127,11 +127,11 @@ llm_model_handle_unpin(LlmModelHandle *handle)
 }
 
 const LlmChatTemplate *
-llm_model_handle_template(LlmModelHandle *handle)
+llm_model_handle_template(LlmModelHandle *handle, bool has_tools)
 {
 	LlmError err;
 	const LlmChatTemplate *chat_template =
-		llm_model_image_chat_template(handle->image, &err);
+		llm_model_image_chat_template(handle->image, has_tools, &err);
 
 	if (chat_template == NULL)
 		llm_report(ERROR, &err);

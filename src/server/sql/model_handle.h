@@ -32,6 +32,7 @@ extern void llm_model_handle_pin(LlmModelHandle *handle);
 extern void llm_model_handle_unpin(LlmModelHandle *handle);
 
 /* The compiled chat template, or an error. */
-extern const LlmChatTemplate *llm_model_handle_template(LlmModelHandle *handle);
+extern const LlmChatTemplate *
+llm_model_handle_template(LlmModelHandle *handle, bool has_tools);
 
 #endif /* LLM_MODEL_HANDLE_H */
