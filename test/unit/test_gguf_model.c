@@ -24,6 +24,8 @@ static const struct
 	{ "linear-f32", "linear", true },
 	{ "qwen3-bf16", "qwen3", true },
 	{ "qwen25_yarn-bf16", "qwen25_yarn", true },
+	{ "mixtral-bf16", "mixtral", true },
+	{ "qwen3_moe-bf16", "qwen3_moe", true },
 };
 #define N_MODELS (sizeof(models) / sizeof(models[0]))
 

@@ -13,6 +13,7 @@
 #include "src/common/gguf/gguf_internal.h"
 
 #define LAYER "model.layers.#."
+#define MAX_LAYERS 65536
 
 /* Mixtral; an expert's w1 is its gate, w2 down, w3 up. */
 static const GgufNamePair llama_names[] = {
@@ -79,12 +80,39 @@ write_qwen3(GgufConfig *config)
 	return true;
 }
 
+/* The layers without a router are no mixtures: only the tensors say so. */
+static bool
+write_mlp_only_layers(GgufConfig *config)
+{
+	cJSON *list = cJSON_AddArrayToObject(config->out, "mlp_only_layers");
+	double n_layers = 0;
+
+	if (!gguf_config_get(config, "block_count", &n_layers))
+		return false;
+	for (int i = 0; i < n_layers && i < MAX_LAYERS; i++)
+	{
+		char name[64];
+		cJSON *item;
+
+		snprintf(name, sizeof(name), "blk.%d.ffn_gate_inp.weight", i);
+		if (llm_gguf_find(config->gguf, name) != NULL)
+			continue;
+		item = cJSON_CreateNumber(i);
+		if (!cJSON_AddItemToArray(list, item))
+		{
+			cJSON_Delete(item);
+			config->failed = true;
+		}
+	}
+	return true;
+}
+
 /* llama.cpp renormalizes the chosen experts' weights always. */
 static bool
 write_qwen3_moe(GgufConfig *config)
 {
 	gguf_config_set_bool(config, "norm_topk_prob", true);
-	return write_qwen3(config) &&
+	return write_qwen3(config) && write_mlp_only_layers(config) &&
 		   gguf_config_copy(config, "expert_count", "num_experts") &&
 		   gguf_config_copy(config, "expert_used_count",
 							"num_experts_per_tok") &&

@@ -235,6 +235,8 @@ gguf_config_copy(GgufConfig *config, const char *name, const char *key)
 static bool
 copy_numbers(GgufConfig *config)
 {
+	/* llama.cpp's default, where families have others */
+	gguf_config_set(config, "rope_theta", 10000);
 	for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
 	{
 		GgufKey key = gguf_key(config->architecture, copied[i].name);

@@ -42,6 +42,18 @@ NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+}
+
+# a layer's experts become one tensor
+EXPERT_NAMES = {
+    "gate_proj": "ffn_gate_exps",
+    "up_proj": "ffn_up_exps",
+    "down_proj": "ffn_down_exps",
+    "w1": "ffn_gate_exps",
+    "w3": "ffn_up_exps",
+    "w2": "ffn_down_exps",
 }
 
 TYPES = {
@@ -59,6 +71,8 @@ FILES = {
     "linear-f32": ("linear", "llama", "F32"),
     "qwen3-bf16": ("qwen3", "qwen3", "BF16"),
     "qwen25_yarn-bf16": ("qwen25_yarn", "qwen2", "BF16"),
+    "mixtral-bf16": ("mixtral", "llama", "BF16"),
+    "qwen3_moe-bf16": ("qwen3_moe", "qwen3moe", "BF16"),
 }
 
 
@@ -89,6 +103,20 @@ def read_tensors(path):
             for name in shard.keys():
                 tensors[name] = shard.get_tensor(name).float().numpy()
     return tensors
+
+
+def fuse_experts(tensors):
+    """Yields GGUF names with tensors, the experts of a layer as one."""
+    experts = {}
+    for name, tensor in tensors.items():
+        if ".experts." not in name:
+            yield gguf_name(name), name, tensor
+            continue
+        _, _, layer, _, _, expert, kind, _ = name.split(".")
+        key = f"blk.{layer}.{EXPERT_NAMES[kind]}.weight"
+        experts.setdefault(key, {})[int(expert)] = tensor
+    for name, parts in experts.items():
+        yield name, name, np.stack([parts[i] for i in range(len(parts))])
 
 
 def rope_of(config):
@@ -138,6 +166,14 @@ def write_metadata(writer, config):
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     if kind == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(rope, theta, head_dim))
+    n_experts = config.get("num_local_experts") or config.get("num_experts")
+    if n_experts:
+        writer.add_expert_count(n_experts)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+    if "moe_intermediate_size" in config:
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        writer.add_sliding_window(config["sliding_window"])
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
 
@@ -149,14 +185,15 @@ def write_model(name):
     writer = gguf.GGUFWriter(os.path.join(HERE, f"{name}.gguf"), architecture)
     writer.add_license("apache-2.0")
     write_metadata(writer, config)
-    for hf_name, weight in read_tensors(os.path.join(MODELS, model)).items():
+    tensors = read_tensors(os.path.join(MODELS, model))
+    for name_there, hf_name, weight in fuse_experts(tensors):
         if architecture == "llama" and ".q_proj." in hf_name:
             weight = pair_rows(weight, config["num_attention_heads"])
         if architecture == "llama" and ".k_proj." in hf_name:
             weight = pair_rows(weight, config["num_key_value_heads"])
         kind = TYPES[type_name] if weight.ndim > 1 else TYPES["F32"]
         data = gguf.quants.quantize(np.ascontiguousarray(weight), kind)
-        writer.add_tensor(gguf_name(hf_name), data, raw_dtype=kind)
+        writer.add_tensor(name_there, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
