@@ -276,9 +276,11 @@ bench_file(const char *name, const char *path, const LlmStrbuf *text)
 int
 main(int argc, char **argv)
 {
-	static const char *const names[] = { "llama3", "qwen2",	   "gpt2",
-										 "llama2", "mistral",  "gemma",
-										 "gpt4o",  "deepseek", "falcon" };
+	static const char *const names[] = {
+		"llama3", "qwen2",		"gpt2",	   "llama2", "mistral", "gemma",
+		"gpt4o",  "deepseek",	"falcon",  "t5",	 "xlmr",	"albert",
+		"bert",	  "bert_cased", "wav2vec", "phi3",	 "glm4"
+	};
 	LlmStrbuf text = { 0 };
 	LlmStrbuf json = { 0 };
 	LlmMappedFile file;

@@ -8,22 +8,13 @@
  *
  * test/fuzz/fuzz_tokenizer.c
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "src/common/tokenizer/tokenizer.h"
 #include "src/common/util/utf8.h"
-
-extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "test/fuzz/fuzz.h"
 
 static LlmError err;
-
-static void
-check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static void
 fuzz_decode(LlmTokenizer *tokenizer, const int32_t *ids, size_t n_ids,
@@ -34,19 +25,19 @@ fuzz_decode(LlmTokenizer *tokenizer, const int32_t *ids, size_t n_ids,
 	LlmStrbuf streamed = { 0 };
 	bool ok = llm_tokenizer_decode(tokenizer, ids, n_ids, skip, &whole, &err);
 
-	check(stream != NULL);
+	FUZZ_CHECK(stream != NULL);
 	for (size_t i = 0; ok && i <= n_ids; i++)
 	{
 		size_t start = streamed.len;
 
 		ok = i < n_ids ? llm_detokenizer_push(stream, ids[i], &streamed, &err)
 					   : llm_detokenizer_flush(stream, &streamed, &err);
-		check(!ok || llm_utf8_is_valid(llm_strbuf_str(&streamed) + start,
-									   streamed.len - start));
+		FUZZ_CHECK(!ok || llm_utf8_is_valid(llm_strbuf_str(&streamed) + start,
+											streamed.len - start));
 	}
-	check(!ok || (whole.len == streamed.len &&
-				  memcmp(llm_strbuf_str(&whole), llm_strbuf_str(&streamed),
-						 whole.len) == 0));
+	FUZZ_CHECK(!ok || (whole.len == streamed.len &&
+					   memcmp(llm_strbuf_str(&whole), llm_strbuf_str(&streamed),
+							  whole.len) == 0));
 	llm_detokenizer_free(stream);
 	llm_strbuf_free(&whole);
 	llm_strbuf_free(&streamed);
@@ -62,7 +53,7 @@ fuzz_text(LlmTokenizer *tokenizer, const char *text, size_t len)
 	if (llm_tokenizer_encode(tokenizer, text, len, true, NULL, &ids, &err))
 	{
 		for (size_t i = 0; i < ids.n_ids; i++)
-			check(ids.ids[i] >= 0 && ids.ids[i] < n_vocab);
+			FUZZ_CHECK(ids.ids[i] >= 0 && ids.ids[i] < n_vocab);
 		fuzz_decode(tokenizer, ids.ids, ids.n_ids, true);
 	}
 	llm_idbuf_reset(&ids);
@@ -70,7 +61,8 @@ fuzz_text(LlmTokenizer *tokenizer, const char *text, size_t len)
 		llm_idbuf_append(&ids, (unsigned char) text[i] % n_vocab);
 	fuzz_decode(tokenizer, ids.ids, ids.n_ids, false);
 	if (ids.n_ids > 0)
-		check(llm_tokenizer_token_bytes(tokenizer, ids.ids[0], &bytes, &err));
+		FUZZ_CHECK(
+			llm_tokenizer_token_bytes(tokenizer, ids.ids[0], &bytes, &err));
 	llm_strbuf_free(&bytes);
 	llm_idbuf_free(&ids);
 }
@@ -88,7 +80,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 							  &image, &err))
 	{
 		tokenizer = llm_tokenizer_open(image.data, image.len, &err);
-		check(tokenizer != NULL);
+		FUZZ_CHECK(tokenizer != NULL);
 		fuzz_text(tokenizer, (const char *) data + text_off, size - text_off);
 	}
 	llm_tokenizer_close(tokenizer);

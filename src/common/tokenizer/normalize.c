@@ -292,6 +292,15 @@ map_codepoint(StepRun *run, LlmTokenStepKind kind, uint32_t cp, size_t in_off)
 	}
 }
 
+/* ASCII that such a step leaves alone. */
+static bool
+is_kept(LlmTokenStepKind kind, unsigned char c)
+{
+	if (kind == LLM_NORM_LOWERCASE)
+		return c < 0x80 && (c < 'A' || c > 'Z');
+	return c >= 0x20 && c < 0x7F;
+}
+
 /* The steps that look at one character at a time. */
 static bool
 step_map(StepRun *run, LlmError *err)
@@ -301,11 +310,20 @@ step_map(StepRun *run, LlmError *err)
 
 	while (off < run->in.len)
 	{
+		size_t start = off;
 		uint32_t cp;
-		int n = llm_unicode_next(run->in.text + off, run->in.len - off, &cp);
 
-		map_codepoint(run, kind, cp, off);
-		off += (size_t) n;
+		while (off < run->in.len && off - start < 64 &&
+			   is_kept(kind, (unsigned char) run->in.text[off]))
+			off++;
+		if (off > start)
+			copy_run(run, start, off);
+		else
+		{
+			off += (size_t) llm_unicode_next(run->in.text + off,
+											 run->in.len - off, &cp);
+			map_codepoint(run, kind, cp, start);
+		}
 		if (!tick(run, err))
 			return false;
 	}
@@ -380,6 +398,30 @@ put_codepoint(CharsmapRun *cr, uint32_t cp, int64_t change)
 	cr->change = change;
 }
 
+/*
+ * Write text that stays as it is.  Once the cursor is past all that stems from
+ * the start, where it stands does not matter any more.
+ */
+static void
+write_kept(CharsmapRun *cr, size_t start, size_t end)
+{
+	const StepRun *run = cr->run;
+
+	while (start < end && cr->cursor <= run->in.origin_len)
+	{
+		uint32_t cp;
+		size_t n =
+			(size_t) llm_unicode_next(run->in.text + start, end - start, &cp);
+
+		put_codepoint(cr, cp, 0);
+		start += n;
+	}
+	if (start == end)
+		return;
+	write_waiting(cr);
+	llm_strbuf_append(run->out, run->in.text + start, end - start);
+}
+
 static size_t
 count_codepoints(const char *text, size_t len)
 {
@@ -390,27 +432,50 @@ count_codepoints(const char *text, size_t len)
 	return n;
 }
 
-/* Replace a text if the map says so. */
+/* Replace text at off if the map says so; what was kept before goes first. */
 static bool
-replace_mapped(CharsmapRun *cr, const char *text, size_t len)
+replace_mapped(CharsmapRun *cr, size_t kept, size_t off, size_t len)
 {
+	const char *text = cr->run->in.text + off;
 	const char *new_text;
 	size_t new_len;
-	size_t n_old = count_codepoints(text, len);
+	size_t n_old;
 	size_t n = 0;
 
 	if (!llm_charsmap_find(&cr->map, text, len, &new_text, &new_len))
 		return false;
 	cr->run->unchanged = false;
-	for (size_t off = 0; off < new_len; n++)
+	write_kept(cr, kept, off);
+	n_old = count_codepoints(text, len);
+	for (size_t at = 0; at < new_len; n++)
 	{
 		uint32_t cp;
 
-		off += (size_t) llm_unicode_next(new_text + off, new_len - off, &cp);
+		at += (size_t) llm_unicode_next(new_text + at, new_len - at, &cp);
 		put_codepoint(cr, cp, n < n_old ? 0 : 1);
 	}
 	if (n < n_old && cr->waits)
 		cr->change -= (int64_t) (n_old - n);
+	return true;
+}
+
+/* Replace the characters of a cluster one by one. */
+static bool
+map_characters(CharsmapRun *cr, size_t *kept, size_t off, size_t end,
+			   LlmError *err)
+{
+	while (off < end)
+	{
+		uint32_t cp;
+		size_t n =
+			(size_t) llm_unicode_next(cr->run->in.text + off, end - off, &cp);
+
+		if (replace_mapped(cr, *kept, off, n))
+			*kept = off + n;
+		off += n;
+		if (!tick(cr->run, err))
+			return false;
+	}
 	return true;
 }
 
@@ -443,32 +508,30 @@ step_charsmap(StepRun *run, LlmError *err)
 {
 	CharsmapRun cr = { .run = run };
 	const LlmStepRow *row = &run->normalizer->row;
-	size_t end;
+
+	size_t kept = 0; /* start of text that is kept and not yet written */
+	size_t off = 0;
 
 	cr.map.trie =
 		llm_step_row_text(row, run->step_idx, 0, &cr.map.n_trie_bytes);
 	cr.map.texts =
 		llm_step_row_text(row, run->step_idx, 1, &cr.map.n_text_bytes);
 	run->unchanged = true;
-	for (size_t off = 0; off < run->in.len; off = end)
+	while (off < run->in.len)
 	{
-		end = cluster_end(run->in.text, run->in.len, off);
-		if (end - off <= MAX_CLUSTER_BYTES &&
-			replace_mapped(&cr, run->in.text + off, end - off))
-			continue;
-		while (off < end)
-		{
-			uint32_t cp;
-			size_t n = (size_t) llm_unicode_next(run->in.text + off,
-												 run->in.len - off, &cp);
+		size_t end = cluster_end(run->in.text, run->in.len, off);
 
-			if (!replace_mapped(&cr, run->in.text + off, n))
-				put_codepoint(&cr, cp, 0);
-			off += n;
-			if (!tick(run, err))
+		if (end - off > MAX_CLUSTER_BYTES ||
+			!replace_mapped(&cr, kept, off, end - off))
+		{
+			if (!map_characters(&cr, &kept, off, end, err))
 				return false;
 		}
+		else
+			kept = end;
+		off = end;
 	}
+	write_kept(&cr, kept, off);
 	write_waiting(&cr);
 	return true;
 }

@@ -40,7 +40,8 @@ struct LlmUnigram
 	const LlmTokenImage *image; /* borrowed */
 	LlmEncodeGuard *guard;		/* borrowed */
 	LlmWordCache cache;
-	PathNode *nodes; /* [len + 1] of the word at work */
+	uint32_t roots[256]; /* the trie's nodes by first byte */
+	PathNode *nodes;	 /* [len + 1] of the word at work */
 	size_t node_capacity;
 };
 
@@ -62,6 +63,9 @@ llm_unigram_create(const LlmTokenImage *image, LlmEncodeGuard *guard,
 		free(unigram);
 		return NULL;
 	}
+	for (int byte = 0; byte < 256; byte++)
+		unigram->roots[byte] = llm_token_image_child(image, LLM_TOKEN_TRIE_ROOT,
+													 (unsigned char) byte);
 	return unigram;
 }
 
@@ -116,26 +120,26 @@ extend_paths(LlmUnigram *unigram, const char *word, size_t len, size_t off,
 {
 	const LlmTokenImage *image = unigram->image;
 	double score_here = unigram->nodes[off].score;
-	uint32_t node = LLM_TOKEN_TRIE_ROOT;
+	uint32_t node = unigram->roots[(unsigned char) word[off]];
 	bool has_single = false;
 
-	for (size_t end = off + 1; end <= len; end++)
+	for (size_t end = off + 1; node != LLM_TOKEN_TRIE_ROOT; end++)
 	{
 		const LlmTokenVocabEntry *entry;
 
-		node =
-			llm_token_image_child(image, node, (unsigned char) word[end - 1]);
-		if (node == LLM_TOKEN_TRIE_ROOT)
-			break;
 		if (((end - off) & 63) == 0 && !llm_encode_guard_tick(unigram->guard))
 			return llm_encode_cancelled(err);
 		entry = llm_token_image_trie_entry(image, node);
-		if (entry == NULL)
-			continue;
-		relax(&unigram->nodes[end],
-			  image->scores[entry - image->vocab] + score_here, (uint32_t) off,
-			  entry->token_id);
-		has_single = has_single || end - off == n;
+		if (entry != NULL)
+		{
+			relax(&unigram->nodes[end],
+				  image->scores[entry - image->vocab] + score_here,
+				  (uint32_t) off, entry->token_id);
+			has_single = has_single || end - off == n;
+		}
+		if (end == len)
+			break;
+		node = llm_token_image_child(image, node, (unsigned char) word[end]);
 	}
 	if (has_single)
 		return true;
