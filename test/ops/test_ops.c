@@ -623,6 +623,67 @@ test_gated_act_extremes(void)
 }
 
 /* ------------------------------------------------------------------------
+ * soft_cap
+ * ------------------------------------------------------------------------
+ */
+static void
+check_soft_cap(LlmCompute *compute, const char *isa, int n, float cap)
+{
+	float *x = need((size_t) n * sizeof(float));
+	double *expected = need((size_t) n * sizeof(double));
+	LlmError err = { 0 };
+	LlmSoftCapArgs args = { .x = x, .n = n, .soft_cap = cap };
+
+	/* from where the cap does nothing to where nothing else is left */
+	fill_random(x, n, 4 * cap);
+	for (int i = 0; i < n; i++)
+	{
+		if (i % 3 == 0)
+			x[i] *= 1e-3f;
+		expected[i] = (double) cap * tanh((double) x[i] / (double) cap);
+	}
+	CHECK(compute->ops->soft_cap(compute, &args, &err));
+	CHECK_NMSE(x, expected, n, F32_NMSE, "%s soft cap %g of %d", isa,
+			   (double) cap, n);
+	for (int i = 0; i < n; i++)
+		CHECK(fabs((double) x[i] - expected[i]) <= 1e-6 * fabs(expected[i]));
+	free(x);
+	free(expected);
+}
+
+static void
+test_soft_cap(void)
+{
+	FOR_EACH_ISA(F32, 2)
+	{
+		check_soft_cap(compute, isa, 1, 30);
+		check_soft_cap(compute, isa, 77, 0.5f);
+		check_soft_cap(compute, isa, 20001, 30);
+		check_soft_cap(compute, isa, 64 * 1024, 50);
+	}
+}
+
+/* Infinities are capped, NaN stays, zeros keep their sign. */
+static void
+test_soft_cap_extremes(void)
+{
+	FOR_EACH_ISA(F32, 1)
+	{
+		float x[] = { INFINITY, -INFINITY, 3.4e38f, -3.4e38f,
+					  0.0f,		-0.0f,	   NAN,		1e-38f };
+		LlmError err = { 0 };
+		LlmSoftCapArgs args = { .x = x, .n = 8, .soft_cap = 30 };
+
+		CHECK(compute->ops->soft_cap(compute, &args, &err));
+		CHECK(x[0] == 30 && x[1] == -30 && x[2] == 30 && x[3] == -30);
+		CHECK(x[4] == 0 && !signbit(x[4]) && x[5] == 0 && signbit(x[5]));
+		CHECK(isnan(x[6]) && fabsf(x[7]) <= 2e-38f);
+		if (unit_check_failures > 0)
+			fprintf(stderr, "    on %s\n", isa);
+	}
+}
+
+/* ------------------------------------------------------------------------
  * Opening
  * ------------------------------------------------------------------------
  */
@@ -738,5 +799,7 @@ main(void)
 	RUN_TEST(test_all_halves);
 	RUN_TEST(test_gated_act);
 	RUN_TEST(test_gated_act_extremes);
+	RUN_TEST(test_soft_cap);
+	RUN_TEST(test_soft_cap_extremes);
 	return unit_test_finish();
 }

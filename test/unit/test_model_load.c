@@ -91,7 +91,8 @@ dummy_weights_are_near_normal(void)
 	weight.weight_idx = 4;
 	dummy_weight_fill(&weight, 0, 40000, again);
 	CHECK(memcmp(again, values, sizeof(values)) != 0);
-	weight.is_norm = true;
+	weight.is_constant = true;
+	weight.constant = 1;
 	dummy_weight_fill(&weight, 0, 8, again);
 	CHECK(again[0] == 1.0f && again[7] == 1.0f);
 }

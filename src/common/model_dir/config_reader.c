@@ -56,7 +56,7 @@ bool
 config_need_int(const ConfigReader *reader, const char *key, int64_t min,
 				int64_t max, int32_t *value)
 {
-	if (llm_json_get(reader->json, key) == NULL)
+	if (llm_json_get(reader->json, key) == NULL && *value == 0)
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
 							 "%s: \"%s\" is missing", reader->path, key);
 	return config_get_int(reader, key, min, max, value);
@@ -169,6 +169,7 @@ static const char *const harmless_keys[] = {
 	"attn_pdrop",
 	"bad_words_ids",
 	"begin_suppress_tokens",
+	"cache_implementation",
 	"chunk_size_feed_forward",
 	"classifier_dropout",
 	"cross_attention_hidden_size",
@@ -255,6 +256,7 @@ static const char *const off_keys[] = {
 	"clip_qkv",
 	"final_logit_softcapping",
 	"is_encoder_decoder",
+	"lm_head_bias",
 	"mlp_bias",
 	"num_experts",
 	"num_local_experts",
@@ -265,6 +267,7 @@ static const char *const off_keys[] = {
 	"shared_expert_intermediate_size",
 	"sliding_window",
 	"tie_encoder_decoder",
+	"use_bidirectional_attention",
 	"use_mrope",
 	"use_qk_norm",
 	"use_sliding_window",
@@ -273,8 +276,13 @@ static const char *const off_keys[] = {
 
 /* ... and those that do nothing where they are 1. */
 static const char *const unit_keys[] = {
-	"embedding_multiplier", "logit_scale", "logits_scaling",
-	"residual_multiplier",	NULL,
+	"embedding_multiplier",
+	"full_attn_mod",
+	"interpolate_factor",
+	"logit_scale",
+	"logits_scaling",
+	"residual_multiplier",
+	NULL,
 };
 
 static bool
@@ -297,11 +305,23 @@ refuse_quantization(const ConfigReader *reader, const cJSON *item)
 		cJSON_IsString(method) ? method->valuestring : "unknown");
 }
 
-/* Custom code for the language model may compute anything. */
+/*
+ * Custom code for the language model may compute anything, but for code that
+ * transformers took over; it may be named with its repository:
+ * "owner/name--modeling_phi3.Phi3ForCausalLM".
+ */
 static bool
 check_auto_map(const ConfigReader *reader, const cJSON *item)
 {
-	if (cJSON_GetObjectItemCaseSensitive(item, "AutoModelForCausalLM") != NULL)
+	const cJSON *code =
+		cJSON_GetObjectItemCaseSensitive(item, "AutoModelForCausalLM");
+	const char *known = reader->family->known_code;
+	const char *name = cJSON_IsString(code) ? code->valuestring : "";
+	const char *repository_end = strstr(name, "--");
+
+	if (repository_end != NULL)
+		name = repository_end + 2;
+	if (code != NULL && (known == NULL || strcmp(name, known) != 0))
 		return config_unsupported(
 			reader, "\"auto_map\" names custom code for the model, which is "
 					"not supported");

@@ -32,6 +32,8 @@ read_sizes(const ConfigReader *reader, LlmModelConfig *config)
 {
 	const FamilyDefaults *defaults = &reader->family->defaults;
 
+	config->n_vocab = defaults->n_vocab;
+	config->n_heads = defaults->n_heads;
 	if (!config_need_int(reader, "vocab_size", 1, MAX_VOCAB,
 						 &config->n_vocab) ||
 		!config_need_int(reader, "hidden_size", 1, MAX_HIDDEN,
@@ -48,7 +50,8 @@ read_sizes(const ConfigReader *reader, LlmModelConfig *config)
 	if (!config_has(reader, "num_key_value_heads") && defaults->n_kv_heads > 0)
 		config->n_kv_heads = defaults->n_kv_heads;
 	config->max_position = defaults->max_position;
-	config->norm_eps = 1e-6;
+	config->norm_eps = defaults->norm_eps > 0 ? defaults->norm_eps : 1e-6;
+	config->tie_word_embeddings = defaults->tie_word_embeddings;
 	return config_get_int(reader, "num_key_value_heads", 1, MAX_HEADS,
 						  &config->n_kv_heads) &&
 		   config_get_int(reader, "max_position_embeddings", 1, MAX_POSITION,
@@ -94,8 +97,9 @@ read_head_dim(const ConfigReader *reader, LlmModelConfig *config)
 	return true;
 }
 
-static bool
-read_hidden_act(const ConfigReader *reader, LlmModelConfig *config)
+bool
+config_get_hidden_act(const ConfigReader *reader, const char *key,
+					  LlmHiddenAct *act)
 {
 	static const struct
 	{
@@ -109,20 +113,32 @@ read_hidden_act(const ConfigReader *reader, LlmModelConfig *config)
 		{ "gelu_fast", LLM_HIDDEN_ACT_GELU_TANH },
 		{ "gelu_pytorch_tanh", LLM_HIDDEN_ACT_GELU_TANH },
 	};
-	const char *name = "silu";
+	const char *name = NULL;
 
-	if (!config_get_string(reader, "hidden_act", &name))
+	if (!config_get_string(reader, key, &name))
 		return false;
+	if (name == NULL)
+		return true;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 	{
 		if (strcmp(names[i].name, name) == 0)
 		{
-			config->hidden_act = names[i].act;
+			*act = names[i].act;
 			return true;
 		}
 	}
-	return config_unsupported(reader, "\"hidden_act\" \"%s\" is not supported",
+	return config_unsupported(reader, "\"%s\" \"%s\" is not supported", key,
 							  name);
+}
+
+static bool
+read_hidden_act(const ConfigReader *reader, LlmModelConfig *config)
+{
+	const char *key = reader->family->hidden_act_key;
+
+	config->hidden_act = reader->family->defaults.hidden_act;
+	return config_get_hidden_act(reader, key != NULL ? key : "hidden_act",
+								 &config->hidden_act);
 }
 
 static bool

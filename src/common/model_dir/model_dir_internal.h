@@ -43,13 +43,21 @@ typedef struct ConfigReader
  */
 typedef struct FamilyDefaults
 {
+	int32_t n_vocab;	/* 0 = the config must say it */
+	int32_t n_heads;	/* likewise */
 	int32_t n_kv_heads; /* 0 = as many as heads */
 	int32_t head_dim;	/* 0 = hidden_size / n_heads */
 	int32_t max_position;
-	int32_t sliding_window; /* 0 = none */
-	int32_t bos_token_id;	/* -1 = none */
-	int32_t eos_token_id;	/* -1 = none */
-	double rope_theta;		/* 0 = 10000 */
+	int32_t original_max_position; /* longrope, yarn; 0 = max_position */
+	int32_t sliding_window;		   /* 0 = none */
+	int32_t bos_token_id;		   /* -1 = none */
+	int32_t eos_token_id;		   /* -1 = none */
+	double norm_eps;			   /* 0 = 1e-6 */
+	double rope_theta;			   /* 0 = 10000 */
+	double sliding_rope_theta;	   /* 0 = all layers rotate alike */
+	double partial_rotary_factor;  /* 0 = heads always rotate whole */
+	LlmHiddenAct hidden_act;
+	bool tie_word_embeddings;
 } FamilyDefaults;
 
 struct LlmFamily
@@ -62,9 +70,24 @@ struct LlmFamily
 									   * ends with NULL */
 	FamilyDefaults defaults;
 
+	/* Which key names the activation; NULL = "hidden_act". */
+	const char *hidden_act_key;
+
+	/* What configs also call longrope; ends with NULL; or NULL. */
+	const char *const *longrope_names;
+
+	/*
+	 * Custom code in "auto_map" that computes what transformers' own class
+	 * does; NULL = none.
+	 */
+	const char *known_code;
+
+	/* Whether linear scaling is in max_position_embeddings already. */
+	bool max_position_is_scaled;
+
 	/*
 	 * Tensor names; '#' stands for the layer, '@' for the expert; NULL where
-	 * there is none.
+	 * there is none.  Roles of one name are stored as one tensor, one after the other.
 	 */
 	const char *const *tensor_names; /* [LLM_WEIGHT_ROLE_COUNT] */
 
@@ -82,9 +105,26 @@ extern const LlmFamily *const model_dir_families[]; /* ends with NULL */
 extern const char *const family_llama_tensor_names[LLM_WEIGHT_ROLE_COUNT];
 extern const char *const family_llama_harmless_tensors[];
 
+/* family_gemma.c, family_gemma2.c: what later Gemmas took over */
+extern bool
+family_gemma_read(const ConfigReader *reader, LlmModelConfig *config);
+extern const char *const family_gemma2_tensor_names[LLM_WEIGHT_ROLE_COUNT];
+extern bool
+family_gemma2_read(const ConfigReader *reader, LlmModelConfig *config);
+
+/* family_glm.c: what GLM-4 of 2024 and of 2025 have in common */
+extern const char *const family_glm_keys[];
+extern bool family_glm_read(const ConfigReader *reader, LlmModelConfig *config);
+
+extern const LlmFamily family_gemma;
+extern const LlmFamily family_gemma2;
+extern const LlmFamily family_gemma3;
+extern const LlmFamily family_glm;
+extern const LlmFamily family_glm4;
 extern const LlmFamily family_llama;
 extern const LlmFamily family_mistral;
 extern const LlmFamily family_mixtral;
+extern const LlmFamily family_phi3;
 extern const LlmFamily family_qwen2;
 extern const LlmFamily family_qwen3;
 extern const LlmFamily family_qwen3_moe;
@@ -95,6 +135,7 @@ extern const LlmFamily family_qwen3_moe;
  */
 extern bool config_get_int(const ConfigReader *reader, const char *key,
 						   int64_t min, int64_t max, int32_t *value);
+/* ... fails too where the key is absent and *value 0 */
 extern bool config_need_int(const ConfigReader *reader, const char *key,
 							int64_t min, int64_t max, int32_t *value);
 extern bool config_get_double(const ConfigReader *reader, const char *key,
@@ -103,6 +144,10 @@ extern bool
 config_get_bool(const ConfigReader *reader, const char *key, bool *value);
 extern bool config_get_string(const ConfigReader *reader, const char *key,
 							  const char **value);
+
+/* model_config.c: the name of an activation */
+extern bool config_get_hidden_act(const ConfigReader *reader, const char *key,
+								  LlmHiddenAct *act);
 
 /* Whether the key is there, be it with null. */
 extern bool config_has(const ConfigReader *reader, const char *key);
@@ -130,6 +175,10 @@ rope_config_read(const ConfigReader *reader, LlmModelConfig *config);
  */
 extern bool sliding_layers_read(const ConfigReader *reader, int32_t window,
 								int32_t first_sliding, LlmModelConfig *config);
+
+/* ... or, with a pattern, all layers but each full_every-th */
+extern bool sliding_pattern_read(const ConfigReader *reader, int32_t window,
+								 int32_t full_every, LlmModelConfig *config);
 
 /* ... as Qwen2 and Qwen3 say it: use_sliding_window, max_window_layers */
 extern bool

@@ -9,10 +9,14 @@
  * transformers/modeling_rope_utils.py; keys that a kind does not know are
  * refused.
  *
+ * Families whose sliding layers rotate differently have two of them:
+ * "rope_parameters" holds one object for each layer type, and rope_theta and
+ * rope_scaling are those of full attention.
+ *
  * The context length is config.json's max_position_embeddings, but for
  * linear, dynamic and yarn, whose configs keep the length before scaling
  * there: as in vLLM it is then the original length times the factor, if that
- * is more.
+ * is more (Gemma 3 has it in the key already).
  *
  * src/common/model_dir/rope_config.c
  */
@@ -52,6 +56,14 @@ static const struct RopeKindName
 							  NULL } },
 };
 
+/* An object of rotary parameters, and where it stands. */
+typedef struct RopeReader
+{
+	ConfigReader rope;
+	const ConfigReader *outer; /* config.json around it */
+	LlmModelConfig *config;
+} RopeReader;
+
 #define N_ROPE_KINDS ((int) (sizeof(rope_kinds) / sizeof(rope_kinds[0])))
 
 const char *
@@ -79,6 +91,9 @@ read_kind(const ConfigReader *rope, LlmRopeKind *kind)
 		name = old_name;
 	if (name == NULL)
 		name = "default";
+	if (rope->family->longrope_names != NULL &&
+		config_is_one_of(rope->family->longrope_names, name))
+		name = rope_kinds[LLM_ROPE_LONGROPE].name;
 	for (int i = 0; i < N_ROPE_KINDS; i++)
 	{
 		if (strcmp(rope_kinds[i].name, name) == 0)
@@ -134,17 +149,19 @@ read_factor_list(const ConfigReader *rope, const char *key, int32_t n,
 
 /* yarn, llama3, longrope: the length that the model was first trained on. */
 static bool
-read_original_length(const ConfigReader *reader, const ConfigReader *rope,
-					 LlmModelConfig *config)
+read_original_length(const RopeReader *reader, LlmRopeConfig *out)
 {
-	int32_t *length = &config->rope.original_max_position;
+	static const char key[] = "original_max_position_embeddings";
+	int32_t family_length = reader->rope.family->defaults.original_max_position;
+	int32_t *length = &out->original_max_position;
 
-	*length = config->max_position;
-	/* as in transformers, the one outside has priority */
-	return config_get_int(rope, "original_max_position_embeddings", 2,
-						  INT32_MAX, length) &&
-		   config_get_int(reader, "original_max_position_embeddings", 2,
-						  INT32_MAX, length);
+	*length = reader->config->max_position;
+	if (!config_get_int(&reader->rope, key, 2, INT32_MAX, length))
+		return false;
+	/* as in transformers, the one outside has priority, given or default */
+	if (family_length > 0)
+		*length = family_length;
+	return config_get_int(reader->outer, key, 2, INT32_MAX, length);
 }
 
 static bool
@@ -158,12 +175,13 @@ need_factor(const ConfigReader *rope, const char *key, double min,
 }
 
 static bool
-read_yarn(const ConfigReader *rope, LlmModelConfig *config)
+read_yarn(const RopeReader *reader, LlmRopeConfig *out)
 {
-	LlmRopeConfig *out = &config->rope;
+	const ConfigReader *rope = &reader->rope;
 	bool finetuned = true;
 
-	out->factor = (double) config->max_position / out->original_max_position;
+	out->factor =
+		(double) reader->config->max_position / out->original_max_position;
 	out->beta_fast = 32;
 	out->beta_slow = 1;
 	out->truncate = true;
@@ -208,13 +226,14 @@ read_llama3(const ConfigReader *rope, LlmRopeConfig *out)
 }
 
 static bool
-read_longrope(const ConfigReader *rope, LlmModelConfig *config)
+read_longrope(const RopeReader *reader, LlmRopeConfig *out)
 {
-	LlmRopeConfig *out = &config->rope;
+	const ConfigReader *rope = &reader->rope;
 
 	out->n_factors = out->rotary_dim / 2;
 	assert(out->n_factors <= LLM_MAX_ROPE_FACTORS);
-	out->factor = (double) config->max_position / out->original_max_position;
+	out->factor =
+		(double) reader->config->max_position / out->original_max_position;
 	return config_get_double(rope, "factor", 1e-6, MAX_FACTOR, &out->factor) &&
 		   config_get_double(rope, "attention_factor", 1e-6, MAX_FACTOR,
 							 &out->attention_factor) &&
@@ -225,20 +244,21 @@ read_longrope(const ConfigReader *rope, LlmModelConfig *config)
 }
 
 static void
-extend_context(LlmModelConfig *config, int32_t original_length)
+extend_context(const RopeReader *reader, int32_t original_length, double factor)
 {
-	double length = floor(original_length * config->rope.factor);
+	LlmModelConfig *config = reader->config;
+	double length = floor(original_length * factor);
 
-	if (length > config->max_position)
+	if (length > config->max_position &&
+		!reader->rope.family->max_position_is_scaled)
 		config->max_position =
 			length < (double) INT32_MAX ? (int32_t) length : INT32_MAX;
 }
 
 static bool
-read_by_kind(const ConfigReader *reader, const ConfigReader *rope,
-			 LlmModelConfig *config)
+read_by_kind(const RopeReader *reader, LlmRopeConfig *out)
 {
-	LlmRopeConfig *out = &config->rope;
+	const ConfigReader *rope = &reader->rope;
 
 	switch (out->kind)
 	{
@@ -247,83 +267,170 @@ read_by_kind(const ConfigReader *reader, const ConfigReader *rope,
 		case LLM_ROPE_LINEAR:
 			if (!need_factor(rope, "factor", 1, &out->factor))
 				return false;
-			extend_context(config, config->max_position);
+			extend_context(reader, reader->config->max_position, out->factor);
 			return true;
 		case LLM_ROPE_DYNAMIC:
 			if (!need_factor(rope, "factor", 1, &out->factor))
 				return false;
-			out->original_max_position = config->max_position;
-			extend_context(config, config->max_position);
+			out->original_max_position = reader->config->max_position;
+			extend_context(reader, reader->config->max_position, out->factor);
 			return true;
 		case LLM_ROPE_YARN:
-			if (!read_original_length(reader, rope, config) ||
-				!read_yarn(rope, config))
+			if (!read_original_length(reader, out) || !read_yarn(reader, out))
 				return false;
-			extend_context(config, out->original_max_position);
+			extend_context(reader, out->original_max_position, out->factor);
 			return true;
 		case LLM_ROPE_LLAMA3:
-			return read_original_length(reader, rope, config) &&
-				   read_llama3(rope, out);
+			return read_original_length(reader, out) && read_llama3(rope, out);
 		case LLM_ROPE_LONGROPE:
-			return read_original_length(reader, rope, config) &&
-				   read_longrope(rope, config);
+			return read_original_length(reader, out) &&
+				   read_longrope(reader, out);
 	}
 	return llm_error_set(rope->err, LLM_ERROR_INTERNAL,
 						 "rotary embedding %d is out of range",
 						 (int) out->kind);
 }
 
-/* The object with the parameters; an empty one where there is none. */
-static const cJSON *
-find_rope_object(const ConfigReader *reader, const char **key)
+/* How many dimensions of a head rotate; the others pass. */
+static bool
+read_rotary_dim(const RopeReader *reader, LlmRopeConfig *out)
 {
-	const cJSON *scaling = llm_json_get(reader->json, "rope_scaling");
-	const cJSON *parameters = llm_json_get(reader->json, "rope_parameters");
+	static const char key[] = "partial_rotary_factor";
+	const LlmFamily *family = reader->rope.family;
+	double family_factor = family->defaults.partial_rotary_factor;
+	double factor = family_factor > 0 ? family_factor : 1;
 
-	*key = "rope_scaling";
-	if (scaling != NULL && !(cJSON_IsObject(scaling) && scaling->child == NULL))
-		return scaling;
-	*key = "rope_parameters";
-	return parameters;
+	if (!config_get_double(reader->outer, key, 0, 1, &factor) ||
+		!config_get_double(&reader->rope, key, 0, 1, &factor))
+		return false;
+	if (factor != 1 && family_factor == 0)
+		return config_unsupported(reader->outer,
+								  "\"%s\" %g is not supported by family \"%s\"",
+								  key, factor, family->name);
+	out->rotary_dim = (int32_t) (reader->config->head_dim * factor);
+	if (out->rotary_dim < 2 || out->rotary_dim % 2 != 0)
+		return llm_error_set(reader->outer->err, LLM_ERROR_INVALID,
+							 "%s: \"%s\" %g lets %d of %d dimensions of a head "
+							 "rotate: the number must be even and not 0",
+							 reader->outer->path, key, factor, out->rotary_dim,
+							 reader->config->head_dim);
+	return true;
+}
+
+/* object may be NULL: everything by default; theta_key stands outside of it */
+static bool
+read_rope(RopeReader *reader, const cJSON *object, const char *theta_key,
+		  LlmRopeConfig *out)
+{
+	static const cJSON empty = { .type = cJSON_Object };
+	ConfigReader *rope = &reader->rope;
+
+	assert(reader->config->head_dim > 0 && reader->config->max_position > 0);
+	assert(out->theta > 1);
+	rope->json = object != NULL ? object : &empty;
+	if (!cJSON_IsObject(rope->json))
+		return llm_error_set(rope->err, LLM_ERROR_INVALID,
+							 "%s must be an object", rope->path);
+	out->factor = 1;
+	return read_kind(rope, &out->kind) && check_rope_keys(rope, out->kind) &&
+		   config_get_double(reader->outer, theta_key, 1.0001, MAX_THETA,
+							 &out->theta) &&
+		   config_get_double(rope, "rope_theta", 1.0001, MAX_THETA,
+							 &out->theta) &&
+		   read_rotary_dim(reader, out) && read_by_kind(reader, out);
+}
+
+static bool
+is_given(const cJSON *object)
+{
+	return object != NULL && !(cJSON_IsObject(object) && object->child == NULL);
+}
+
+/* full_attention's object, with what rope_scaling says put over it */
+static bool
+merge_scaling(const RopeReader *reader, const cJSON *full, const cJSON *scaling,
+			  cJSON **merged)
+{
+	const cJSON *item;
+
+	if (full != NULL && !cJSON_IsObject(full))
+		return llm_error_set(reader->rope.err, LLM_ERROR_INVALID,
+							 "%s: \"full_attention\" must be an object",
+							 reader->rope.path);
+	*merged = full != NULL ? cJSON_Duplicate(full, true) : cJSON_CreateObject();
+	cJSON_ArrayForEach(item, scaling)
+	{
+		cJSON *copy = cJSON_Duplicate(item, true);
+
+		cJSON_DeleteItemFromObjectCaseSensitive(*merged, item->string);
+		if (!cJSON_AddItemToObject(*merged, item->string, copy))
+		{
+			cJSON_Delete(copy);
+			cJSON_Delete(*merged);
+			return llm_error_no_memory(reader->rope.err, 0,
+									   "rotary parameters");
+		}
+	}
+	return true;
+}
+
+/* Two ropes: one of full attention, one of sliding layers. */
+static bool
+read_layer_ropes(RopeReader *reader, LlmModelConfig *config)
+{
+	static const char *const types[] = { "full_attention", "sliding_attention",
+										 NULL };
+	const cJSON *json = reader->outer->json;
+	const cJSON *scaling = llm_json_get(json, "rope_scaling");
+	const cJSON *parameters = llm_json_get(json, "rope_parameters");
+	const cJSON *item;
+	cJSON *full;
+	bool ok;
+
+	if ((is_given(scaling) && !cJSON_IsObject(scaling)) ||
+		(is_given(parameters) && !cJSON_IsObject(parameters)))
+		return llm_error_set(reader->rope.err, LLM_ERROR_INVALID,
+							 "%s must be an object", reader->rope.path);
+	cJSON_ArrayForEach(item, parameters)
+	{
+		if (!config_is_one_of(types, item->string))
+			return config_unsupported(
+				&reader->rope,
+				"key \"%s\" is not known for family \"%s\", which has one "
+				"object for each layer type",
+				item->string, reader->rope.family->name);
+	}
+	if (!merge_scaling(reader, llm_json_get(parameters, types[0]), scaling,
+					   &full))
+		return false;
+	config->has_sliding_rope = true;
+	config->sliding_rope.theta =
+		reader->rope.family->defaults.sliding_rope_theta;
+	ok = read_rope(reader, full, "rope_theta", &config->rope) &&
+		 read_rope(reader, llm_json_get(parameters, types[1]),
+				   "rope_local_base_freq", &config->sliding_rope);
+	cJSON_Delete(full);
+	return ok;
 }
 
 bool
 rope_config_read(const ConfigReader *reader, LlmModelConfig *config)
 {
-	static const cJSON empty = { .type = cJSON_Object };
+	const FamilyDefaults *defaults = &reader->family->defaults;
+	const cJSON *scaling = llm_json_get(reader->json, "rope_scaling");
+	bool is_old_form = is_given(scaling);
 	char path[MODEL_DIR_MAX_PATH_BYTES + 32];
-	LlmRopeConfig *out = &config->rope;
-	double default_theta = reader->family->defaults.rope_theta;
-	double partial_factor = 1;
-	const char *key;
-	const cJSON *object = find_rope_object(reader, &key);
-	ConfigReader rope = *reader;
+	RopeReader rope = { *reader, reader, config };
 
-	assert(config->head_dim > 0 && config->max_position > 0);
-	snprintf(path, sizeof(path), "%s: %s", reader->path, key);
-	rope.path = path;
-	rope.json = object != NULL ? object : &empty;
-	if (!cJSON_IsObject(rope.json))
-		return llm_error_set(reader->err, LLM_ERROR_INVALID,
-							 "%s must be an object", path);
-	out->theta = default_theta > 0 ? default_theta : 10000;
-	out->factor = 1;
-	if (!read_kind(&rope, &out->kind) || !check_rope_keys(&rope, out->kind) ||
-		!config_get_double(reader, "rope_theta", 1.0001, MAX_THETA,
-						   &out->theta) ||
-		!config_get_double(&rope, "rope_theta", 1.0001, MAX_THETA,
-						   &out->theta) ||
-		!config_get_double(reader, "partial_rotary_factor", 0, 1,
-						   &partial_factor) ||
-		!config_get_double(&rope, "partial_rotary_factor", 0, 1,
-						   &partial_factor))
-		return false;
-	if (partial_factor != 1)
-		return config_unsupported(
-			reader,
-			"\"partial_rotary_factor\" %g is not supported by family "
-			"\"%s\"",
-			partial_factor, reader->family->name);
-	out->rotary_dim = config->head_dim;
-	return read_by_kind(reader, &rope, config);
+	snprintf(path, sizeof(path), "%s: %s", reader->path,
+			 is_old_form ? "rope_scaling" : "rope_parameters");
+	rope.rope.path = path;
+	config->rope.theta =
+		defaults->rope_theta > 0 ? defaults->rope_theta : 10000;
+	if (defaults->sliding_rope_theta > 0)
+		return read_layer_ropes(&rope, config);
+	return read_rope(
+		&rope,
+		is_old_form ? scaling : llm_json_get(reader->json, "rope_parameters"),
+		"rope_theta", &config->rope);
 }

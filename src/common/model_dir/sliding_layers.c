@@ -2,10 +2,10 @@
  * sliding_layers.c
  *	  Which layers see only a window of the context.
  *
- * A model's layers up to first_sliding_layer see everything, those from
- * there on the last sliding_window positions.  Configs say so with
- * max_window_layers or, layer by layer, with layer_types; patterns that
- * alternate are refused, since none of the families here has them.
+ * Sliding layers see the last sliding_window positions, the others
+ * everything.  Configs say which they are layer by layer, with layer_types;
+ * where they do not, it is the family's rule: all of them, those from
+ * max_window_layers on, or all but each n-th.
  *
  * src/common/model_dir/sliding_layers.c
  */
@@ -39,34 +39,56 @@ read_layer_types(const ConfigReader *reader, const cJSON *types,
 	return true;
 }
 
-bool
-sliding_layers_read(const ConfigReader *reader, int32_t window,
-					int32_t first_sliding, LlmModelConfig *config)
+/* layer_types, or the given layers where the config does not say. */
+static bool
+read_layers(const ConfigReader *reader, int32_t window, LlmLayerSet sliding,
+			LlmModelConfig *config)
 {
 	const cJSON *types = llm_json_get(reader->json, "layer_types");
-	LlmLayerSet sliding = { { 0 } };
 	bool any = false;
 
 	if (types != NULL)
 	{
+		memset(&sliding, 0, sizeof(sliding));
 		if (!read_layer_types(reader, types, config->n_layers, &sliding))
 			return false;
-	}
-	else if (window > 0)
-	{
-		for (int32_t i = first_sliding; i < config->n_layers; i++)
-			llm_layer_set_add(&sliding, i);
 	}
 	for (int32_t i = 0; i < config->n_layers; i++)
 		any = any || llm_layer_set_has(&sliding, i);
 	if (any && window == 0)
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
-							 "%s: \"layer_types\" has sliding attention, but "
-							 "there is no \"sliding_window\"",
+							 "%s: layers have sliding attention (see "
+							 "\"layer_types\"), but there is no "
+							 "\"sliding_window\"",
 							 reader->path);
 	config->sliding_window = any ? window : 0;
 	config->sliding_layers = sliding;
 	return true;
+}
+
+bool
+sliding_layers_read(const ConfigReader *reader, int32_t window,
+					int32_t first_sliding, LlmModelConfig *config)
+{
+	LlmLayerSet sliding = { { 0 } };
+
+	for (int32_t i = first_sliding; window > 0 && i < config->n_layers; i++)
+		llm_layer_set_add(&sliding, i);
+	return read_layers(reader, window, sliding, config);
+}
+
+bool
+sliding_pattern_read(const ConfigReader *reader, int32_t window,
+					 int32_t full_every, LlmModelConfig *config)
+{
+	LlmLayerSet sliding = { { 0 } };
+
+	for (int32_t i = 0; i < config->n_layers; i++)
+	{
+		if ((i + 1) % full_every != 0)
+			llm_layer_set_add(&sliding, i);
+	}
+	return read_layers(reader, window, sliding, config);
 }
 
 bool

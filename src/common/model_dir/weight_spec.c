@@ -163,6 +163,30 @@ expand_name(const char *pattern, const LlmWeightSpec *spec, char *name,
 	name[used] = '\0';
 }
 
+/* Roles that share a tensor are its rows, in the order of the roles. */
+static void
+place_in_tensor(const LlmModelConfig *config, LlmWeightSpec *spec)
+{
+	const char *const *names = config->family->tensor_names;
+
+	spec->first_row = 0;
+	spec->stored_rows = 0;
+	for (int role = 0; role < LLM_WEIGHT_ROLE_COUNT; role++)
+	{
+		LlmWeightSpec part = { .role = (LlmWeightRole) role };
+
+		if (names[role] == NULL ||
+			strcmp(names[role], names[spec->role]) != 0 ||
+			!has_role(config, part.role, spec->layer_idx))
+			continue;
+		shape_of_role(config, &part);
+		if (part.role < spec->role)
+			spec->first_row += part.n_rows;
+		spec->stored_rows += part.n_rows;
+	}
+	assert(spec->first_row + spec->n_rows <= spec->stored_rows);
+}
+
 static void
 fill_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
 		  int32_t expert_idx, LlmWeightSpec *spec)
@@ -175,8 +199,7 @@ fill_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
 	spec->expert_idx = expert_idx;
 	expand_name(pattern, spec, spec->name, sizeof(spec->name));
 	shape_of_role(config, spec);
-	spec->first_row = 0;
-	spec->stored_rows = spec->n_rows;
+	place_in_tensor(config, spec);
 }
 
 /* The roles from first up to before last that a layer has, or the model. */
@@ -350,7 +373,7 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 {
 	const LlmStoredTensor *tensor =
 		llm_checkpoint_find(check->tensors, spec->name);
-	int64_t shape[2] = { spec->n_rows, spec->n_cols };
+	int64_t shape[2] = { spec->stored_rows, spec->n_cols };
 	int n_dims = spec->n_cols > 0 ? 2 : 1;
 	const char *path;
 
@@ -488,7 +511,11 @@ llm_model_check_tensors(const LlmModelConfig *config,
 	LlmWeightSpec spec;
 
 	for (int i = 0; llm_model_weight_spec(config, i, &spec); i++)
-		check_weight(&check, &spec);
+	{
+		/* a tensor of several weights is looked at once */
+		if (spec.first_row == 0)
+			check_weight(&check, &spec);
+	}
 	for (int i = 0; i < llm_checkpoint_n_tensors(tensors); i++)
 	{
 		const LlmStoredTensor *tensor = llm_checkpoint_get(tensors, i);

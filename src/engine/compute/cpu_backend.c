@@ -210,6 +210,7 @@ static const LlmComputeOps cpu_ops = {
 	.rope_kv = llm_cpu_rope_kv,
 	.attention = llm_cpu_attention,
 	.gated_act = llm_cpu_gated_act,
+	.soft_cap = llm_cpu_soft_cap,
 	.moe = llm_cpu_moe,
 	.gather = llm_cpu_gather,
 	.sample = llm_cpu_sample,

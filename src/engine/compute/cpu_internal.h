@@ -102,6 +102,9 @@ typedef struct LlmCpuVectorKernels
 	void (*gated_act)(LlmActivation activation, const float *gate,
 					  const float *up, int64_t n, float *out);
 
+	/* x = cap * tanh(x / cap), in place */
+	void (*soft_cap)(float *x, int64_t n, float cap);
+
 	/* The first largest finite value's index, -1 if none is finite. */
 	int64_t (*argmax)(const float *x, int64_t n);
 
@@ -300,6 +303,8 @@ extern bool llm_cpu_attention(LlmCompute *compute, const LlmAttentionArgs *args,
 							  LlmError *err);
 extern bool llm_cpu_gated_act(LlmCompute *compute, const LlmGatedActArgs *args,
 							  LlmError *err);
+extern bool llm_cpu_soft_cap(LlmCompute *compute, const LlmSoftCapArgs *args,
+							 LlmError *err);
 extern bool
 llm_cpu_moe(LlmCompute *compute, const LlmMoeArgs *args, LlmError *err);
 extern bool

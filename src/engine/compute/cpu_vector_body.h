@@ -251,6 +251,23 @@ gated_act(LlmActivation activation, const float *gate, const float *up,
  * ------------------------------------------------------------------------
  */
 
+static void
+soft_cap(float *x, int64_t n, float cap)
+{
+	V16 limit = v16_set1(cap);
+	int64_t i = 0;
+
+	for (; i + 16 <= n; i += 16)
+		v16_store(x + i,
+				  v16_mul(v16_tanh(v16_div(v16_load(x + i), limit)), limit));
+	if (i < n)
+	{
+		V16 rest = v16_div(v16_load_first(x + i, n - i), limit);
+
+		v16_store_first(x + i, v16_mul(v16_tanh(rest), limit), n - i);
+	}
+}
+
 /* The largest finite value, -inf if there is none. */
 static float
 max_finite(const float *x, int64_t n)
@@ -395,11 +412,11 @@ find_ge(const float *x, int64_t n, float bound, int64_t capacity, int32_t *out)
 	return n_found;
 }
 
-#define VECTOR_KERNELS                                            \
-	{                                                             \
-		.convert = convert, .rms_norm = rms_norm, .rope = rope,   \
-		.gated_act = gated_act, .argmax = argmax, .clean = clean, \
-		.exp_sum = exp_sum, .find_ge = find_ge,                   \
+#define VECTOR_KERNELS                                                  \
+	{                                                                   \
+		.convert = convert, .rms_norm = rms_norm, .rope = rope,         \
+		.gated_act = gated_act, .soft_cap = soft_cap, .argmax = argmax, \
+		.clean = clean, .exp_sum = exp_sum, .find_ge = find_ge,         \
 	}
 
 #endif /* LLM_CPU_VECTOR_BODY_H */

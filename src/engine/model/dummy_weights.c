@@ -4,7 +4,7 @@
  *
  * Element i of weight w is a function of (seed, w, i) alone, so that a model
  * is the same on every device and whatever the chunks it is made in.  Norms
- * are 1; the rest is near normal with standard deviation 0.02, the usual
+ * are what multiplies by 1; the rest is near normal with standard deviation 0.02, the usual
  * initialization: the sum of a random word's four bytes, 256 * 4 values in a
  * bell, which costs a tenth of a true normal.
  *
@@ -113,10 +113,11 @@ dummy_weight_fill(const DummyWeight *weight, int64_t first, int64_t n,
 	assert(first % 4 == 0);
 	for (int64_t i = 0; i < n; i++)
 	{
-		if (i % 4 == 0 && !weight->is_norm)
+		if (i % 4 == 0 && !weight->is_constant)
 			numbers = llm_philox(weight->seed, (uint64_t) (first + i) / 4,
 								 (uint64_t) weight->weight_idx);
 		store(dest, i, weight->dtype,
-			  weight->is_norm ? 1.0f : normal_of(numbers.word[i % 4]));
+			  weight->is_constant ? weight->constant
+								  : normal_of(numbers.word[i % 4]));
 	}
 }

@@ -4,7 +4,8 @@
  *
  * A layer is: norm, q/k/v, rotate and cache, attention, o; norm, gate/up,
  * activation, down.  The residual stream is added inside the norm that
- * follows, so a block's output stays in BUFFER_X until then.
+ * follows, so a block's output stays in BUFFER_X until then; families with
+ * post norms normalize it there.
  *
  * Only the tokens in logit_rows are looked at after the last layer's
  * attention, so from there on only their rows are computed; where there is
@@ -14,9 +15,9 @@
  * src/engine/model/model_forward.c
  */
 #include <assert.h>
-#include <math.h>
 
 #include "src/common/util/clock.h"
+#include "src/common/util/half_float.h"
 #include "src/engine/model/model_internal.h"
 
 /* A step on its way through the layers. */
@@ -85,6 +86,20 @@ vector_of(const Pass *pass, LlmWeightRole role, int32_t layer_idx)
 	return (LlmVector){ weight->data, weight->dtype, weight->n_rows };
 }
 
+/*
+ * transformers keeps the factor in the dtype it computes in, and Gemma was
+ * trained that way: sqrt(3072) is 55.5 in bfloat16.
+ */
+static float
+embed_scale(const Pass *pass)
+{
+	float scale = (float) pass->config->embed_scale;
+
+	return pass->compute->precision == LLM_DTYPE_BF16
+			   ? llm_bf16_to_float(llm_float_to_bf16(scale))
+			   : scale;
+}
+
 static bool
 embed(Pass *pass)
 {
@@ -93,11 +108,17 @@ embed(Pass *pass)
 		.token_ids = pass->step->token_ids,
 		.out = pass->residual,
 		.n_rows = pass->n_rows,
-		.scale = 1,
+		.scale = embed_scale(pass),
 	};
 
 	return pass->ops->embed(pass->compute, &args, pass->err) &&
 		   mark(pass, LLM_PART_EMBED);
+}
+
+static float
+norm_weight_offset(const LlmModelConfig *config)
+{
+	return config->norm_adds_one ? 1 : 0;
 }
 
 /* residual += block output; out = norm(residual) */
@@ -113,8 +134,31 @@ norm(Pass *pass, LlmWeightRole role, int32_t layer_idx, ModelBuffer out)
 		.n_rows = pass->n_rows,
 		.dim = pass->config->hidden_size,
 		.eps = (float) pass->config->norm_eps,
+		.weight_offset = norm_weight_offset(pass->config),
 	};
 
+	return pass->ops->rms_norm(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_NORM);
+}
+
+/* BUFFER_X = norm(BUFFER_X), a block's output, where the family does so */
+static bool
+post_norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
+{
+	void *x = pass->model->buffers[BUFFER_X];
+	LlmRmsNormArgs args = {
+		.x = x,
+		.weight = vector_of(pass, role, layer_idx),
+		.out = x,
+		.n_rows = pass->n_rows,
+		.dim = pass->config->hidden_size,
+		.eps = (float) pass->config->norm_eps,
+		.weight_offset = norm_weight_offset(pass->config),
+	};
+
+	assert(pass->has_block_output);
+	if (!pass->config->has_post_norms)
+		return true;
 	return pass->ops->rms_norm(pass->compute, &args, pass->err) &&
 		   mark(pass, LLM_PART_NORM);
 }
@@ -159,6 +203,9 @@ static bool
 rotate_and_cache(Pass *pass, int32_t layer)
 {
 	const LlmModelConfig *config = pass->config;
+	bool slides = config->has_sliding_rope &&
+				  llm_layer_set_has(&config->sliding_layers, layer);
+	const LlmRopeConfig *rope = slides ? &config->sliding_rope : &config->rope;
 	int64_t kv_stride = (int64_t) config->n_kv_heads * config->head_dim;
 	LlmRopeKvArgs args = {
 		.step = pass->step,
@@ -171,9 +218,11 @@ rotate_and_cache(Pass *pass, int32_t layer)
 		.q_norm = vector_of(pass, LLM_WEIGHT_Q_NORM, layer),
 		.k_norm = vector_of(pass, LLM_WEIGHT_K_NORM, layer),
 		.norm_eps = (float) config->norm_eps,
-		.cos_sin = pass->model->rope.table.cos_sin,
-		.rotary_dim = config->rope.rotary_dim,
-		.interleaved = config->rope.interleaved,
+		.norm_weight_offset = norm_weight_offset(config),
+		.cos_sin = slides ? pass->model->rope.sliding_table.cos_sin
+						  : pass->model->rope.table.cos_sin,
+		.rotary_dim = rope->rotary_dim,
+		.interleaved = rope->interleaved,
 		.n_heads = config->n_heads,
 		.n_kv_heads = config->n_kv_heads,
 		.head_dim = config->head_dim,
@@ -197,7 +246,8 @@ attend(Pass *pass, int32_t layer)
 		.n_heads = config->n_heads,
 		.n_kv_heads = config->n_kv_heads,
 		.head_dim = config->head_dim,
-		.scale = 1.0f / sqrtf((float) config->head_dim),
+		.scale = (float) config->attention_scale,
+		.soft_cap = (float) config->attention_soft_cap,
 		.sliding_window = llm_layer_set_has(&config->sliding_layers, layer)
 							  ? config->sliding_window
 							  : 0,
@@ -345,9 +395,11 @@ layer_pass(Pass *pass, int32_t layer)
 		return true;
 	return attend(pass, layer) && (!is_last || narrow_to_logit_rows(pass)) &&
 		   project_o(pass, layer) &&
+		   post_norm(pass, LLM_WEIGHT_POST_ATTN_NORM, layer) &&
 		   norm(pass, LLM_WEIGHT_MLP_NORM, layer,
 				is_mixture ? BUFFER_EXPERT_X : BUFFER_X) &&
-		   (is_mixture ? mixture(pass, layer) : mlp(pass, layer));
+		   (is_mixture ? mixture(pass, layer) : mlp(pass, layer)) &&
+		   post_norm(pass, LLM_WEIGHT_POST_MLP_NORM, layer);
 }
 
 static bool
@@ -356,13 +408,22 @@ project_logits(Pass *pass)
 	LlmLinearArgs args = { .x = pass->model->buffers[BUFFER_X],
 						   .n_rows = pass->n_rows,
 						   .out_is_f32 = true };
+	LlmSoftCapArgs cap = {
+		.x = pass->model->buffers[BUFFER_LOGITS],
+		.n = (int64_t) pass->n_rows * pass->config->n_vocab,
+		.soft_cap = (float) pass->config->logit_soft_cap,
+	};
 	LlmVector no_bias = { 0 };
 
 	if (!norm(pass, LLM_WEIGHT_FINAL_NORM, -1, BUFFER_X))
 		return false;
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
 			 BUFFER_LOGITS);
-	return linear(pass, &args, LLM_PART_LM_HEAD);
+	if (!linear(pass, &args, LLM_PART_LM_HEAD))
+		return false;
+	return cap.soft_cap == 0 ||
+		   (pass->ops->soft_cap(pass->compute, &cap, pass->err) &&
+			mark(pass, LLM_PART_LM_HEAD));
 }
 
 bool

@@ -142,7 +142,8 @@ typedef struct DummyWeight
 {
 	uint64_t seed;
 	int weight_idx;
-	bool is_norm;
+	bool is_constant; /* all elements are "constant": norms */
+	float constant;
 	LlmDtype dtype;
 } DummyWeight;
 

@@ -28,13 +28,15 @@ is_norm(LlmWeightRole role)
 {
 	return role == LLM_WEIGHT_FINAL_NORM || role == LLM_WEIGHT_ATTN_NORM ||
 		   role == LLM_WEIGHT_MLP_NORM || role == LLM_WEIGHT_Q_NORM ||
-		   role == LLM_WEIGHT_K_NORM;
+		   role == LLM_WEIGHT_K_NORM || role == LLM_WEIGHT_POST_ATTN_NORM ||
+		   role == LLM_WEIGHT_POST_MLP_NORM;
 }
 
 /* Where a weight's elements come from, chunk by chunk. */
 typedef struct WeightSource
 {
-	const LlmStoredTensor *tensor; /* or NULL */
+	const void *stored; /* the weight's first element, or NULL */
+	LlmDtype stored_dtype;
 	DummyWeight dummy;
 	LlmDtype dtype; /* to be made */
 } WeightSource;
@@ -42,14 +44,12 @@ typedef struct WeightSource
 static void
 fill_staging(const WeightSource *source, int64_t first, int64_t n, void *dest)
 {
-	const LlmStoredTensor *tensor = source->tensor;
-
-	if (tensor == NULL)
+	if (source->stored == NULL)
 		dummy_weight_fill(&source->dummy, first, n, dest);
 	else
-		weight_convert((const char *) tensor->data +
-						   llm_dtype_stored_bytes(tensor->dtype, first),
-					   tensor->dtype, dest, source->dtype, n);
+		weight_convert((const char *) source->stored +
+						   llm_dtype_stored_bytes(source->stored_dtype, first),
+					   source->stored_dtype, dest, source->dtype, n);
 }
 
 /* Allocate device memory and fill it through a staging buffer. */
@@ -94,17 +94,38 @@ make_weight(LlmModel *model, const LlmWeightSpec *spec,
 
 static bool
 map_weight(LlmModel *model, const LlmWeightSpec *spec,
-		   const LlmStoredTensor *tensor, LlmError *err)
+		   const WeightSource *source, LlmError *err)
 {
 	ModelWeight *weight = model_weight_of(model, spec);
+	size_t n_bytes =
+		(size_t) n_elements(spec) * llm_dtype_bytes(source->stored_dtype);
 
-	weight->data = model->compute->ops->weight(
-		model->compute, tensor->data, tensor->n_bytes, spec->name, err);
+	weight->data = model->compute->ops->weight(model->compute, source->stored,
+											   n_bytes, spec->name, err);
 	if (weight->data == NULL)
 		return false;
 	weight->owner = WEIGHT_MAPPED;
-	weight->dtype = tensor->dtype;
+	weight->dtype = source->stored_dtype;
 	return true;
+}
+
+/* A weight's elements in its tensor, which may hold others around them. */
+static void
+find_stored(const LlmModel *model, const LlmWeightSpec *spec,
+			WeightSource *source)
+{
+	const LlmStoredTensor *tensor =
+		llm_checkpoint_find(model->tensors, spec->name);
+	int64_t n_cols = spec->n_cols > 0 ? spec->n_cols : 1;
+
+	assert(tensor != NULL && tensor->is_known_dtype);
+	assert(spec->first_row + spec->n_rows <= spec->stored_rows);
+	assert(tensor->n_bytes ==
+		   llm_dtype_stored_bytes(tensor->dtype, spec->stored_rows * n_cols));
+	source->stored_dtype = tensor->dtype;
+	source->stored =
+		(const char *) tensor->data +
+		llm_dtype_stored_bytes(tensor->dtype, spec->first_row * n_cols);
 }
 
 static bool
@@ -113,30 +134,31 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 {
 	ModelWeight *weight = model_weight_of(model, spec);
 	WeightSource source = { .dtype = model->options.weight_dtype };
-	const LlmStoredTensor *tensor;
 	bool is_converted;
 
 	weight->n_rows = spec->n_rows;
 	weight->n_cols = spec->n_cols;
 	if (model->tensors == NULL)
 	{
-		source.dummy = (DummyWeight){ model->options.dummy_seed, weight_idx,
-									  is_norm(spec->role), source.dtype };
+		source.dummy = (DummyWeight){
+			.seed = model->options.dummy_seed,
+			.weight_idx = weight_idx,
+			.is_constant = is_norm(spec->role),
+			.constant = model->config.norm_adds_one ? 0 : 1,
+			.dtype = source.dtype,
+		};
 		return make_weight(model, spec, &source, err);
 	}
-	tensor = llm_checkpoint_find(model->tensors, spec->name);
-	assert(tensor != NULL && tensor->is_known_dtype);
-	assert(tensor->n_bytes ==
-		   llm_dtype_stored_bytes(tensor->dtype, n_elements(spec)));
-	is_converted = !llm_dtype_is_float(tensor->dtype) ||
-				   (spec->n_cols > 0 && llm_dtype_bytes(source.dtype) <
-											llm_dtype_bytes(tensor->dtype));
+	find_stored(model, spec, &source);
+	is_converted =
+		!llm_dtype_is_float(source.stored_dtype) ||
+		(spec->n_cols > 0 &&
+		 llm_dtype_bytes(source.dtype) < llm_dtype_bytes(source.stored_dtype));
 	if (!is_converted &&
-		(uintptr_t) tensor->data % llm_dtype_bytes(tensor->dtype) == 0)
-		return map_weight(model, spec, tensor, err);
-	source.tensor = tensor;
+		(uintptr_t) source.stored % llm_dtype_bytes(source.stored_dtype) == 0)
+		return map_weight(model, spec, &source, err);
 	if (!is_converted)
-		source.dtype = tensor->dtype;
+		source.dtype = source.stored_dtype;
 	return make_weight(model, spec, &source, err);
 }
 

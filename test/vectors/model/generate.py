@@ -35,8 +35,9 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
-from transformers import MixtralConfig, Phi3Config, Qwen3MoeConfig
+from transformers import Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig
+from transformers import LlamaConfig, MistralConfig, MixtralConfig, Phi3Config
+from transformers import Qwen2Config, Qwen3Config, Qwen3MoeConfig
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
@@ -224,6 +225,110 @@ MODELS = {
         ),
         torch.bfloat16,
     ),
+    # GLM-4 of 2024: half of a head rotates, in neighbouring pairs; biases on
+    # q, k, v; gate and up fused
+    "glm": (
+        GlmConfig,
+        small(
+            head_dim=16,
+            num_key_value_heads=1,
+            pad_token_id=0,
+            eos_token_id=[2, 5],
+            intermediate_size=96,
+            partial_rotary_factor=0.5,
+        ),
+        torch.bfloat16,
+    ),
+    # GLM-4 of 2025: post norms, no biases, yarn, an odd number of pairs
+    "glm4": (
+        Glm4Config,
+        small(
+            head_dim=24,
+            pad_token_id=0,
+            attention_bias=False,
+            intermediate_size=96,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=10000.0,
+                partial_rotary_factor=0.75,
+                factor=4.0,
+                original_max_position_embeddings=64,
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # Phi-3-mini-4k: q, k and v fused, and all layers slide
+    "phi3": (
+        Phi3Config,
+        small(sliding_window=21, intermediate_size=96, pad_token_id=0),
+        torch.bfloat16,
+    ),
+    # Phi-4-mini: three quarters of a head rotate, longrope, grouped heads, tied
+    "phi4_mini": (
+        Phi3Config,
+        small(
+            hidden_size=96,
+            num_attention_heads=6,
+            intermediate_size=64,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            sliding_window=300,
+            partial_rotary_factor=0.75,
+            original_max_position_embeddings=32,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=10000.0,
+                short_factor=[1.0, 1.0, 1.1, 1.2, 1.3, 1.5],
+                long_factor=[1.0, 1.2, 2.0, 3.5, 5.0, 8.0],
+            ),
+        ),
+        torch.bfloat16,
+    ),
+    # Gemma: embeddings scaled, norms of weight + 1, gelu's approximation;
+    # sqrt(48) is no number of bfloat16
+    "gemma": (
+        GemmaConfig,
+        small(hidden_size=48, head_dim=16, num_key_value_heads=1, pad_token_id=0),
+        torch.bfloat16,
+    ),
+    # Gemma 2: post norms, soft caps that bite, a scale of its own, every
+    # other layer sliding
+    "gemma2": (
+        Gemma2Config,
+        small(
+            hidden_size=48,
+            head_dim=16,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            pad_token_id=0,
+            query_pre_attn_scalar=4,
+            sliding_window=19,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=4.0,
+        ),
+        torch.bfloat16,
+    ),
+    # Gemma 3: norms on q and k, a full layer among four that slide, each kind
+    # with a rotary embedding of its own; stored in f32
+    "gemma3": (
+        Gemma3TextConfig,
+        small(
+            hidden_size=40,
+            head_dim=16,
+            intermediate_size=48,
+            num_hidden_layers=5,
+            num_key_value_heads=1,
+            pad_token_id=0,
+            query_pre_attn_scalar=9,
+            sliding_window=17,
+            sliding_window_pattern=3,
+            rope_parameters=dict(
+                full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
+                sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+            ),
+        ),
+        torch.float32,
+    ),
     # Qwen3: norms on q and k, head_dim of its own, one kv head
     "qwen3": (
         Qwen3Config,
@@ -288,7 +393,7 @@ MODELS = {
 SHARDED = {"mistral"}
 
 # config.json in the form of transformers 4: rope_scaling, rope_theta, torch_dtype
-OLD_FORM = {"llama3", "qwen25_yarn", "mixtral", "qwen3_moe_step"}
+OLD_FORM = {"gemma3", "phi4_mini", "llama3", "qwen25_yarn", "mixtral", "qwen3_moe_step"}
 
 
 def fill_weights(model, seed):
@@ -298,14 +403,16 @@ def fill_weights(model, seed):
         parameter.copy_(mean + std * torch.randn(parameter.shape, generator=generator))
 
     tied = model.config.tie_word_embeddings
+    # Gemma's norms multiply by weight + 1
+    one = 0.0 if model.config.model_type.startswith("gemma") else 1.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             fan_in = parameter.shape[-1]
             if "norm" in name:
-                normal(parameter, 0.15, 1.0)
+                normal(parameter, 0.15, one)
                 if tied and name == "model.norm.weight":
                     # both signs: a tied embedding must not predict itself
-                    parameter[::2] *= -1
+                    parameter[::2] = 2 * (one - 1) - parameter[::2]
             elif name.endswith("bias"):
                 normal(parameter, 0.3)
             elif "embed_tokens" in name:
@@ -447,7 +554,15 @@ def write_config(name, model, dtype, path):
     config["dtype"] = str(dtype).removeprefix("torch.")
     if name in OLD_FORM:
         rope = dict(config.pop("rope_parameters"))
+        if name == "gemma3":
+            config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+            rope = rope["full_attention"]
         config["rope_theta"] = rope.pop("rope_theta")
+        if name == "phi4_mini":
+            config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+            rope.pop("original_max_position_embeddings")
+            rope.pop("rope_type")
+            rope["type"] = "su"
         if name == "qwen25_yarn":
             rope["type"] = rope.pop("rope_type")
         config["rope_scaling"] = rope

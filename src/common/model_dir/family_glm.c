@@ -1,0 +1,73 @@
+/*
+ * family_glm.c
+ *	  GLM-4 of 2024 (glm-4-9b-hf, glm-4-9b-chat-hf), GLM-Edge.
+ *
+ * Llama with biases on q, k and v where attention_bias says so (it does by
+ * default) and never on o; half of each head's dimensions rotate, in
+ * neighbouring pairs; gate and up are one tensor.  Defaults: GlmConfig.
+ *
+ * src/common/model_dir/family_glm.c
+ */
+#include "src/common/model_dir/model_dir_internal.h"
+
+static const char *const architectures[] = { "GlmForCausalLM", NULL };
+const char *const family_glm_keys[] = { "attention_bias", NULL };
+
+static const char *const tensor_names[LLM_WEIGHT_ROLE_COUNT] = {
+	[LLM_WEIGHT_EMBED] = "model.embed_tokens.weight",
+	[LLM_WEIGHT_FINAL_NORM] = "model.norm.weight",
+	[LLM_WEIGHT_LM_HEAD] = "lm_head.weight",
+	[LLM_WEIGHT_ATTN_NORM] = "model.layers.#.input_layernorm.weight",
+	[LLM_WEIGHT_Q] = "model.layers.#.self_attn.q_proj.weight",
+	[LLM_WEIGHT_K] = "model.layers.#.self_attn.k_proj.weight",
+	[LLM_WEIGHT_V] = "model.layers.#.self_attn.v_proj.weight",
+	[LLM_WEIGHT_O] = "model.layers.#.self_attn.o_proj.weight",
+	[LLM_WEIGHT_Q_BIAS] = "model.layers.#.self_attn.q_proj.bias",
+	[LLM_WEIGHT_K_BIAS] = "model.layers.#.self_attn.k_proj.bias",
+	[LLM_WEIGHT_V_BIAS] = "model.layers.#.self_attn.v_proj.bias",
+	[LLM_WEIGHT_MLP_NORM] = "model.layers.#.post_attention_layernorm.weight",
+	[LLM_WEIGHT_GATE] = "model.layers.#.mlp.gate_up_proj.weight",
+	[LLM_WEIGHT_UP] = "model.layers.#.mlp.gate_up_proj.weight",
+	[LLM_WEIGHT_DOWN] = "model.layers.#.mlp.down_proj.weight",
+};
+
+/* GlmConfig puts these where eos_token_id is missing or null. */
+static void
+add_default_stop_ids(LlmModelConfig *config)
+{
+	static const int32_t ids[] = { 151329, 151336, 151338 };
+
+	for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
+	{
+		if (ids[i] < config->n_vocab)
+			config->stop_ids[config->n_stop_ids++] = ids[i];
+	}
+}
+
+bool
+family_glm_read(const ConfigReader *reader, LlmModelConfig *config)
+{
+	config->has_qkv_bias = true;
+	config->rope.interleaved = true;
+	if (llm_json_get(reader->json, "eos_token_id") == NULL)
+		add_default_stop_ids(config);
+	return config_get_bool(reader, "attention_bias", &config->has_qkv_bias) &&
+		   sliding_layers_read(reader, 0, 0, config);
+}
+
+const LlmFamily family_glm = {
+	.name = "glm",
+	.model_type = "glm",
+	.architectures = architectures,
+	.keys = family_glm_keys,
+	.defaults = { .n_kv_heads = 2,
+				  .head_dim = 128,
+				  .max_position = 131072,
+				  .bos_token_id = -1,
+				  .eos_token_id = -1,
+				  .norm_eps = 1.5625e-07,
+				  .partial_rotary_factor = 0.5 },
+	.tensor_names = tensor_names,
+	.harmless_tensors = family_llama_harmless_tensors,
+	.read = family_glm_read,
+};
