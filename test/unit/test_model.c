@@ -12,11 +12,12 @@
 #include "test/unit/model_rig.h"
 
 static const char *const model_names[] = {
-	"dynamic", "gemma",		  "gemma2", "gemma3",		 "glm",
-	"glm4",	   "linear",	  "llama2", "llama3",		 "longrope",
-	"mistral", "mixtral",	  "phi3",	"phi3_longrope", "phi4_mini",
-	"qwen2",   "qwen25_yarn", "qwen3",	"qwen3_moe",	 "qwen3_moe_step",
-	"yarn",
+	"dynamic",		  "gemma",		 "gemma2",		  "gemma3",
+	"gemma3_vision",  "glm",		 "glm4",		  "linear",
+	"llama2",		  "llama3",		 "longrope",	  "mistral",
+	"mixtral",		  "phi3",		 "phi3_longrope", "phi4_mini",
+	"qwen2",		  "qwen25_yarn", "qwen3",		  "qwen3_moe",
+	"qwen3_moe_step", "yarn",
 };
 #define N_MODELS (sizeof(model_names) / sizeof(model_names[0]))
 

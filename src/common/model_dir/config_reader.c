@@ -329,12 +329,13 @@ check_auto_map(const ConfigReader *reader, const cJSON *item)
 }
 
 static bool
-check_key(const ConfigReader *reader, const cJSON *item)
+check_key(const ConfigReader *reader, const cJSON *item,
+		  const char *const *keys)
 {
 	const char *key = item->string;
 
-	if (cJSON_IsNull(item) || config_is_one_of(common_keys, key) ||
-		config_is_one_of(reader->family->keys, key) ||
+	if (cJSON_IsNull(item) || config_is_one_of(keys, key) ||
+		(keys == reader->family->keys && config_is_one_of(common_keys, key)) ||
 		config_is_one_of(harmless_keys, key))
 		return true;
 	if (strcmp(key, "quantization_config") == 0 ||
@@ -361,13 +362,13 @@ check_key(const ConfigReader *reader, const cJSON *item)
 }
 
 bool
-config_check_keys(const ConfigReader *reader)
+config_check_keys(const ConfigReader *reader, const char *const *keys)
 {
 	const cJSON *item;
 
 	cJSON_ArrayForEach(item, reader->json)
 	{
-		if (!check_key(reader, item))
+		if (!check_key(reader, item, keys))
 			return false;
 	}
 	return true;

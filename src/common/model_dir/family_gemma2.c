@@ -23,31 +23,8 @@ static const char *const keys[] = {
 	"sliding_window_size",	   NULL
 };
 
-/* Mind the names: post_attention_layernorm is what it says here. */
-const char *const family_gemma2_tensor_names[LLM_WEIGHT_ROLE_COUNT] = {
-	[LLM_WEIGHT_EMBED] = "model.embed_tokens.weight",
-	[LLM_WEIGHT_FINAL_NORM] = "model.norm.weight",
-	[LLM_WEIGHT_LM_HEAD] = "lm_head.weight",
-	[LLM_WEIGHT_ATTN_NORM] = "model.layers.#.input_layernorm.weight",
-	[LLM_WEIGHT_Q] = "model.layers.#.self_attn.q_proj.weight",
-	[LLM_WEIGHT_K] = "model.layers.#.self_attn.k_proj.weight",
-	[LLM_WEIGHT_V] = "model.layers.#.self_attn.v_proj.weight",
-	[LLM_WEIGHT_O] = "model.layers.#.self_attn.o_proj.weight",
-	[LLM_WEIGHT_Q_BIAS] = "model.layers.#.self_attn.q_proj.bias",
-	[LLM_WEIGHT_K_BIAS] = "model.layers.#.self_attn.k_proj.bias",
-	[LLM_WEIGHT_V_BIAS] = "model.layers.#.self_attn.v_proj.bias",
-	[LLM_WEIGHT_O_BIAS] = "model.layers.#.self_attn.o_proj.bias",
-	[LLM_WEIGHT_Q_NORM] = "model.layers.#.self_attn.q_norm.weight",
-	[LLM_WEIGHT_K_NORM] = "model.layers.#.self_attn.k_norm.weight",
-	[LLM_WEIGHT_POST_ATTN_NORM] =
-		"model.layers.#.post_attention_layernorm.weight",
-	[LLM_WEIGHT_MLP_NORM] = "model.layers.#.pre_feedforward_layernorm.weight",
-	[LLM_WEIGHT_GATE] = "model.layers.#.mlp.gate_proj.weight",
-	[LLM_WEIGHT_UP] = "model.layers.#.mlp.up_proj.weight",
-	[LLM_WEIGHT_DOWN] = "model.layers.#.mlp.down_proj.weight",
-	[LLM_WEIGHT_POST_MLP_NORM] =
-		"model.layers.#.post_feedforward_layernorm.weight",
-};
+const char *const family_gemma2_tensor_names[LLM_WEIGHT_ROLE_COUNT] =
+	FAMILY_GEMMA_TENSOR_NAMES("");
 
 bool
 family_gemma2_read(const ConfigReader *reader, LlmModelConfig *config)

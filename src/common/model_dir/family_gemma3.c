@@ -14,7 +14,7 @@
 static const char *const architectures[] = { "Gemma3ForCausalLM", NULL };
 
 /* transformers writes _sliding_window_pattern and never reads it. */
-static const char *const keys[] = {
+const char *const family_gemma3_keys[] = {
 	"_sliding_window_pattern", "attention_bias",
 	"attn_logit_softcapping",  "final_logit_softcapping",
 	"hidden_activation",	   "query_pre_attn_scalar",
@@ -22,8 +22,8 @@ static const char *const keys[] = {
 	"sliding_window_pattern",  NULL
 };
 
-static bool
-read_config(const ConfigReader *reader, LlmModelConfig *config)
+bool
+family_gemma3_read(const ConfigReader *reader, LlmModelConfig *config)
 {
 	int32_t window = config_has(reader, "sliding_window")
 						 ? 0
@@ -44,7 +44,7 @@ const LlmFamily family_gemma3 = {
 	.name = "gemma3",
 	.model_type = "gemma3_text",
 	.architectures = architectures,
-	.keys = keys,
+	.keys = family_gemma3_keys,
 	.defaults = { .n_vocab = 262208,
 				  .n_heads = 8,
 				  .n_kv_heads = 4,
@@ -61,5 +61,5 @@ const LlmFamily family_gemma3 = {
 	.max_position_is_scaled = true,
 	.tensor_names = family_gemma2_tensor_names,
 	.harmless_tensors = family_llama_harmless_tensors,
-	.read = read_config,
+	.read = family_gemma3_read,
 };

@@ -9,10 +9,10 @@
 #include "src/common/model_dir/model_dir_internal.h"
 
 const LlmFamily *const model_dir_families[] = {
-	&family_gemma, &family_gemma2, &family_gemma3,	&family_glm,
-	&family_glm4,  &family_llama,  &family_mistral, &family_mixtral,
-	&family_phi3,  &family_qwen2,  &family_qwen3,	&family_qwen3_moe,
-	NULL,
+	&family_gemma,	   &family_gemma2, &family_gemma3, &family_gemma3_vision,
+	&family_glm,	   &family_glm4,   &family_llama,  &family_mistral,
+	&family_mixtral,   &family_phi3,   &family_qwen2,  &family_qwen3,
+	&family_qwen3_moe, NULL,
 };
 
 const char *

@@ -251,11 +251,11 @@ find_family(ConfigReader *reader, LlmModelConfig *config)
 	return llm_error_hint(reader->err, "supported are: %s", known);
 }
 
+/* ... of the family that is found; from the language model's part. */
 static bool
-read_config(ConfigReader *reader, LlmModelConfig *config)
+read_text_config(const ConfigReader *reader, LlmModelConfig *config)
 {
-	memset(config, 0, sizeof(*config));
-	if (!find_family(reader, config) || !config_check_keys(reader) ||
+	if (!config_check_keys(reader, reader->family->keys) ||
 		!read_sizes(reader, config) || !read_head_dim(reader, config) ||
 		!read_hidden_act(reader, config) || !read_dtype(reader, config) ||
 		!rope_config_read(reader, config) || !read_token_ids(reader, config))
@@ -267,6 +267,22 @@ read_config(ConfigReader *reader, LlmModelConfig *config)
 	assert(config->n_heads % config->n_kv_heads == 0);
 	assert(config->rope.rotary_dim <= config->head_dim);
 	return true;
+}
+
+static bool
+read_config(ConfigReader *reader, LlmModelConfig *config)
+{
+	cJSON *text = NULL;
+	bool ok;
+
+	memset(config, 0, sizeof(*config));
+	if (!find_family(reader, config))
+		return false;
+	ok = (reader->family->outer_keys == NULL ||
+		  text_config_take(reader, &text)) &&
+		 read_text_config(reader, config);
+	cJSON_Delete(text);
+	return ok;
 }
 
 bool

@@ -70,6 +70,13 @@ struct LlmFamily
 									   * ends with NULL */
 	FamilyDefaults defaults;
 
+	/*
+	 * Models that also see: the keys beside "text_config", ending with NULL,
+	 * and the model_type in it.  NULL where a config is of text alone.
+	 */
+	const char *const *outer_keys;
+	const char *text_model_type;
+
 	/* Which key names the activation; NULL = "hidden_act". */
 	const char *hidden_act_key;
 
@@ -91,7 +98,10 @@ struct LlmFamily
 	 */
 	const char *const *tensor_names; /* [LLM_WEIGHT_ROLE_COUNT] */
 
-	/* Tensors that checkpoints hold and nobody needs; '#' as above. */
+	/*
+	 * Tensors that checkpoints hold and nobody needs; '#' as above, '*' at
+	 * the end for anything.
+	 */
 	const char *const *harmless_tensors; /* ends with NULL */
 
 	/* What is the family's own: biases, norms, windows. */
@@ -105,12 +115,49 @@ extern const LlmFamily *const model_dir_families[]; /* ends with NULL */
 extern const char *const family_llama_tensor_names[LLM_WEIGHT_ROLE_COUNT];
 extern const char *const family_llama_harmless_tensors[];
 
+/*
+ * Gemma 2's and 3's tensors.  Mind the names: post_attention_layernorm is
+ * what it says here.
+ */
+#define FAMILY_GEMMA_TENSOR_NAMES(prefix)                                      \
+	{                                                                          \
+		[LLM_WEIGHT_EMBED] = prefix "model.embed_tokens.weight",               \
+		[LLM_WEIGHT_FINAL_NORM] = prefix "model.norm.weight",                  \
+		[LLM_WEIGHT_LM_HEAD] = prefix "lm_head.weight",                        \
+		[LLM_WEIGHT_ATTN_NORM] =                                               \
+			prefix "model.layers.#.input_layernorm.weight",                    \
+		[LLM_WEIGHT_Q] = prefix "model.layers.#.self_attn.q_proj.weight",      \
+		[LLM_WEIGHT_K] = prefix "model.layers.#.self_attn.k_proj.weight",      \
+		[LLM_WEIGHT_V] = prefix "model.layers.#.self_attn.v_proj.weight",      \
+		[LLM_WEIGHT_O] = prefix "model.layers.#.self_attn.o_proj.weight",      \
+		[LLM_WEIGHT_Q_BIAS] = prefix "model.layers.#.self_attn.q_proj.bias",   \
+		[LLM_WEIGHT_K_BIAS] = prefix "model.layers.#.self_attn.k_proj.bias",   \
+		[LLM_WEIGHT_V_BIAS] = prefix "model.layers.#.self_attn.v_proj.bias",   \
+		[LLM_WEIGHT_O_BIAS] = prefix "model.layers.#.self_attn.o_proj.bias",   \
+		[LLM_WEIGHT_Q_NORM] = prefix "model.layers.#.self_attn.q_norm.weight", \
+		[LLM_WEIGHT_K_NORM] = prefix "model.layers.#.self_attn.k_norm.weight", \
+		[LLM_WEIGHT_POST_ATTN_NORM] =                                          \
+			prefix "model.layers.#.post_attention_layernorm.weight",           \
+		[LLM_WEIGHT_MLP_NORM] =                                                \
+			prefix "model.layers.#.pre_feedforward_layernorm.weight",          \
+		[LLM_WEIGHT_GATE] = prefix "model.layers.#.mlp.gate_proj.weight",      \
+		[LLM_WEIGHT_UP] = prefix "model.layers.#.mlp.up_proj.weight",          \
+		[LLM_WEIGHT_DOWN] = prefix "model.layers.#.mlp.down_proj.weight",      \
+		[LLM_WEIGHT_POST_MLP_NORM] =                                           \
+			prefix "model.layers.#.post_feedforward_layernorm.weight",         \
+	}
+
 /* family_gemma.c, family_gemma2.c: what later Gemmas took over */
 extern bool
 family_gemma_read(const ConfigReader *reader, LlmModelConfig *config);
 extern const char *const family_gemma2_tensor_names[LLM_WEIGHT_ROLE_COUNT];
 extern bool
 family_gemma2_read(const ConfigReader *reader, LlmModelConfig *config);
+
+/* family_gemma3.c */
+extern const char *const family_gemma3_keys[];
+extern bool
+family_gemma3_read(const ConfigReader *reader, LlmModelConfig *config);
 
 /* family_glm.c: what GLM-4 of 2024 and of 2025 have in common */
 extern const char *const family_glm_keys[];
@@ -119,6 +166,7 @@ extern bool family_glm_read(const ConfigReader *reader, LlmModelConfig *config);
 extern const LlmFamily family_gemma;
 extern const LlmFamily family_gemma2;
 extern const LlmFamily family_gemma3;
+extern const LlmFamily family_gemma3_vision;
 extern const LlmFamily family_glm;
 extern const LlmFamily family_glm4;
 extern const LlmFamily family_llama;
@@ -158,8 +206,19 @@ extern bool config_is_one_of(const char *const *names /* ends with NULL */,
 extern bool config_unsupported(const ConfigReader *reader, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* Refuse keys that are neither known nor harmless. */
-extern bool config_check_keys(const ConfigReader *reader);
+/*
+ * Refuse keys that are neither known nor harmless: keys are the family's,
+ * to which the common ones come, or its outer_keys.
+ */
+extern bool
+config_check_keys(const ConfigReader *reader, const char *const *keys);
+
+/*
+ * text_config.c: go on with the language model's part of a config; *text,
+ * which reader->json is from here on, is the caller's to delete, also where
+ * this fails.
+ */
+extern bool text_config_take(ConfigReader *reader, cJSON **text);
 
 /* "eos_token_id": an id or a list of ids; *found where it is not null. */
 extern bool config_get_stop_ids(const ConfigReader *reader,

@@ -446,6 +446,8 @@ matches(const char *pattern, const char *name, int32_t *layer_idx,
 				return false;
 			*(*pattern == '#' ? layer_idx : expert_idx) = number;
 		}
+		else if (*pattern == '*')
+			return true;
 		else if (*pattern != *name++)
 			return false;
 	}

@@ -35,7 +35,8 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers import Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig
+from transformers import Gemma2Config, Gemma3Config, Gemma3TextConfig, GemmaConfig
+from transformers import Glm4Config, GlmConfig
 from transformers import LlamaConfig, MistralConfig, MixtralConfig, Phi3Config
 from transformers import Qwen2Config, Qwen3Config, Qwen3MoeConfig
 from transformers.core_model_loading import revert_weight_conversion
@@ -329,6 +330,42 @@ MODELS = {
         ),
         torch.float32,
     ),
+    # Gemma 3 that also sees: its text model
+    "gemma3_vision": (
+        Gemma3Config,
+        dict(
+            text_config=small(
+                hidden_size=40,
+                head_dim=16,
+                intermediate_size=48,
+                num_hidden_layers=3,
+                num_key_value_heads=1,
+                pad_token_id=0,
+                query_pre_attn_scalar=9,
+                sliding_window=17,
+                sliding_window_pattern=3,
+                final_logit_softcapping=3.0,
+                rope_parameters=dict(
+                    full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
+                    sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+                ),
+            ),
+            vision_config=dict(
+                hidden_size=8,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                image_size=8,
+                patch_size=4,
+            ),
+            mm_tokens_per_image=4,
+            boi_token_index=250,
+            eoi_token_index=251,
+            image_token_index=252,
+            eos_token_id=[2, 7],
+        ),
+        torch.bfloat16,
+    ),
     # Qwen3: norms on q and k, head_dim of its own, one kv head
     "qwen3": (
         Qwen3Config,
@@ -410,7 +447,7 @@ def fill_weights(model, seed):
             fan_in = parameter.shape[-1]
             if "norm" in name:
                 normal(parameter, 0.15, one)
-                if tied and name == "model.norm.weight":
+                if tied and name.endswith("model.norm.weight"):
                     # both signs: a tied embedding must not predict itself
                     parameter[::2] = 2 * (one - 1) - parameter[::2]
             elif name.endswith("bias"):
@@ -446,7 +483,7 @@ def router_gap(model, ids, first=0):
 
 
 def random_prompt(model, length, generator):
-    vocab = model.config.vocab_size
+    vocab = model.config.get_text_config().vocab_size
     if not is_mixture(model):
         return torch.randint(3, vocab, (length,), generator=generator).tolist()
     ids = []
@@ -577,12 +614,12 @@ def write_config(name, model, dtype, path):
 
 def write_weights(name, model, dtype, path):
     state = {k: v.to(dtype) for k, v in model.state_dict().items()}
-    if is_mixture(model):
-        # experts have tensors of their own in files
+    if is_mixture(model) or hasattr(model.config, "text_config"):
+        # experts have tensors of their own in files, Gemma 3 other names
         state = revert_weight_conversion(model, state)
     state = {k: v.contiguous() for k, v in state.items()}
     if model.config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
+        state = {k: v for k, v in state.items() if not k.endswith("lm_head.weight")}
     meta = {"format": "pt"}
     if name not in SHARDED:
         save_file(state, os.path.join(path, "model.safetensors"), meta)
