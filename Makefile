@@ -89,7 +89,9 @@ EXECUTOR = $(BUILD)/llm_executor
 
 # A compute file's suffix names the instructions it may use.
 ISA_avx2 = -mavx2 -mfma -mf16c
+ISA_avx2vnni = $(ISA_avx2) -mavxvnni
 ISA_avx512 = $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
+ISA_avx512vnni = $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 = $(ISA_avx512) -mavx512bf16
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 

@@ -53,8 +53,11 @@
 #define MAX_CONTEXT 4096
 #define MAX_SEQS 64
 
-static const char *const isa_names[] = { "portable", "avx2", "avx512",
-										 "avx512bf16" };
+static const char *const isa_names[] = {
+	"portable", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"
+};
+
+#define N_ISAS ((int) (sizeof(isa_names) / sizeof(isa_names[0])))
 
 static struct
 {
@@ -281,6 +284,25 @@ shape_weights(const LinearShape *s)
 	return (double) s->n_cols * (s->n_out[0] + s->n_out[1] + s->n_out[2]);
 }
 
+/* Bytes of a part's weights. */
+static size_t
+weight_bytes(const Bench *b, const LinearCase *c, int part)
+{
+	int64_t n_rows = c->shape->n_out[part];
+	int64_t n_cols = c->shape->n_cols;
+
+	if (llm_dtype_is_float(c->dtype))
+		return (size_t) (n_rows * n_cols) * llm_dtype_bytes(c->dtype);
+	return b->compute->ops->quant_bytes(c->dtype, n_rows, n_cols);
+}
+
+static double
+shape_bytes(const Bench *b, const LinearCase *c)
+{
+	return (double) (weight_bytes(b, c, 0) + weight_bytes(b, c, 1) +
+					 weight_bytes(b, c, 2));
+}
+
 static const void *
 take_weights(Bench *b, size_t n_bytes)
 {
@@ -306,8 +328,7 @@ run_linear(Bench *b, void *arg)
 		size_t n = (size_t) c->shape->n_out[p];
 
 		args.part[p].weight = (LlmMatrix){
-			.data = take_weights(b, n * (size_t) c->shape->n_cols *
-										llm_dtype_bytes(c->dtype)),
+			.data = take_weights(b, weight_bytes(b, c, p)),
 			.dtype = c->dtype,
 			.n_rows = (int64_t) n,
 			.n_cols = c->shape->n_cols,
@@ -339,7 +360,7 @@ bench_linear(Bench *b, LlmDtype dtype, const int *rows, int n)
 					 llm_dtype_name(dtype), rows[i]);
 			if (wanted_shape(name))
 				report(b, "linear", name, time_of(b, run_linear, &c),
-					   w * (double) llm_dtype_bytes(dtype), w * 2 * rows[i]);
+					   shape_bytes(b, &c), w * 2 * rows[i]);
 		}
 	}
 }
@@ -368,6 +389,7 @@ bench_step(Bench *b, LlmDtype dtype, int n_rows)
 {
 	LinearCase c = { NULL, dtype, n_rows };
 	double w = 0;
+	double n_bytes = 0;
 	char name[64];
 	double us;
 	double head = shape_weights(&shapes[N_SHAPES - 1]);
@@ -376,15 +398,38 @@ bench_step(Bench *b, LlmDtype dtype, int n_rows)
 			 n_rows);
 	if (!wanted_shape(name))
 		return;
-	for (int s = 0; s < N_SHAPES - 1; s++)
-		w += 16 * shape_weights(&shapes[s]);
+	for (int s = 0; s < N_SHAPES; s++)
+	{
+		bool is_head = s == N_SHAPES - 1;
+
+		c.shape = &shapes[s];
+		w += is_head ? 0 : 16 * shape_weights(&shapes[s]);
+		n_bytes += (is_head ? 1 : 16) * shape_bytes(b, &c);
+	}
 	us = time_of(b, run_all_linear, &c);
 	snprintf(name, sizeof(name), "1.2B step %s, %d rows", llm_dtype_name(dtype),
 			 n_rows);
-	report(b, "step", name, us, (w + head) * (double) llm_dtype_bytes(dtype),
+	report(b, "step", name, us, n_bytes,
 		   2 * (w * n_rows + head * (n_rows > 64 ? 1 : n_rows)));
 	if (!flags.csv)
 		printf("%60s %.1f tokens/s\n", "", n_rows / us * 1e6);
+}
+
+/* Quantized weights: the numbers of the buffer are as good as any. */
+static void
+bench_quantized(Bench *b, bool is_slow)
+{
+	static const int rows[] = { 1, 8, 32, 512 };
+	static const LlmDtype dtypes[] = { LLM_DTYPE_INT8, LLM_DTYPE_INT4,
+									   LLM_DTYPE_INT4_K };
+
+	for (int i = 0; i < 3; i++)
+	{
+		if (wanted("linear"))
+			bench_linear(b, dtypes[i], rows, is_slow ? 2 : 4);
+		for (int k = 0; wanted("step") && k < (is_slow ? 2 : 4); k++)
+			bench_step(b, dtypes[i], rows[k]);
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -670,6 +715,8 @@ bench_path(Bench *b)
 		if (b->precision == F32)
 			bench_linear(b, F16, is_slow ? few : some, is_slow ? 1 : 3);
 	}
+	if (wanted("linear") || wanted("step"))
+		bench_quantized(b, is_slow);
 	if (wanted("step"))
 	{
 		bench_step(b, BF16, 1);
@@ -763,7 +810,7 @@ main(int argc, char **argv)
 	fill_inputs(&bench);
 	if (flags.csv)
 		printf("isa,precision,op,shape,us,gb_per_s,of_read,gflops,of_peak\n");
-	for (int i = 3; i >= 0; i--)
+	for (int i = N_ISAS - 1; i >= 0; i--)
 	{
 		for (int p = 0; p < 2; p++)
 		{
@@ -782,8 +829,8 @@ main(int argc, char **argv)
 
 			/* rounding x is the last path's alone */
 			if ((flags.isa != NULL && strcmp(flags.isa, isa_names[i]) != 0) ||
-				(i < 3 && precisions[p] == BF16) ||
-				(i == 3 && precisions[p] == F32))
+				(i < N_ISAS - 1 && precisions[p] == BF16) ||
+				(i == N_ISAS - 1 && precisions[p] == F32))
 				continue;
 			bench.compute = llm_compute_cpu_open(&options, &err);
 			if (bench.compute == NULL)

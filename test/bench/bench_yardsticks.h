@@ -124,7 +124,7 @@ static double
 peak_of(const char *isa, LlmDtype precision)
 {
 #if defined(__x86_64__)
-	if (strcmp(isa, "avx2") == 0)
+	if (strncmp(isa, "avx2", 4) == 0)
 		return peak_avx2();
 	if (strcmp(isa, "avx512bf16") == 0 && precision == LLM_DTYPE_BF16)
 		return peak_avx512bf16();

@@ -19,10 +19,11 @@
 #include "src/engine/compute/compute.h"
 #include "test/unit/unit_test.h"
 
-#define N_ISAS 4
+#define N_ISAS 6
 
-static const char *const isa_names[N_ISAS] = { "portable", "avx2", "avx512",
-											   "avx512bf16" };
+static const char *const isa_names[N_ISAS] = { "portable",	 "avx2",
+											   "avx2vnni",	 "avx512",
+											   "avx512vnni", "avx512bf16" };
 
 /* Every float operation rounds by 2^-24; sums of thousands stay below 1e-6. */
 #define F32_NMSE 1e-12

@@ -24,8 +24,9 @@
 #define N_GREEDY 48
 #define MAX_VOCAB 320
 
-static const char *const isa_names[] = { "portable", "avx2", "avx512",
-										 "avx512bf16" };
+static const char *const isa_names[] = {
+	"portable", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"
+};
 #define N_ISAS (sizeof(isa_names) / sizeof(isa_names[0]))
 
 /* ---- a model with its cache, and sequences in it ---- */

@@ -93,17 +93,16 @@ q4_k_scale_min(const uint8_t *packed, int g, int *scale, int *min)
 static void
 unpack_q4_k(const uint8_t *block, const LlmQuantGroups *out)
 {
-	float scale_unit = load_f16(block);
-	float min_unit = load_f16(block + 2);
-
+	out->scale_units[0] = load_f16(block);
+	out->offset_units[0] = -load_f16(block + 2);
 	for (int g = 0; g < K_GROUPS; g++)
 	{
 		int scale;
 		int min;
 
 		q4_k_scale_min(block + 4, g, &scale, &min);
-		out->scales[g] = scale_unit * (float) scale;
-		out->offsets[g] = -(min_unit * (float) min);
+		out->scales[g] = out->scale_units[0] * (float) scale;
+		out->offsets[g] = out->offset_units[0] * (float) min;
 	}
 	for (int pair = 0; pair < K_GROUPS / 2; pair++)
 		unpack_nibbles(block + 16 + pair * GROUP, GROUP,
@@ -145,8 +144,9 @@ llm_quant_plain_dtype(LlmDtype dtype)
 		case LLM_DTYPE_Q8_0:
 			return LLM_DTYPE_INT8;
 		case LLM_DTYPE_Q4_0:
-		case LLM_DTYPE_Q4_K:
 			return LLM_DTYPE_INT4;
+		case LLM_DTYPE_Q4_K:
+			return LLM_DTYPE_INT4_K;
 		default:
 			return dtype;
 	}
@@ -173,6 +173,13 @@ unpack_block(LlmDtype dtype, const uint8_t *block, const LlmQuantGroups *out)
 	}
 }
 
+/* Element n and those after it, where there are any. */
+static float *
+part_of(float *array, int64_t n)
+{
+	return array == NULL ? NULL : array + n;
+}
+
 bool
 llm_quant_unpack(LlmDtype dtype, const void *src, int64_t n,
 				 const LlmQuantGroups *out)
@@ -186,10 +193,11 @@ llm_quant_unpack(LlmDtype dtype, const void *src, int64_t n,
 		return false;
 	for (int64_t i = 0; i < n; i += n_elements, block += n_bytes)
 	{
-		LlmQuantGroups at = { out->values + i, out->scales + i / GROUP, NULL };
+		LlmQuantGroups at = { out->values + i, out->scales + i / GROUP,
+							  part_of(out->offsets, i / GROUP),
+							  part_of(out->scale_units, i / K_ELEMENTS),
+							  part_of(out->offset_units, i / K_ELEMENTS) };
 
-		if (out->offsets != NULL)
-			at.offsets = out->offsets + i / GROUP;
 		(void) unpack_block(dtype, block, &at);
 	}
 	return true;
@@ -201,7 +209,8 @@ decode_block(LlmDtype dtype, const uint8_t *block, float *out)
 	uint8_t values[K_ELEMENTS];
 	float scales[K_GROUPS];
 	float offsets[K_GROUPS];
-	LlmQuantGroups groups = { values, scales, offsets };
+	float units[2];
+	LlmQuantGroups groups = { values, scales, offsets, &units[0], &units[1] };
 
 	if (!unpack_block(dtype, block, &groups))
 	{

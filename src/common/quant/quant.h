@@ -3,9 +3,15 @@
  *	  Quantized weights: the block formats of GGUF files, and making int8 and
  *	  int4 weights of floats.
  *
- * Plain form, which every compute backend takes, is
+ * The plain form, which every compute backend takes, is
  * w = scale * value + offset in groups of LLM_QUANT_GROUP_ELEMENTS
- * neighbouring elements of a row.
+ * neighbouring elements of a row:
+ *
+ *	  int8	  value -128 .. 127, scale an f16 value, offset 0
+ *	  int4	  value 0 .. 15, scale an f16 value, offset -8 * scale
+ *	  int4_k  value 0 .. 15; LLM_QUANT_UNIT_GROUPS groups, or what is left of
+ *			  a row, are a unit with two f16 values; scales and offsets are
+ *			  0 .. 255 times these
  *
  * src/common/quant/quant.h
  */
@@ -17,16 +23,19 @@
 #include "src/common/util/dtype.h"
 
 #define LLM_QUANT_GROUP_ELEMENTS 32
+#define LLM_QUANT_UNIT_GROUPS 8
 
 /*
- * Groups of a row in plain form; the caller's memory.  int8: values as
- * int8_t, offsets all 0 and not written.  int4: values 0 .. 15, a byte each.
+ * Groups of a row in plain form; the caller's memory.  A value is a byte,
+ * int8_t for int8.
  */
 typedef struct LlmQuantGroups
 {
-	uint8_t *values; /* [n] */
-	float *scales;	 /* [n / LLM_QUANT_GROUP_ELEMENTS] */
-	float *offsets;	 /* likewise; NULL for int8 */
+	uint8_t *values;	 /* [n] */
+	float *scales;		 /* [n / LLM_QUANT_GROUP_ELEMENTS] */
+	float *offsets;		 /* likewise; NULL for int8 */
+	float *scale_units;	 /* [units]; NULL but for int4_k */
+	float *offset_units; /* likewise */
 } LlmQuantGroups;
 
 /*
@@ -38,7 +47,7 @@ llm_quant_decode(LlmDtype dtype, const void *src, int64_t n, float *out);
 
 /*
  * The plain form that holds exactly what a block format says: q8_0 -> int8,
- * q4_0 and q4_k -> int4.  false: this format has none (q6_k).
+ * q4_0 -> int4, q4_k -> int4_k.  false: this format has none (q6_k).
  */
 extern bool llm_quant_unpack(LlmDtype dtype, const void *src, int64_t n,
 							 const LlmQuantGroups *out);
@@ -47,9 +56,9 @@ extern bool llm_quant_unpack(LlmDtype dtype, const void *src, int64_t n,
 extern LlmDtype llm_quant_plain_dtype(LlmDtype dtype);
 
 /*
- * Quantize n floats, a multiple of LLM_QUANT_GROUP_ELEMENTS, to int8 (scale
- * from the largest magnitude) or int4 (scale and offset that make the squared
- * error smallest).
+ * Quantize a row of n floats, a multiple of LLM_QUANT_GROUP_ELEMENTS, to int8
+ * (scale from the largest magnitude) or int4_k (a small squared error).  A
+ * group (int4_k: a unit) with an infinity or NaN becomes NaN.
  */
 extern void llm_quant_encode(LlmDtype dtype, const float *src, int64_t n,
 							 const LlmQuantGroups *out);

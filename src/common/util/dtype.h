@@ -12,9 +12,10 @@
 
 /*
  * The formats up to INT8 have elements of their own.  INT4 and those after it
- * come in blocks: elements of a row that share scales.  INT8 and INT4 as the
- * format of a matrix are what a compute backend makes of quantized weights,
- * in a layout of its own; Q8_0 to Q6_K are blocks as GGUF files store them.
+ * come in blocks: elements of a row that share scales.  INT8, INT4 and INT4_K
+ * as the format of a matrix are what a compute backend makes of quantized
+ * weights, in a layout of its own; Q8_0 to Q6_K are blocks as GGUF files store
+ * them.
  */
 typedef enum LlmDtype
 {
@@ -24,6 +25,7 @@ typedef enum LlmDtype
 	LLM_DTYPE_FP8_E4M3,
 	LLM_DTYPE_INT8,
 	LLM_DTYPE_INT4,
+	LLM_DTYPE_INT4_K,
 	LLM_DTYPE_Q8_0,
 	LLM_DTYPE_Q4_0,
 	LLM_DTYPE_Q4_K,
@@ -63,6 +65,7 @@ llm_dtype_block_elements(LlmDtype dtype)
 		case LLM_DTYPE_Q8_0:
 		case LLM_DTYPE_Q4_0:
 		case LLM_DTYPE_INT4:
+		case LLM_DTYPE_INT4_K:
 			return 32;
 		case LLM_DTYPE_Q4_K:
 		case LLM_DTYPE_Q6_K:
@@ -72,7 +75,7 @@ llm_dtype_block_elements(LlmDtype dtype)
 	}
 }
 
-/* Bytes of a block as files store it; not for INT4, which no file holds. */
+/* Bytes of a block as files store it; no file holds INT4 and INT4_K. */
 static inline size_t
 llm_dtype_block_bytes(LlmDtype dtype)
 {
@@ -104,8 +107,8 @@ static inline const char *
 llm_dtype_name(LlmDtype dtype)
 {
 	static const char *const names[LLM_DTYPE_COUNT] = {
-		"float32", "float16", "bfloat16", "fp8",  "int8",
-		"int4",	   "q8_0",	  "q4_0",	  "q4_k", "q6_k"
+		"float32", "float16", "bfloat16", "fp8",  "int8", "int4",
+		"int4_k",  "q8_0",	  "q4_0",	  "q4_k", "q6_k"
 	};
 
 	return names[dtype];

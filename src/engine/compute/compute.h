@@ -31,24 +31,33 @@ typedef struct LlmKvCache LlmKvCache;
 typedef struct LlmMatrix
 {
 	const void *data; /* device address */
-	LlmDtype dtype;	  /* f32, f16 or bf16; int8 or int4: quant_write's */
+	LlmDtype dtype;	  /* f32, f16 or bf16; int8, int4, int4_k: quant_write's */
 	int64_t n_rows;
 	int64_t n_cols;
 } LlmMatrix;
 
-/* Neighbouring columns of a row that share a scale. */
+/* Neighbouring columns of a row that share a scale; such groups of a unit. */
 #define LLM_QUANT_GROUP 32
+#define LLM_QUANT_UNIT_GROUPS 8
 
 /*
  * Rows of a quantized weight in plain form, on the host:
- * w = scale * value + offset, group by group.  int8: values as int8_t, all
- * offsets 0.  int4: values 0 .. 15, one in a byte.
+ * w = scale * value + offset, group by group.
+ *
+ *	  int8	  value -128 .. 127 (int8_t), scale an f16 value, offset 0
+ *	  int4	  value 0 .. 15, a byte each, scale an f16 value, offset
+ *			  -8 * scale
+ *	  int4_k  value 0 .. 15, a byte each; a row's groups 0 .. 7, 8 .. 15, ...
+ *			  are units with two f16 values, and scales and offsets are 0 ..
+ *			  255 times these
  */
 typedef struct LlmQuantRows
 {
-	const uint8_t *values; /* [n_rows, n_cols] */
-	const float *scales;   /* [n_rows, n_cols / LLM_QUANT_GROUP] */
-	const float *offsets;  /* likewise; NULL for int8 */
+	const uint8_t *values;	   /* [n_rows, n_cols] */
+	const float *scales;	   /* [n_rows, n_cols / LLM_QUANT_GROUP] */
+	const float *offsets;	   /* likewise; NULL for int8 */
+	const float *scale_units;  /* [n_rows, units]; NULL but for int4_k */
+	const float *offset_units; /* likewise */
 	int64_t n_rows;
 } LlmQuantRows;
 
@@ -331,7 +340,7 @@ typedef struct LlmComputeOps
 	void (*weight_free)(LlmCompute *compute, const void *address);
 
 	/*
-	 * Quantized weights (int8, int4; n_cols a multiple of LLM_QUANT_GROUP):
+	 * Quantized weights (int8, int4, int4_k; n_cols a multiple of LLM_QUANT_GROUP):
 	 * memory for a matrix comes from alloc, quant_bytes of it; quant_write
 	 * brings rows first_row .. first_row + rows->n_rows - 1 into the backend's
 	 * layout and is done with *rows when it returns.  first_row and, but for
@@ -392,8 +401,9 @@ typedef struct LlmComputeOptions
 	int32_t max_experts; /* of a mixture: scratch memory; 0 = no mixture */
 	int32_t max_experts_per_token;
 	int32_t max_expert_dim; /* their inner dimension */
-	const char *isa;		/* NULL: best; or "portable", "avx2", "avx512",
-								 * "avx512bf16" to force a path (tests) */
+	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
+								 * "avx512", "avx512vnni", "avx512bf16" to
+								 * force a path (tests) */
 } LlmComputeOptions;
 
 /* The CPU backend.  NULL: *err. */

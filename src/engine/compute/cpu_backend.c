@@ -20,7 +20,7 @@
 #include <cpuid.h>
 #endif
 
-#include "src/engine/compute/cpu_internal.h"
+#include "src/engine/compute/cpu_quant.h"
 
 /* ------------------------------------------------------------------------
  * Memory
@@ -200,6 +200,8 @@ static const LlmComputeOps cpu_ops = {
 	.read = cpu_copy,
 	.weight = cpu_weight,
 	.weight_free = cpu_weight_free,
+	.quant_bytes = llm_cpu_quant_bytes,
+	.quant_write = llm_cpu_quant_write,
 	.kv_create = llm_cpu_kv_create,
 	.kv_free = llm_cpu_kv_free,
 	.kv_bytes = llm_cpu_kv_bytes,
@@ -225,40 +227,82 @@ typedef enum Isa
 {
 	ISA_PORTABLE,
 	ISA_AVX2,
+	ISA_AVX2VNNI, /* AVX2 and AVX-VNNI */
 	ISA_AVX512,
-	ISA_AVX512BF16,
+	ISA_AVX512VNNI,
+	ISA_AVX512BF16, /* and VNNI */
 	ISA_COUNT
 } Isa;
 
-static const char *const isa_names[ISA_COUNT] = { "portable", "avx2", "avx512",
-												  "avx512bf16" };
+static const char *const isa_names[ISA_COUNT] = { "portable",	"avx2",
+												  "avx2vnni",	"avx512",
+												  "avx512vnni", "avx512bf16" };
 
-/* The richest one that processor and operating system support. */
-static Isa
-supported_isa(void)
-{
 #if defined(__x86_64__)
+
+static bool
+supports_avx2(void)
+{
 	unsigned eax;
 	unsigned ebx;
 	unsigned ecx;
 	unsigned edx;
 
-	__builtin_cpu_init();
-	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-		!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & bit_F16C) == 0)
-		return ISA_PORTABLE;
-	if (!__builtin_cpu_supports("avx512f") ||
-		!__builtin_cpu_supports("avx512bw") ||
-		!__builtin_cpu_supports("avx512dq") ||
-		!__builtin_cpu_supports("avx512vl"))
-		return ISA_AVX2;
-	if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
-		(eax & (1u << 5)) == 0) /* AVX512_BF16 */
-		return ISA_AVX512;
-	return ISA_AVX512BF16;
-#else
-	return ISA_PORTABLE;
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+		   __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
+static bool
+supports_avx512(void)
+{
+	return supports_avx2() && __builtin_cpu_supports("avx512f") &&
+		   __builtin_cpu_supports("avx512bw") &&
+		   __builtin_cpu_supports("avx512dq") &&
+		   __builtin_cpu_supports("avx512vl");
+}
+
+/* A bit of the second page of extended features. */
+#define AVX_VNNI_BIT 4
+#define AVX512_BF16_BIT 5
+
+static bool
+has_feature_bit(int bit)
+{
+	unsigned eax;
+	unsigned ebx;
+	unsigned ecx;
+	unsigned edx;
+
+	return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
+		   (eax >> bit & 1) != 0;
+}
+
 #endif
+
+/* Whether processor and operating system support it. */
+static bool
+is_supported(Isa isa)
+{
+#if defined(__x86_64__)
+	__builtin_cpu_init();
+	switch (isa)
+	{
+		case ISA_AVX2:
+			return supports_avx2();
+		case ISA_AVX2VNNI:
+			return supports_avx2() && has_feature_bit(AVX_VNNI_BIT);
+		case ISA_AVX512:
+			return supports_avx512();
+		case ISA_AVX512VNNI:
+			return supports_avx512() && __builtin_cpu_supports("avx512vnni");
+		case ISA_AVX512BF16:
+			return is_supported(ISA_AVX512VNNI) &&
+				   has_feature_bit(AVX512_BF16_BIT);
+		default:
+			break;
+	}
+#endif
+	return isa == ISA_PORTABLE;
 }
 
 /*
@@ -269,12 +313,15 @@ supported_isa(void)
 static Isa
 preferred_isa(void)
 {
-	Isa isa = supported_isa();
+	Isa isa = ISA_COUNT - 1;
 
 #if defined(__x86_64__)
-	if (isa == ISA_AVX512BF16 && __builtin_cpu_is("intel"))
-		return ISA_AVX512;
+	__builtin_cpu_init();
+	if (__builtin_cpu_is("intel"))
+		isa = ISA_AVX512VNNI;
 #endif
+	while (!is_supported(isa))
+		isa--;
 	return isa;
 }
 
@@ -289,7 +336,7 @@ choose_isa(const char *name, Isa *isa, LlmError *err)
 		if (strcmp(name, isa_names[i]) != 0)
 			continue;
 		*isa = (Isa) i;
-		if (*isa > supported_isa())
+		if (!is_supported(*isa))
 			return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 								 "this processor does not support "
 								 "instruction set \"%s\"",
@@ -298,8 +345,8 @@ choose_isa(const char *name, Isa *isa, LlmError *err)
 	}
 	llm_error_set(err, LLM_ERROR_INVALID, "instruction set \"%s\" is not known",
 				  name);
-	return llm_error_hint(err, "Known are portable, avx2, avx512 and "
-							   "avx512bf16.");
+	return llm_error_hint(err, "Known are portable, avx2, avx2vnni, avx512, "
+							   "avx512vnni and avx512bf16.");
 }
 
 static void
@@ -307,12 +354,15 @@ use_isa(LlmCpu *cpu, Isa isa)
 {
 	cpu->isa = isa_names[isa];
 	cpu->linear = llm_cpu_linear_portable;
+	cpu->quant = llm_cpu_quant_portable;
 	cpu->vector = llm_cpu_vector_portable;
 	cpu->attention = llm_cpu_attention_portable;
 #if defined(__x86_64__)
-	if (isa == ISA_AVX2)
+	if (isa >= ISA_AVX2)
 	{
 		cpu->linear = llm_cpu_linear_avx2;
+		cpu->quant =
+			isa == ISA_AVX2VNNI ? llm_cpu_quant_avx2vnni : llm_cpu_quant_avx2;
 		cpu->vector = llm_cpu_vector_avx2;
 		cpu->attention = llm_cpu_attention_avx2;
 	}
@@ -322,6 +372,8 @@ use_isa(LlmCpu *cpu, Isa isa)
 		cpu->vector = llm_cpu_vector_avx512;
 		cpu->attention = llm_cpu_attention_avx512;
 	}
+	if (isa >= ISA_AVX512VNNI)
+		cpu->quant = llm_cpu_quant_avx512vnni;
 	if (isa >= ISA_AVX512BF16)
 		cpu->linear.bf16_inputs = llm_cpu_linear_avx512bf16;
 #endif

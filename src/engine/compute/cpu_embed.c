@@ -6,7 +6,7 @@
  */
 #include <assert.h>
 
-#include "src/engine/compute/cpu_internal.h"
+#include "src/engine/compute/cpu_quant.h"
 
 /* Below so many values one thread is done before another has woken up. */
 #define PARALLEL_VALUES 65536
@@ -14,12 +14,10 @@
 typedef struct RowsJob
 {
 	const LlmCpu *cpu;
-	const char *table;
-	LlmDtype dtype;
+	LlmMatrix table;
 	const int32_t *rows;
 	float *out;
 	int64_t n_rows;
-	int64_t dim;
 	float scale;
 } RowsJob;
 
@@ -27,21 +25,31 @@ static void
 rows_job(void *arg, int thread_idx, int n_threads)
 {
 	const RowsJob *job = arg;
-	int64_t row_bytes = job->dim * (int64_t) llm_dtype_bytes(job->dtype);
+	const LlmMatrix *table = &job->table;
+	int64_t dim = table->n_cols;
 	int64_t begin;
 	int64_t end;
 
 	llm_cpu_share(job->n_rows, 1, thread_idx, n_threads, &begin, &end);
 	for (int64_t i = begin; i < end; i++)
-		job->cpu->vector.convert(job->table + job->rows[i] * row_bytes,
-								 job->dtype, job->scale, job->dim,
-								 job->out + i * job->dim);
+	{
+		const char *row =
+			(const char *) table->data +
+			job->rows[i] * dim * (int64_t) llm_dtype_bytes(table->dtype);
+
+		if (llm_dtype_is_float(table->dtype))
+			job->cpu->vector.convert(row, table->dtype, job->scale, dim,
+									 job->out + i * dim);
+		else
+			llm_cpu_quant_read_row(table, job->rows[i], job->scale,
+								   job->out + i * dim);
+	}
 }
 
 static void
 run_rows(LlmCpu *cpu, RowsJob *job)
 {
-	if (job->n_rows * job->dim < PARALLEL_VALUES)
+	if (job->n_rows * job->table.n_cols < PARALLEL_VALUES)
 		rows_job(job, 0, 1);
 	else
 		llm_cpu_threads_run(cpu->threads, rows_job, job);
@@ -53,12 +61,10 @@ llm_cpu_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err)
 	LlmCpu *cpu = llm_cpu(compute);
 	RowsJob job = {
 		.cpu = cpu,
-		.table = args->table.data,
-		.dtype = args->table.dtype,
+		.table = args->table,
 		.rows = args->token_ids,
 		.out = args->out,
 		.n_rows = args->n_rows,
-		.dim = args->table.n_cols,
 		.scale = args->scale,
 	};
 
@@ -76,12 +82,12 @@ llm_cpu_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err)
 	LlmCpu *cpu = llm_cpu(compute);
 	RowsJob job = {
 		.cpu = cpu,
-		.table = args->x,
-		.dtype = LLM_DTYPE_F32,
+		.table = { .data = args->x,
+				   .dtype = LLM_DTYPE_F32,
+				   .n_cols = args->dim },
 		.rows = args->rows,
 		.out = args->out,
 		.n_rows = args->n_rows,
-		.dim = args->dim,
 		.scale = 1.0f,
 	};
 

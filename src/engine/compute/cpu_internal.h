@@ -81,6 +81,14 @@ typedef struct LlmCpuLinearKernels
 	LlmCpuLinearKernel bf16_inputs; /* x rounded to bf16; or empty */
 } LlmCpuLinearKernels;
 
+/* Quantized weights: the same with panels as cpu_quant.h describes them. */
+typedef struct LlmCpuQuantKernels
+{
+	LlmCpuLinearKernel int8;
+	LlmCpuLinearKernel int4;
+	LlmCpuLinearKernel int4_k;
+} LlmCpuQuantKernels;
+
 /* ------------------------------------------------------------------------
  * Everything that goes over a vector once
  * ------------------------------------------------------------------------
@@ -177,6 +185,11 @@ extern const LlmCpuLinearKernels llm_cpu_linear_avx2;
 extern const LlmCpuLinearKernels llm_cpu_linear_avx512;
 extern const LlmCpuLinearKernel llm_cpu_linear_avx512bf16;
 
+extern const LlmCpuQuantKernels llm_cpu_quant_portable;
+extern const LlmCpuQuantKernels llm_cpu_quant_avx2;
+extern const LlmCpuQuantKernels llm_cpu_quant_avx2vnni;
+extern const LlmCpuQuantKernels llm_cpu_quant_avx512vnni;
+
 extern const LlmCpuVectorKernels llm_cpu_vector_portable;
 extern const LlmCpuVectorKernels llm_cpu_vector_avx2;
 extern const LlmCpuVectorKernels llm_cpu_vector_avx512;
@@ -208,6 +221,7 @@ typedef struct LlmCpu
 	const char *isa;
 	LlmCpuThreads *threads;
 	LlmCpuLinearKernels linear;
+	LlmCpuQuantKernels quant;
 	LlmCpuVectorKernels vector;
 	LlmCpuAttentionKernels attention;
 

@@ -47,7 +47,7 @@ typedef struct LinearJob
 	int32_t x_begin; /* the block of x */
 	int32_t n_x;
 	int64_t x_stride;
-	int64_t n_rows; /* of the parts' weights together */
+	int64_t n_rows; /* of the parts' weights together, in whole panels */
 	int64_t chunk_rows;
 	atomic_llong next_row;
 } LinearJob;
@@ -91,6 +91,12 @@ llm_cpu_linear_kernel(const LlmCpu *cpu, LlmDtype dtype)
 		return &cpu->linear.f32;
 	if (dtype == LLM_DTYPE_F16)
 		return &cpu->linear.f16;
+	if (dtype == LLM_DTYPE_INT8)
+		return &cpu->quant.int8;
+	if (dtype == LLM_DTYPE_INT4)
+		return &cpu->quant.int4;
+	if (dtype == LLM_DTYPE_INT4_K)
+		return &cpu->quant.int4_k;
 	assert(dtype == LLM_DTYPE_BF16);
 	if (cpu->base.precision == LLM_DTYPE_BF16 &&
 		cpu->linear.bf16_inputs.multiply != NULL)
@@ -112,6 +118,14 @@ prepare_job(void *arg, int thread_idx, int n_threads)
 		job->kernel->prepare((const float *) args->x +
 								 (job->x_begin + i) * n_cols,
 							 n_cols, job->cpu->linear_x + i * job->x_stride);
+}
+
+/* Rows that a weight takes among the parts': each begins a panel. */
+static int64_t
+panel_rows(const LlmMatrix *w)
+{
+	return (w->n_rows + LLM_CPU_PANEL_ROWS - 1) / LLM_CPU_PANEL_ROWS *
+		   LLM_CPU_PANEL_ROWS;
 }
 
 /* Rows begin .. end - 1 of the parts' weights, one below the other. */
@@ -141,7 +155,7 @@ multiply_rows(const LinearJob *job, int64_t begin, int64_t end, float *scratch)
 
 		if (first < last)
 			job->kernel->multiply(&task, first, last);
-		part_row += w->n_rows;
+		part_row += panel_rows(w);
 	}
 }
 
@@ -186,7 +200,7 @@ plan_chunks(LinearJob *job)
 {
 	job->n_rows = 0;
 	for (int i = job->first_part; i < job->end_part; i++)
-		job->n_rows += job->args->part[i].weight.n_rows;
+		job->n_rows += panel_rows(&job->args->part[i].weight);
 	job->chunk_rows = llm_cpu_linear_chunk_rows(
 		job->cpu, &job->args->part[job->first_part].weight, job->n_rows,
 		job->args->n_rows);
