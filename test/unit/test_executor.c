@@ -617,7 +617,8 @@ check_against(const Reference *reference, int n_before, const char *name)
 static void
 lengths_rotate_as_in_transformers(void)
 {
-	static const char *const names[] = { "dynamic", "longrope" };
+	static const char *const names[] = { "dynamic", "longrope",
+										 "phi3_longrope" };
 	/* in one step each; in chunks of 16 and with preemption */
 	static const char *const options[] = {
 		", \"dtype\": \"float32\", \"max_num_seqs\": 4",
@@ -658,7 +659,8 @@ lengths_rotate_as_in_transformers(void)
 static void
 a_short_context_rotates_as_a_long_one(void)
 {
-	static const char *const names[] = { "dynamic", "longrope" };
+	static const char *const names[] = { "dynamic", "longrope",
+										 "phi3_longrope" };
 
 	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
 	{

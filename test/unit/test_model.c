@@ -294,7 +294,7 @@ rotary_frequencies_agree_with_transformers(void)
 
 	REQUIRE(cases != NULL);
 	cJSON_ArrayForEach(item, cases) check_rope_case(item, n++);
-	CHECK(n >= 16);
+	CHECK(n >= 23);
 	cJSON_Delete(cases);
 }
 

@@ -662,14 +662,23 @@ def make(name):
 
 
 def rope_cases():
-    """(config options, max_len): what a table of max_len positions is made of."""
+    """(config class, options, max_len): what rotates in sequences of max_len tokens."""
     base = dict(vocab_size=32, intermediate_size=32, num_hidden_layers=1)
     heads = lambda dim, n: dict(hidden_size=dim * n, num_attention_heads=n, num_key_value_heads=n)
 
     def case(dim, max_position, rope, max_len=None):
         options = {**base, **heads(dim, 2), "max_position_embeddings": max_position}
         options["rope_parameters"] = rope
-        return options, max_len or max_position
+        return LlamaConfig, options, max_len or max_position
+
+    def partial(cls, factor, dim, max_position, rope, max_len=None):
+        """The same where only a part of each head rotates."""
+        rope = {**rope, "partial_rotary_factor": factor}
+        _, options, max_len = case(dim, max_position, rope, max_len)
+        options.update(head_dim=dim, pad_token_id=0)
+        if cls is Phi3Config:
+            options["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
+        return cls, options, max_len
 
     llama3 = dict(
         rope_type="llama3",
@@ -704,20 +713,32 @@ def rope_cases():
         case(96, 131072, longrope, 4096),
         case(96, 131072, {**longrope, "attention_factor": 1.5}),
         case(96, 131072, {**longrope, "factor": 8.0}),
+        partial(GlmConfig, 0.5, 64, 4096, dict(rope_type="default", rope_theta=10000.0)),
+        partial(GlmConfig, 0.5, 64, 4096, dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
+        partial(GlmConfig, 0.5, 64, 4096, dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0), 9000),
+        partial(GlmConfig, 0.5, 64, 131072, yarn),
+        partial(GlmConfig, 0.5, 64, 131072, llama3),
+        partial(Phi3Config, 0.75, 128, 131072, longrope),
+        partial(Phi3Config, 0.75, 128, 131072, longrope, 4096),
     ]
 
 
 def make_rope():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.glm.modeling_glm import GlmRotaryEmbedding
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+    by_default = {
+        GlmConfig: GlmRotaryEmbedding.compute_default_rope_parameters,
+        LlamaConfig: LlamaRotaryEmbedding.compute_default_rope_parameters,
+    }
     cases = []
-    for options, max_len in rope_cases():
+    for cls, options, max_len in rope_cases():
         rope = json.loads(json.dumps(options["rope_parameters"]))
-        config = LlamaConfig(**options)
+        config = cls(**options)
         kind = rope["rope_type"]
         if kind == "default":
-            inv_freq, factor = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+            inv_freq, factor = by_default[cls](config)
         else:
             inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=max_len)
         cases.append(
@@ -725,8 +746,8 @@ def make_rope():
                 "config": {
                     **options,
                     "rope_parameters": rope,
-                    "architectures": ["LlamaForCausalLM"],
-                    "model_type": "llama",
+                    "architectures": [cls.__name__.replace("Config", "ForCausalLM")],
+                    "model_type": cls.model_type,
                 },
                 "max_len": max_len,
                 "inv_freq": [float(x) for x in inv_freq],
