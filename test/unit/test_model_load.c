@@ -68,6 +68,70 @@ weights_are_used_in_place_unless_narrowed(void)
 	rig_close(&rig);
 }
 
+/* Three weights of one tensor, none of them copied. */
+static void
+rows_of_a_shared_tensor_are_used_in_place(void)
+{
+	LlmError err = { 0 };
+	const LlmStoredTensor *stored;
+	const ModelWeight *q;
+	const ModelWeight *k;
+	const ModelWeight *v;
+	Rig rig;
+
+	REQUIRE(rig_open(&rig, VECTORS "/phi3", NULL, LLM_DTYPE_F32, &err));
+	stored = llm_checkpoint_find(rig.model->tensors,
+								 "model.layers.1.self_attn.qkv_proj.weight");
+	q = model_weight(rig.model, LLM_WEIGHT_Q, 1);
+	k = model_weight(rig.model, LLM_WEIGHT_K, 1);
+	v = model_weight(rig.model, LLM_WEIGHT_V, 1);
+	CHECK_INT_EQ(q->owner, WEIGHT_MAPPED);
+	CHECK_INT_EQ(v->owner, WEIGHT_MAPPED);
+	CHECK(q->data == stored->data);
+	CHECK((const char *) k->data ==
+		  (const char *) q->data + q->n_rows * q->n_cols * 2);
+	CHECK((const char *) v->data ==
+		  (const char *) k->data + k->n_rows * k->n_cols * 2);
+	CHECK_INT_EQ(llm_model_weight_bytes(rig.model),
+				 llm_model_n_params(&rig.config) * 2);
+	rig_close(&rig);
+}
+
+/* Dummy norms multiply by 1, also where the weight is what comes to 1. */
+static void
+dummy_norms_do_nothing(void)
+{
+	static const char *const names[] = { "gemma2", "glm4" };
+
+	for (int i = 0; i < 2; i++)
+	{
+		LlmModelOptions options = model_options(LLM_DTYPE_F32);
+		LlmModelConfig config;
+		LlmCompute *compute;
+		LlmModel *model;
+		LlmError err = { 0 };
+		char dir[200];
+
+		snprintf(dir, sizeof(dir), VECTORS "/%s", names[i]);
+		REQUIRE(llm_model_config_read(dir, &config, &err));
+		compute = open_compute(&config, NULL, LLM_DTYPE_F32, &err);
+		REQUIRE(compute != NULL);
+		options.dummy_weights = true;
+		model = llm_model_load("nowhere", &config, &options, compute, &err);
+		REQUIRE(model != NULL);
+		for (int role = LLM_WEIGHT_POST_ATTN_NORM;
+			 role <= LLM_WEIGHT_POST_MLP_NORM; role++)
+		{
+			const float *norm =
+				model_weight(model, (LlmWeightRole) role, 0)->data;
+
+			CHECK(norm[0] == (config.norm_adds_one ? 0 : 1));
+		}
+		llm_model_free(model);
+		compute->ops->close(compute);
+	}
+}
+
 static void
 dummy_weights_are_near_normal(void)
 {
@@ -557,6 +621,8 @@ main(void)
 	if (mkdtemp(bad_dir) == NULL)
 		return 1;
 	RUN_TEST(weights_are_used_in_place_unless_narrowed);
+	RUN_TEST(rows_of_a_shared_tensor_are_used_in_place);
+	RUN_TEST(dummy_norms_do_nothing);
 	RUN_TEST(dummy_weights_are_near_normal);
 	RUN_TEST(dummy_models_follow_from_their_seed);
 	RUN_TEST(weights_beyond_the_machine_are_refused);
