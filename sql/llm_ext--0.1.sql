@@ -128,7 +128,7 @@ AS 'MODULE_PATHNAME'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION llm_load_model(text, text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION llm_load_model(text, text, jsonb) IS
-	'load a Hugging Face model directory of the server and serve it under a name; replaces the model of that name once the new one is ready';
+	'load a Hugging Face model directory, or a GGUF file, of the server and serve it under a name; replaces the model of that name once the new one is ready';
 
 CREATE FUNCTION llm_unload_model(name text)
 RETURNS void
@@ -152,7 +152,7 @@ AS 'MODULE_PATHNAME'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 REVOKE ALL ON FUNCTION llm_inspect_model(text) FROM PUBLIC;
 COMMENT ON FUNCTION llm_inspect_model(text) IS
-	'describe a model directory without loading it: architecture, license, context, template, parameters, bytes, and what is not supported';
+	'describe a model directory or GGUF file without loading it: architecture, license, context, template, parameters, bytes, and what is not supported';
 
 -- ----------------------------------------------------------------- views
 

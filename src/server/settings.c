@@ -119,7 +119,8 @@ static void
 define_model_settings(void)
 {
 	DefineCustomStringVariable(
-		"llm_ext.model", "Model directory that is loaded at server start.",
+		"llm_ext.model",
+		"Model directory or GGUF file that is loaded at server start.",
 		"It becomes the default model.", &llm_setting_model, "", PGC_SIGHUP,
 		GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable(

@@ -35,6 +35,28 @@ static const GgufNamePair qwen_moe_names[] = {
 	{ NULL, NULL },
 };
 
+static const GgufNamePair phi3_names[] = {
+	{ "blk.#.attn_qkv.weight", LAYER "self_attn.qkv_proj.weight" },
+	{ "blk.#.ffn_up.weight", LAYER "mlp.gate_up_proj.weight" },
+	{ NULL, NULL },
+};
+
+static const GgufNamePair gemma_names[] = {
+	{ "blk.#.post_attention_norm.weight",
+	  LAYER "post_attention_layernorm.weight" },
+	{ "blk.#.ffn_norm.weight", LAYER "pre_feedforward_layernorm.weight" },
+	{ "blk.#.post_ffw_norm.weight", LAYER "post_feedforward_layernorm.weight" },
+	{ NULL, NULL },
+};
+
+static const GgufNamePair glm4_names[] = {
+	{ "blk.#.ffn_up.weight", LAYER "mlp.gate_up_proj.weight" },
+	{ "blk.#.post_attention_norm.weight",
+	  LAYER "post_self_attn_layernorm.weight" },
+	{ "blk.#.post_ffw_norm.weight", LAYER "post_mlp_layernorm.weight" },
+	{ NULL, NULL },
+};
+
 static const GgufNamePair no_names[] = { { NULL, NULL } };
 
 /* Llama, Mistral and Mixtral are one architecture in GGUF files. */
@@ -71,8 +93,9 @@ write_llama(GgufConfig *config)
 	return true;
 }
 
+/* Qwen3, GLM-4 */
 static bool
-write_qwen3(GgufConfig *config)
+write_attention_bias(GgufConfig *config)
 {
 	gguf_config_set_bool(config, "attention_bias",
 						 llm_gguf_find(config->gguf, "blk.0.attn_q.bias") !=
@@ -112,7 +135,7 @@ static bool
 write_qwen3_moe(GgufConfig *config)
 {
 	gguf_config_set_bool(config, "norm_topk_prob", true);
-	return write_qwen3(config) && write_mlp_only_layers(config) &&
+	return write_attention_bias(config) && write_mlp_only_layers(config) &&
 		   gguf_config_copy(config, "expert_count", "num_experts") &&
 		   gguf_config_copy(config, "expert_used_count",
 							"num_experts_per_tok") &&
@@ -121,14 +144,94 @@ write_qwen3_moe(GgufConfig *config)
 }
 
 
+static bool
+write_phi3(GgufConfig *config)
+{
+	double window = 0;
+
+	if (!gguf_config_get(config, "attention.sliding_window", &window))
+		return false;
+	if (window > 0)
+		gguf_config_set(config, "sliding_window", window);
+	return true;
+}
+
+static bool
+write_gemma(GgufConfig *config)
+{
+	gguf_config_set_text(config, "hidden_activation", "gelu_pytorch_tanh");
+	return true;
+}
+
+/*
+ * Scores are divided by the root of a head's dimensions, but in the 27B
+ * models by that of hidden size over heads.  GGUF files do not say; like
+ * llama.cpp we know these by their number of layers.
+ */
+static bool
+write_query_scalar(GgufConfig *config, int n_layers_of_27b)
+{
+	double n_layers = 0;
+	double hidden = 0;
+	double n_heads = 1;
+	const cJSON *head_dim =
+		cJSON_GetObjectItemCaseSensitive(config->out, "head_dim");
+	double scalar = head_dim != NULL ? head_dim->valuedouble : 0;
+
+	if (!gguf_config_get(config, "block_count", &n_layers) ||
+		!gguf_config_get(config, "embedding_length", &hidden) ||
+		!gguf_config_get(config, "attention.head_count", &n_heads))
+		return false;
+	if (n_layers == n_layers_of_27b && n_heads > 0)
+		scalar = hidden / n_heads;
+	gguf_config_set(config, "query_pre_attn_scalar", scalar);
+	return true;
+}
+
+static bool
+write_gemma2(GgufConfig *config)
+{
+	return write_gemma(config) && write_query_scalar(config, 46) &&
+		   gguf_config_copy(config, "attention.sliding_window",
+							"sliding_window") &&
+		   gguf_config_copy(config, "attn_logit_softcapping",
+							"attn_logit_softcapping") &&
+		   gguf_config_copy(config, "final_logit_softcapping",
+							"final_logit_softcapping");
+}
+
+static bool
+write_gemma3(GgufConfig *config)
+{
+	return write_gemma(config) && write_query_scalar(config, 62) &&
+		   gguf_config_copy(config, "attention.sliding_window",
+							"sliding_window") &&
+		   gguf_config_copy(config, "attention.sliding_window_pattern",
+							"sliding_window_pattern") &&
+		   gguf_config_copy(config, "rope.freq_base_swa",
+							"rope_local_base_freq") &&
+		   gguf_config_copy(config, "final_logit_softcapping",
+							"final_logit_softcapping");
+}
+
 static const GgufArchitecture architectures[] = {
 	{ "llama", "LlamaForCausalLM", "llama", llama_names, .pairs_rows = true,
 	  .write_config = write_llama },
 	{ "qwen2", "Qwen2ForCausalLM", "qwen2", no_names, .write_config = NULL },
 	{ "qwen3", "Qwen3ForCausalLM", "qwen3", no_names,
-	  .write_config = write_qwen3 },
+	  .write_config = write_attention_bias },
 	{ "qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe", qwen_moe_names,
 	  .write_config = write_qwen3_moe },
+	{ "phi3", "Phi3ForCausalLM", "phi3", phi3_names,
+	  .write_config = write_phi3 },
+	{ "gemma", "GemmaForCausalLM", "gemma", no_names, .adds_one = true,
+	  .write_config = write_gemma },
+	{ "gemma2", "Gemma2ForCausalLM", "gemma2", gemma_names, .adds_one = true,
+	  .write_config = write_gemma2 },
+	{ "gemma3", "Gemma3ForCausalLM", "gemma3_text", gemma_names,
+	  .adds_one = true, .write_config = write_gemma3 },
+	{ "glm4", "Glm4ForCausalLM", "glm4", glm4_names,
+	  .write_config = write_attention_bias },
 };
 
 #define N_ARCHITECTURES (sizeof(architectures) / sizeof(architectures[0]))

@@ -17,35 +17,11 @@
 
 #include "src/common/gguf/gguf_internal.h"
 
-/* Metadata keys of an architecture that someone here reads. */
-static const char *const known_names[] = {
-	"attention.head_count",
-	"attention.head_count_kv",
-	"attention.key_length",
-	"attention.layer_norm_rms_epsilon",
-	"attention.sliding_window",
-	"attention.value_length",
-	"block_count",
-	"context_length",
-	"embedding_length",
-	"expert_count",
-	"expert_feed_forward_length",
-	"expert_used_count",
-	"feed_forward_length",
-	"rope.dimension_count",
-	"rope.freq_base",
-	"rope.scaling.attn_factor",
-	"rope.scaling.factor",
-	"rope.scaling.finetuned",
-	"rope.scaling.original_context_length",
-	"rope.scaling.type",
-	"rope.scaling.yarn_attn_factor",
-	"rope.scaling.yarn_beta_fast",
-	"rope.scaling.yarn_beta_slow",
-	"rope.scaling.yarn_ext_factor",
-	"rope.scaling.yarn_log_multiplier",
-	"tensor_data_layout", /* where the weights came from */
-	"vocab_size",		  /* the embedding says it, too */
+/* Metadata keys of any architecture that say nothing of the model. */
+static const char *const harmless_names[] = {
+	"rope.scaling.finetuned", /* how it was trained */
+	"tensor_data_layout",	  /* where the weights came from */
+	"vocab_size",			  /* the embedding says it, too */
 };
 
 /* Copied as they are. */
@@ -103,11 +79,23 @@ gguf_config_unsupported(const GgufConfig *config, const char *fmt, ...)
 						 llm_gguf_path(config->gguf, 0), what);
 }
 
+/* The entry of a name, which counts as read from now on; or NULL. */
+static const GgufEntry *
+find_entry(const GgufConfig *config, const char *name)
+{
+	const GgufFile *file = &config->gguf->files[0];
+	const GgufEntry *entry =
+		gguf_find_entry(file, gguf_key(config->architecture, name).text);
+
+	if (entry != NULL)
+		config->is_read[entry - file->entries] = true;
+	return entry;
+}
+
 bool
 gguf_config_has(const GgufConfig *config, const char *name)
 {
-	return llm_gguf_has(config->gguf,
-						gguf_key(config->architecture, name).text);
+	return find_entry(config, name) != NULL;
 }
 
 /* An array says one number for each layer: they must be the same. */
@@ -143,7 +131,7 @@ bool
 gguf_config_get(const GgufConfig *config, const char *name, double *value)
 {
 	GgufKey key = gguf_key(config->architecture, name);
-	const GgufEntry *entry = gguf_find_entry(&config->gguf->files[0], key.text);
+	const GgufEntry *entry = find_entry(config, name);
 
 	if (entry == NULL)
 		return true;
@@ -157,23 +145,36 @@ gguf_config_get(const GgufConfig *config, const char *name, double *value)
 }
 
 static bool
-check_names(const GgufConfig *config)
+is_harmless(const GgufEntry *entry, const char *name)
+{
+	double number;
+
+	for (size_t i = 0; i < sizeof(harmless_names) / sizeof(harmless_names[0]);
+		 i++)
+	{
+		if (strcmp(harmless_names[i], name) == 0)
+			return true;
+	}
+	/* what other models have, and this one has not */
+	return entry->type != GGUF_STRING && entry->type != GGUF_ARRAY &&
+		   gguf_load_number(entry->type, entry->value, &number) && number == 0;
+}
+
+/* Whatever of the architecture nobody has read is refused. */
+static bool
+check_all_read(const GgufConfig *config)
 {
 	const GgufFile *file = &config->gguf->files[0];
 	size_t prefix_len = strlen(config->architecture->name);
-	size_t n_known = sizeof(known_names) / sizeof(known_names[0]);
 
 	for (size_t i = 0; i < file->n_entries; i++)
 	{
 		const char *key = file->entries[i].key;
-		size_t k = 0;
 
-		if (strncmp(key, config->architecture->name, prefix_len) != 0 ||
-			key[prefix_len] != '.')
-			continue;
-		while (k < n_known && strcmp(known_names[k], key + prefix_len + 1) != 0)
-			k++;
-		if (k == n_known)
+		if (!config->is_read[i] &&
+			strncmp(key, config->architecture->name, prefix_len) == 0 &&
+			key[prefix_len] == '.' &&
+			!is_harmless(&file->entries[i], key + prefix_len + 1))
 			return gguf_config_unsupported(
 				config, "metadata key \"%s\" is not known", key);
 	}
@@ -313,11 +314,12 @@ write_all(GgufConfig *config)
 
 	gguf_config_set_model(config, architecture->architecture,
 						  architecture->model_type);
-	return check_names(config) && copy_numbers(config) && write_heads(config) &&
+	return copy_numbers(config) && write_heads(config) &&
 		   write_tensor_facts(config) && gguf_config_write_rope(config) &&
 		   gguf_config_write_token_ids(config) &&
 		   (architecture->write_config == NULL ||
-			architecture->write_config(config));
+			architecture->write_config(config)) &&
+		   check_all_read(config);
 }
 
 bool
@@ -341,13 +343,15 @@ gguf_write_config(const LlmGguf *gguf, LlmStrbuf *text, LlmError *err)
 	config.architecture = gguf_architecture(gguf, err);
 	if (config.architecture == NULL)
 		return false;
+	config.is_read = calloc(gguf->files[0].n_entries + 1, sizeof(bool));
 	config.out = cJSON_CreateObject();
-	if (config.out == NULL)
-		return llm_error_no_memory(err, 0, "a model's configuration");
-	ok = write_all(&config);
+	ok = config.is_read != NULL && config.out != NULL
+			 ? write_all(&config)
+			 : llm_error_no_memory(err, 0, "a model's configuration");
 	if (ok && config.failed)
 		ok = llm_error_no_memory(err, 0, "a model's configuration");
 	ok = ok && gguf_print_json(config.out, text, err);
 	cJSON_Delete(config.out);
+	free(config.is_read);
 	return ok;
 }

@@ -143,27 +143,44 @@ has_factors(const GgufConfig *config)
 		   llm_gguf_find(config->gguf, "rope_factors_short.weight") != NULL;
 }
 
-/* Fill rope_parameters by what the file calls the kind. */
+/* What the file calls the kind; as in llama.cpp a factor alone is linear. */
+static bool
+read_kind(const GgufConfig *config, LlmGgufText *kind)
+{
+	GgufKey key = gguf_key(config->architecture, "rope.scaling.type");
+	double factor = 1;
+
+	if (!gguf_config_get(config, "rope.scaling.factor", &factor))
+		return false;
+	*kind = factor != 0 && factor != 1 ? (LlmGgufText){ "linear", 6 }
+									   : (LlmGgufText){ "none", 4 };
+	return !gguf_config_has(config, "rope.scaling.type") ||
+		   llm_gguf_get_text(config->gguf, key.text, kind, config->err);
+}
+
+/* Which kind of rope_parameters it is; NULL: none that is known. */
+static const char *
+kind_name(const GgufConfig *config, LlmGgufText kind)
+{
+	if (has_factors(config))
+		return is_text(kind, "none") || is_text(kind, "longrope") ? "longrope"
+																  : NULL;
+	if (is_text(kind, "none"))
+		return "default";
+	if (is_text(kind, "linear"))
+		return "linear";
+	return is_text(kind, "yarn") ? "yarn" : NULL;
+}
+
 static bool
 write_kind(GgufConfig *config, cJSON *rope)
 {
-	GgufKey key = gguf_key(config->architecture, "rope.scaling.type");
-	LlmGgufText kind = { "none", 4 };
-	const char *name = NULL;
+	LlmGgufText kind;
+	const char *name;
 
-	if (!llm_gguf_get_text(config->gguf, key.text, &kind, config->err))
+	if (!read_kind(config, &kind))
 		return false;
-	if (has_factors(config))
-	{
-		if (is_text(kind, "none") || is_text(kind, "longrope"))
-			name = "longrope";
-	}
-	else if (is_text(kind, "none"))
-		name = "default";
-	else if (is_text(kind, "linear"))
-		name = "linear";
-	else if (is_text(kind, "yarn"))
-		name = "yarn";
+	name = kind_name(config, kind);
 	if (name == NULL)
 		return gguf_config_unsupported(
 			config, "rotary embedding \"%.*s\" %s is not supported",
@@ -172,6 +189,8 @@ write_kind(GgufConfig *config, cJSON *rope)
 								: "without a list of factors");
 	if (cJSON_AddStringToObject(rope, "rope_type", name) == NULL)
 		config->failed = true;
+	/* Phi-3's converter names the length although nothing scales from it */
+	gguf_config_has(config, "rope.scaling.original_context_length");
 	if (has_factors(config))
 		return write_factors(config, rope);
 	if (strcmp(name, "yarn") == 0)
@@ -192,7 +211,8 @@ write_partial_factor(GgufConfig *config)
 
 	if (!gguf_config_get(config, "rope.dimension_count", &n_rotating))
 		return false;
-	if (n_rotating != n && n > 0)
+	/* always: some families' default is another */
+	if (n > 0)
 		gguf_config_set(config, "partial_rotary_factor", n_rotating / n);
 	return true;
 }

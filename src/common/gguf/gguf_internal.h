@@ -116,6 +116,7 @@ struct GgufConfig
 {
 	const LlmGguf *gguf;
 	const GgufArchitecture *architecture;
+	bool *is_read; /* [entries of the first file]: whether someone looked */
 	cJSON *out;
 	bool failed; /* out of memory */
 	LlmError *err;
