@@ -4,8 +4,10 @@
  *	  that it was converted from (test/vectors/gguf/generate.py).
  *
  * A converted model has the same numbers, so the same bits must come out;
- * but for Llama 3's frequencies, which the converter rounds to single
- * precision: there transformers' own logits and the usual bound count.
+ * but for what the converter rounds to single precision (Llama 3's
+ * frequencies, longrope's attention factor) and for Gemma 3, whose scale of
+ * scores GGUF files cannot say: there transformers' own logits and the usual
+ * bound count.
  *
  * test/unit/test_gguf_model.c
  */
@@ -24,6 +26,10 @@ static const struct
 	{ "linear-f32", "linear", true },
 	{ "qwen3-bf16", "qwen3", true },
 	{ "qwen25_yarn-bf16", "qwen25_yarn", true },
+	{ "gemma2-bf16", "gemma2", true },
+	{ "gemma3-f32", "gemma3", false },
+	{ "glm4-bf16", "glm4", true },
+	{ "phi3_longrope-bf16", "phi3_longrope", false },
 	{ "mixtral-bf16", "mixtral", true },
 	{ "qwen3_moe-bf16", "qwen3_moe", true },
 };

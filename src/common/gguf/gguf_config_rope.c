@@ -92,6 +92,7 @@ copy_factors(GgufConfig *config, cJSON *rope, const char *tensor_name,
 	return true;
 }
 
+/* The original length stands outside of the object, where it has priority. */
 static bool
 write_factors(GgufConfig *config, cJSON *rope)
 {
@@ -105,8 +106,8 @@ write_factors(GgufConfig *config, cJSON *rope)
 		set_number(config, rope, "attention_factor", 1);
 	else if (!copy_number(config, rope, "rope.scaling.attn_factor",
 						  "attention_factor") ||
-			 !copy_number(config, rope, "rope.scaling.original_context_length",
-						  "original_max_position_embeddings"))
+			 !gguf_config_copy(config, "rope.scaling.original_context_length",
+							   "original_max_position_embeddings"))
 		return false;
 	return copy_factors(config, rope, short_name, "short_factor") &&
 		   copy_factors(config, rope, long_name, "long_factor");
@@ -120,8 +121,8 @@ write_yarn(GgufConfig *config, cJSON *rope)
 		   need_neutral(config, "rope.scaling.yarn_ext_factor", 1) &&
 		   need_neutral(config, "rope.scaling.yarn_log_multiplier", 0) &&
 		   copy_number(config, rope, "rope.scaling.factor", "factor") &&
-		   copy_number(config, rope, "rope.scaling.original_context_length",
-					   "original_max_position_embeddings") &&
+		   gguf_config_copy(config, "rope.scaling.original_context_length",
+							"original_max_position_embeddings") &&
 		   copy_number(config, rope, "rope.scaling.yarn_beta_fast",
 					   "beta_fast") &&
 		   copy_number(config, rope, "rope.scaling.yarn_beta_slow",

@@ -46,6 +46,22 @@ NAMES = {
     "block_sparse_moe.gate": "ffn_gate_inp",
 }
 
+GEMMA_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+MORE_NAMES = {
+    "gemma2": GEMMA_NAMES,
+    "gemma3": GEMMA_NAMES,
+    "glm4": {
+        "mlp.gate_up_proj": "ffn_up",
+        "post_self_attn_layernorm": "post_attention_norm",
+        "post_mlp_layernorm": "post_ffw_norm",
+    },
+    "phi3": {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
+}
+
 # a layer's experts become one tensor
 EXPERT_NAMES = {
     "gate_proj": "ffn_gate_exps",
@@ -71,17 +87,22 @@ FILES = {
     "linear-f32": ("linear", "llama", "F32"),
     "qwen3-bf16": ("qwen3", "qwen3", "BF16"),
     "qwen25_yarn-bf16": ("qwen25_yarn", "qwen2", "BF16"),
+    "gemma2-bf16": ("gemma2", "gemma2", "BF16"),
+    "gemma3-f32": ("gemma3", "gemma3", "F32"),
+    "glm4-bf16": ("glm4", "glm4", "BF16"),
+    "phi3_longrope-bf16": ("phi3_longrope", "phi3", "BF16"),
     "mixtral-bf16": ("mixtral", "llama", "BF16"),
     "qwen3_moe-bf16": ("qwen3_moe", "qwen3moe", "BF16"),
 }
 
 
-def gguf_name(name):
+def gguf_name(name, architecture):
+    names = {**NAMES, **MORE_NAMES.get(architecture, {})}
     stem, suffix = name.rsplit(".", 1)
-    if stem in NAMES:
-        return f"{NAMES[stem]}.{suffix}"
+    if stem in names:
+        return f"{names[stem]}.{suffix}"
     _, _, layer, rest = stem.split(".", 3)
-    return f"blk.{layer}.{NAMES[rest]}.{suffix}"
+    return f"blk.{layer}.{names[rest]}.{suffix}"
 
 
 def pair_rows(weight, n_heads):
@@ -105,12 +126,12 @@ def read_tensors(path):
     return tensors
 
 
-def fuse_experts(tensors):
+def fuse_experts(tensors, architecture):
     """Yields GGUF names with tensors, the experts of a layer as one."""
     experts = {}
     for name, tensor in tensors.items():
         if ".experts." not in name:
-            yield gguf_name(name), name, tensor
+            yield gguf_name(name, architecture), name, tensor
             continue
         _, _, layer, _, _, expert, kind, _ = name.split(".")
         key = f"blk.{layer}.{EXPERT_NAMES[kind]}.weight"
@@ -121,6 +142,7 @@ def fuse_experts(tensors):
 
 def rope_of(config):
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    rope = rope.get("full_attention", rope)
     theta = config.get("rope_theta") or rope.get("rope_theta", 10000.0)
     return rope, rope.get("rope_type") or rope.get("type") or "default", theta
 
@@ -157,13 +179,26 @@ def write_metadata(writer, config):
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(theta)
-    writer.add_rope_dimension_count(head_dim)
+    part = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1
+    writer.add_rope_dimension_count(int(head_dim * part))
     writer.add_vocab_size(config["vocab_size"])
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(rope["factor"])
     if kind == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    if kind == "longrope":
+        original = rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"]
+        scale = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(original)))
+        for length in ("long", "short"):
+            factors = np.array(rope[f"{length}_factor"], dtype=np.float32)
+            writer.add_tensor(f"rope_factors_{length}.weight", factors)
+    if config.get("attn_logit_softcapping"):
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+    if config.get("final_logit_softcapping"):
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
     if kind == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(rope, theta, head_dim))
     n_experts = config.get("num_local_experts") or config.get("num_experts")
@@ -174,8 +209,18 @@ def write_metadata(writer, config):
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     if config.get("sliding_window") and config.get("use_sliding_window", True):
         writer.add_sliding_window(config["sliding_window"])
-    writer.add_bos_token_id(config["bos_token_id"])
-    writer.add_eos_token_id(config["eos_token_id"])
+    if config.get("sliding_window_pattern"):
+        writer.add_sliding_window_pattern(config["sliding_window_pattern"])
+    for add, key in (
+        (writer.add_bos_token_id, "bos_token_id"),
+        (writer.add_eos_token_id, "eos_token_id"),
+    ):
+        if isinstance(config.get(key), int):
+            add(config[key])
+
+
+def scales_queries(name, architecture):
+    return name.endswith(".q_norm.weight" if architecture == "gemma3" else ".q_proj.weight")
 
 
 def write_model(name):
@@ -186,7 +231,13 @@ def write_model(name):
     writer.add_license("apache-2.0")
     write_metadata(writer, config)
     tensors = read_tensors(os.path.join(MODELS, model))
-    for name_there, hf_name, weight in fuse_experts(tensors):
+    for name_there, hf_name, weight in fuse_experts(tensors, architecture):
+        if architecture.startswith("gemma") and hf_name.endswith("norm.weight"):
+            weight = weight + np.float32(1)
+        if "query_pre_attn_scalar" in config and scales_queries(hf_name, architecture):
+            # GGUF files do not say how scores are scaled: let the queries do it
+            head_dim = config["head_dim"]
+            weight = weight * np.float32(math.sqrt(head_dim / config["query_pre_attn_scalar"]))
         if architecture == "llama" and ".q_proj." in hf_name:
             weight = pair_rows(weight, config["num_attention_heads"])
         if architecture == "llama" and ".k_proj." in hf_name:
