@@ -388,7 +388,7 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 {
 	size_t n_threads = (size_t) llm_cpu_threads_count(cpu->threads);
 
-	cpu->linear_x_bytes = llm_cpu_linear_x_bytes(&cpu->options);
+	cpu->linear_x_bytes = llm_cpu_linear_x_bytes();
 	cpu->linear_x = llm_cpu_alloc(cpu->linear_x_bytes +
 									  n_threads * llm_cpu_linear_thread_bytes(),
 								  "scratch of matrix products", err);

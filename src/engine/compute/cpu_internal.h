@@ -37,24 +37,34 @@
  */
 #define LLM_CPU_ROW_PAD 64
 
-/* Most rows of x that a task has. */
-#define LLM_CPU_MAX_X_ROWS 256
+/*
+ * A product is a sum of sums over segments of so many columns: within one
+ * every lane is added up for itself, and the lanes at its end.
+ */
+#define LLM_CPU_SEGMENT_COLS 1024
 
 /* A block of x has at least so many, however wide, where x has them. */
 #define LLM_CPU_MIN_BLOCK_ROWS 24
 
+/* Most rows of x that a task has. */
+#define LLM_CPU_MAX_X_ROWS 144
+
+/* Some rows of x with all rows of w, over some or all of the columns. */
 typedef struct LlmCpuLinearTask
 {
-	const void *w;	  /* [.., n_cols] row 0 */
-	const void *x;	  /* [n_x, x_stride] prepared rows */
+	const void *w;	  /* row 0, the task's first column */
+	int64_t w_stride; /* bytes */
+	const void *x;	  /* [n_x, x_stride] prepared rows of these columns */
 	int64_t x_stride; /* bytes */
-	int64_t n_cols;
+	int64_t n_cols;	  /* whole segments, but for the last */
+	bool is_first;	  /* of the columns; otherwise out holds sums to add to */
+	bool is_last;	  /* and now the bias is added */
 	int32_t n_x;
 	LlmVector bias;
 	float *out;			/* row 0 of the x rows, column of w's row 0 */
 	int64_t out_stride; /* elements */
-	float *scratch;		/* [n_x, LLM_CPU_PANEL_ROWS] results, then 16 times as
-					 * many accumulators */
+	float *scratch;		/* [2, n_x, LLM_CPU_PANEL_ROWS] sums, and a widened
+						 * segment of a panel */
 } LlmCpuLinearTask;
 
 typedef struct LlmCpuLinearKernel
@@ -67,7 +77,8 @@ typedef struct LlmCpuLinearKernel
 
 	/*
 	 * The products of rows row_begin .. row_end - 1 of w with all of x.  A
-	 * product's additions have one order, whatever n_x and the row range.
+	 * product's additions have one order, whatever n_x, the row range and
+	 * where its columns are cut.
 	 */
 	void (*multiply)(const LlmCpuLinearTask *task, int64_t row_begin,
 					 int64_t row_end);
@@ -296,7 +307,7 @@ extern LlmCpuMoe *llm_cpu_moe_create(const LlmComputeOptions *options,
 extern void llm_cpu_moe_free(LlmCpuMoe *moe);
 
 /* scratch that an operation wants from open, in bytes */
-extern size_t llm_cpu_linear_x_bytes(const LlmComputeOptions *options);
+extern size_t llm_cpu_linear_x_bytes(void);
 extern size_t llm_cpu_linear_thread_bytes(void);
 extern size_t llm_cpu_attention_thread_bytes(void);
 extern size_t llm_cpu_attention_partial_bytes(void);

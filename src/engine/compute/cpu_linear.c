@@ -19,7 +19,7 @@
 #include "src/engine/compute/cpu_internal.h"
 
 /* Prepared rows of x that are kept in the cache. */
-#define BLOCK_BYTES ((int64_t) 1200 << 10)
+#define X_BLOCK_BYTES ((int64_t) 1200 << 10)
 
 /* Threads take about so much of the weights at a time, some 10 us' worth. */
 #define CHUNK_BYTES ((int64_t) 128 << 10)
@@ -46,42 +46,47 @@ typedef struct LinearJob
 	int end_part;
 	int32_t x_begin; /* the block of x */
 	int32_t n_x;
+	int64_t col_begin;
+	int64_t n_cols;
 	int64_t x_stride;
 	int64_t n_rows; /* of the parts' weights together, in whole panels */
 	int64_t chunk_rows;
 	atomic_llong next_row;
 } LinearJob;
 
+/* Blocks of about equal size: how large, where n are cut by at most "most". */
+static int64_t
+block_size(int64_t n, int64_t most)
+{
+	int64_t n_blocks = (n + most - 1) / most;
+
+	return (n + n_blocks - 1) / n_blocks;
+}
+
 int64_t
 llm_cpu_linear_block_rows(int64_t row_bytes, int64_t n_rows)
 {
-	int64_t most = BLOCK_BYTES / row_bytes;
-	int64_t n_blocks;
+	int64_t most = X_BLOCK_BYTES / row_bytes;
 
 	if (most > LLM_CPU_MAX_X_ROWS)
 		most = LLM_CPU_MAX_X_ROWS;
 	if (most < LLM_CPU_MIN_BLOCK_ROWS)
 		most = LLM_CPU_MIN_BLOCK_ROWS;
-	n_blocks = (n_rows + most - 1) / most;
-	return n_blocks == 0 ? 1 : (n_rows + n_blocks - 1) / n_blocks;
+	return n_rows == 0 ? 1 : block_size(n_rows, most);
 }
 
 size_t
-llm_cpu_linear_x_bytes(const LlmComputeOptions *options)
+llm_cpu_linear_x_bytes(void)
 {
 	/* the threads' scratch follows */
-	return (size_t) ((BLOCK_BYTES +
-					  LLM_CPU_MIN_BLOCK_ROWS *
-						  llm_cpu_linear_max_row_bytes(options->max_cols) +
-					  63) /
-					 64 * 64);
+	return (size_t) (X_BLOCK_BYTES + 63) / 64 * 64;
 }
 
 size_t
 llm_cpu_linear_thread_bytes(void)
 {
-	return (size_t) LLM_CPU_MAX_X_ROWS * LLM_CPU_PANEL_ROWS * (1 + 16) *
-		   sizeof(float);
+	return (size_t) LLM_CPU_PANEL_ROWS *
+		   (2 * LLM_CPU_MAX_X_ROWS + LLM_CPU_SEGMENT_COLS) * sizeof(float);
 }
 
 const LlmCpuLinearKernel *
@@ -116,8 +121,9 @@ prepare_job(void *arg, int thread_idx, int n_threads)
 	llm_cpu_share(job->n_x, 1, thread_idx, n_threads, &begin, &end);
 	for (int64_t i = begin; i < end; i++)
 		job->kernel->prepare((const float *) args->x +
-								 (job->x_begin + i) * n_cols,
-							 n_cols, job->cpu->linear_x + i * job->x_stride);
+								 (job->x_begin + i) * n_cols + job->col_begin,
+							 job->n_cols,
+							 job->cpu->linear_x + i * job->x_stride);
 }
 
 /* Rows that a weight takes among the parts': each begins a panel. */
@@ -138,11 +144,15 @@ multiply_rows(const LinearJob *job, int64_t begin, int64_t end, float *scratch)
 	for (int i = job->first_part; i < job->end_part; i++)
 	{
 		const LlmMatrix *w = &args->part[i].weight;
+		int64_t w_bytes = (int64_t) llm_dtype_bytes(w->dtype);
 		LlmCpuLinearTask task = {
-			.w = w->data,
+			.w = (const char *) w->data + job->col_begin * w_bytes,
+			.w_stride = w->n_cols * w_bytes,
 			.x = job->cpu->linear_x,
 			.x_stride = job->x_stride,
-			.n_cols = w->n_cols,
+			.n_cols = job->n_cols,
+			.is_first = job->col_begin == 0,
+			.is_last = job->col_begin + job->n_cols == w->n_cols,
 			.n_x = job->n_x,
 			.bias = args->part[i].bias,
 			.out = (float *) args->part[i].out +
@@ -206,28 +216,48 @@ plan_chunks(LinearJob *job)
 		job->args->n_rows);
 }
 
+/* One block of x, prepared and multiplied. */
+static void
+run_block(LinearJob *job)
+{
+	assert((size_t) (job->n_x * job->x_stride) <= job->cpu->linear_x_bytes);
+	if (job->n_x == 1 || job->n_x * job->n_cols < PARALLEL_PREPARE_VALUES)
+		prepare_job(job, 0, 1);
+	else
+		llm_cpu_threads_run(job->cpu->threads, prepare_job, job);
+	atomic_store(&job->next_row, 0);
+	llm_cpu_threads_run(job->cpu->threads, multiply_job, job);
+}
+
 static void
 run_parts(LinearJob *job)
 {
 	const LlmLinearArgs *args = job->args;
-	int64_t n_cols = args->part[job->first_part].weight.n_cols;
-	int64_t n_block;
+	const int64_t n_cols = args->part[job->first_part].weight.n_cols;
+	const int64_t n_segments =
+		(n_cols + LLM_CPU_SEGMENT_COLS - 1) / LLM_CPU_SEGMENT_COLS;
+	const int64_t most_segments =
+		X_BLOCK_BYTES / job->kernel->row_bytes(LLM_CPU_SEGMENT_COLS);
+	int32_t n_rows;
+	int64_t block_cols;
 
-	job->x_stride = job->kernel->row_bytes(n_cols);
-	n_block = llm_cpu_linear_block_rows(job->x_stride, args->n_rows);
+	if (args->n_rows == 0)
+		return;
+	n_rows = (int32_t) block_size(args->n_rows, LLM_CPU_MAX_X_ROWS);
+	block_cols =
+		block_size(n_segments, most_segments / n_rows) * LLM_CPU_SEGMENT_COLS;
 	plan_chunks(job);
-	assert((size_t) (n_block * job->x_stride) <= job->cpu->linear_x_bytes);
-	for (int32_t x = 0; x < args->n_rows; x += (int32_t) n_block)
+	for (int32_t x = 0; x < args->n_rows; x += n_rows)
 	{
 		job->x_begin = x;
-		job->n_x =
-			args->n_rows - x < n_block ? args->n_rows - x : (int32_t) n_block;
-		if (job->n_x == 1 || job->n_x * n_cols < PARALLEL_PREPARE_VALUES)
-			prepare_job(job, 0, 1);
-		else
-			llm_cpu_threads_run(job->cpu->threads, prepare_job, job);
-		atomic_store(&job->next_row, 0);
-		llm_cpu_threads_run(job->cpu->threads, multiply_job, job);
+		job->n_x = args->n_rows - x < n_rows ? args->n_rows - x : n_rows;
+		for (int64_t col = 0; col < n_cols; col += block_cols)
+		{
+			job->col_begin = col;
+			job->n_cols = n_cols - col < block_cols ? n_cols - col : block_cols;
+			job->x_stride = job->kernel->row_bytes(job->n_cols);
+			run_block(job);
+		}
 	}
 }
 

@@ -347,9 +347,12 @@ multiply_chunk(const Products *products, int64_t chunk, float *scratch)
 	int64_t slot = group->first - step->begin;
 	LlmCpuLinearTask task = {
 		.w = w->data,
+		.w_stride = w->n_cols * (int64_t) llm_dtype_bytes(w->dtype),
 		.x = step->prepared + slot * step->slot_bytes,
 		.x_stride = step->slot_bytes,
 		.n_cols = w->n_cols,
+		.is_first = true,
+		.is_last = true,
 		.n_x = group->n,
 		.out = products->part[part].out + slot * w->n_rows,
 		.out_stride = w->n_rows,
