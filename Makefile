@@ -87,6 +87,42 @@ REPLAY_PROGRAMS = $(FUZZ_SRCS:test/fuzz/fuzz_%.c=$(BUILD)/test/fuzz/replay_%)
 BENCH_PROGRAMS = $(BENCH_SRCS:test/%.c=$(BUILD)/test/%)
 EXECUTOR = $(BUILD)/llm_executor
 
+# The CUDA backend is a library of its own, which the executor opens where it
+# finds a GPU.  Without a CUDA compiler everything else is built.
+CUDA_PATH ?= /usr/local/cuda
+NVCC ?= $(firstword $(wildcard $(CUDA_PATH)/bin/nvcc) \
+	$(shell command -v nvcc 2>/dev/null))
+CUDA_LIBRARY = $(BUILD)/libllm_cuda.so
+CUDA_SRCS = $(sort $(wildcard cuda/*.cu))
+CUDA_OBJS = $(CUDA_SRCS:%.cu=$(BUILD)/%.o)
+CUDA_ARCHS = -gencode arch=compute_80,code=sm_80 \
+	-gencode arch=compute_90a,code=sm_90a
+CUDA_OPT_release = -O3 -DNDEBUG
+CUDA_OPT_debug = -O1
+CUDA_OPT_asan = $(CUDA_OPT_debug)
+CUDA_OPT_tsan = $(CUDA_OPT_debug)
+CUDA_FLAGS = -std=c++17 -I. $(CUDA_ARCHS) $(CUDA_OPT_$(BUILD_TYPE)) -lineinfo \
+	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra$(if $(WERROR),$(comma)-Werror) \
+	-Xcompiler -Wno-unused-parameter,-Wno-missing-field-initializers
+CUDA_LINK = -shared -cudart static -L$(CUDA_PATH)/lib64 -lcublasLt \
+	-Xlinker --exclude-libs,ALL -Xlinker -rpath,$(CUDA_PATH)/lib64
+comma = ,
+
+$(BUILD)/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(CUDA_LIBRARY): $(CUDA_OBJS) $(BUILD)/src/common/util/error.o
+	$(NVCC) $(CUDA_LINK) $^ -o $@
+
+.PHONY: cuda
+ifneq ($(NVCC),)
+cuda: $(CUDA_LIBRARY)
+else
+cuda:
+	@echo 'no CUDA compiler (NVCC): the executor is built for the CPU alone'
+endif
+
 # A compute file's suffix names the instructions it may use.
 ISA_avx2 = -mavx2 -mfma -mf16c
 ISA_avx2vnni = $(ISA_avx2) -mavxvnni
@@ -130,7 +166,7 @@ $(BUILD)/test/fuzz/replay_%: $(BUILD)/test/fuzz/fuzz_%.o \
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .DEFAULT_GOAL = all
-all: $(EXECUTOR)
+all: $(EXECUTOR) cuda
 
 # PGXS links llm_ext.so here, whatever the build type: link again where the
 # last one was of another type.
@@ -156,12 +192,14 @@ $(BUILD)/exports.map: $(OBJS)
 	@$(call export_map,$(OBJS)) > $@
 
 install: install-executor
-install-executor: $(EXECUTOR)
+install-executor: $(EXECUTOR) cuda
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $(EXECUTOR) '$(DESTDIR)$(pkglibdir)/llm_executor'
+	$(if $(NVCC),$(INSTALL_SHLIB) $(CUDA_LIBRARY) '$(DESTDIR)$(pkglibdir)/')
 uninstall: uninstall-executor
 uninstall-executor:
-	rm -f '$(DESTDIR)$(pkglibdir)/llm_executor'
+	rm -f '$(DESTDIR)$(pkglibdir)/llm_executor' \
+		'$(DESTDIR)$(pkglibdir)/libllm_cuda.so'
 
 build/regress.conf: test/regress.conf
 	@mkdir -p build
@@ -220,7 +258,7 @@ check-format check-layers check-headers check-style:
 	@tools/$@.sh
 
 check-symbols: all
-	@tools/$@.sh $(EXECUTOR) llm_ext.so
+	@tools/$@.sh $(EXECUTOR) llm_ext.so $(if $(NVCC),$(CUDA_LIBRARY))
 
 check-newer:
 	@tools/check-newer.sh 17
@@ -233,6 +271,7 @@ demo psql stop:
 help:
 	@echo 'make                the extension and the executor'
 	@echo 'make install        into the server that PG_CONFIG names'
+	@echo 'make cuda           the CUDA backend alone (part of make where nvcc is)'
 	@echo 'make demo           a private cluster with the demo model'
 	@echo 'make psql           connect to it (also SQL on standard input)'
 	@echo 'make stop           stop it'

@@ -4,7 +4,8 @@
 #
 # Headers outside src/server are compiled without PostgreSQL's include path,
 # so that one of them that leans on it fails here, too.  A *_body.h is no header
-# but a text that several files compile, each with macros of its own.
+# but a text that several files compile, each with macros of its own.  CUDA's
+# headers are compiled where nvcc is.
 #
 # tools/check-headers.sh
 set -euo pipefail
@@ -35,6 +36,20 @@ while IFS= read -r header; do
 		failed=1
 	fi
 done < <(list_files '*.h')
+
+nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+if [ -x "$nvcc" ]; then
+	empty=$(mktemp --suffix=.cu)
+	trap 'rm -f "$empty"' EXIT
+	while IFS= read -r header; do
+		n_headers=$((n_headers + 1))
+		printf '#include "%s"\n' "$header" >"$empty"
+		if ! "$nvcc" -std=c++17 -I. -arch=sm_80 -c "$empty" -o /dev/null; then
+			echo "$header does not compile alone"
+			failed=1
+		fi
+	done < <(list_files '*.cuh')
+fi
 
 [ "$failed" = 0 ]
 echo "$n_headers headers compile alone"

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# check-symbols.sh EXECUTOR LIBRARY
+# check-symbols.sh EXECUTOR LIBRARY [CUDA-LIBRARY]
 #	Look into both products for what must not be there.
 #
 # The executor uses nothing of PostgreSQL.  The library, which is loaded into
 # the postmaster before it forks, links no CUDA, no OpenMP and nothing that
-# starts threads, and exports only what PostgreSQL looks up by name.
+# starts threads, and exports only what PostgreSQL looks up by name.  The
+# executor links no CUDA either: it opens the backend's library, which shows
+# two functions.
 #
 # tools/check-symbols.sh
 set -euo pipefail
 
 executor=${1:?path of llm_executor}
 library=${2:?path of llm_ext.so}
+cuda_library=${3:-}
 failed=0
 
 # complain WHAT LINES: complain when there are any
@@ -26,6 +29,15 @@ complain "$executor uses symbols of PostgreSQL" "$(grep -E \
 	<<<"$undefined" || true)"
 complain "$executor links PostgreSQL" \
 	"$(ldd "$executor" | grep -E 'libpq|libpgcommon|postgres' || true)"
+
+complain "$executor links CUDA" \
+	"$(ldd "$executor" | grep -E 'libcuda|libcublas|libnccl' || true)"
+
+if [ -n "$cuda_library" ]; then
+	complain "$cuda_library exports more than its two functions" \
+		"$(nm -D --defined-only "$cuda_library" | awk '{print $NF}' |
+			grep -vxE 'llm_compute_cuda_(open|device)' || true)"
+fi
 
 complain "$library links what may not be loaded into the postmaster" \
 	"$(ldd "$library" | grep -E 'libcuda|libcublas|libnccl|libnvidia|libgomp|libomp|libiomp|libtbb' || true)"

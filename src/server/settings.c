@@ -30,6 +30,7 @@ int llm_setting_max_num_seqs;
 int llm_setting_max_num_batched_tokens;
 int llm_setting_block_size;
 int llm_setting_kv_cache_memory_mb;
+double llm_setting_gpu_memory_utilization;
 int llm_setting_num_threads;
 bool llm_setting_enable_prefix_caching;
 int llm_setting_aging_ms;
@@ -132,7 +133,8 @@ define_model_settings(void)
 							   &llm_setting_device, "auto", PGC_SIGHUP, 0,
 							   check_device, NULL, NULL);
 	DefineCustomStringVariable("llm_ext.dtype", "Data type of the weights.",
-							   "auto keeps the type of the model's files.",
+							   "auto keeps the type of the model's files; a "
+							   "GPU computes in bfloat16.",
 							   &llm_setting_dtype, "auto", PGC_SIGHUP, 0,
 							   check_dtype, NULL, NULL);
 	DefineCustomStringVariable("llm_ext.kv_cache_dtype",
@@ -172,6 +174,12 @@ define_executor_settings(void)
 							"0: chosen from the memory that is free.",
 							&llm_setting_kv_cache_memory_mb, 0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomRealVariable(
+		"llm_ext.gpu_memory_utilization",
+		"Share of a GPU's memory that may be in use when a model is loaded.",
+		"The KV cache gets what weights and activations leave of it.",
+		&llm_setting_gpu_memory_utilization, 0.9, 0.01, 1, PGC_SIGHUP, 0, NULL,
+		NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.num_threads", "Threads of an executor on the CPU.",
 		"0: one for each core that the server may use.",

@@ -26,8 +26,9 @@ extern int llm_setting_max_model_len;	 /* 0 = the model's own, bounded by
 extern int llm_setting_max_num_seqs;
 extern int llm_setting_max_num_batched_tokens;
 extern int llm_setting_block_size;
-extern int llm_setting_kv_cache_memory_mb; /* 0 = chosen */
-extern int llm_setting_num_threads;		   /* 0 = all that the server may use */
+extern int llm_setting_kv_cache_memory_mb;		  /* 0 = chosen */
+extern double llm_setting_gpu_memory_utilization; /* share of all of it */
+extern int llm_setting_num_threads; /* 0 = all that the server may use */
 extern bool llm_setting_enable_prefix_caching;
 extern int llm_setting_aging_ms;
 extern int llm_setting_load_timeout_s;	   /* 0 = none */

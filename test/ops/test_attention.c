@@ -276,7 +276,8 @@ run_step(World *w, LlmCompute *compute, const int counts[MAX_SEQS])
 	const AttentionCase *c = w->c;
 	int64_t q = (int64_t) c->n_heads * c->head_dim;
 	int64_t kv = (int64_t) c->n_kv_heads * c->head_dim;
-	int64_t stride = q + 2 * kv + 3;
+	/* with and without rows that are aligned to 16 bytes */
+	int64_t stride = q + 2 * kv + (c->block_size == 16 ? 3 : 8);
 	Step step = step_create(w, counts);
 	float *qkv = gather_qkv(w, &step, stride);
 	float *out = need((size_t) (step.inputs.n_tokens * q) * sizeof(float));
@@ -500,6 +501,12 @@ bound_of(const AttentionCase *c)
 	return c->kv_dtype == BF16 ? 1e-7 : 1e-11;
 }
 
+/*
+ * Queries and weights are rounded to bf16 on a GPU, too: scores of up to 30
+ * are off by as many times the rounding.
+ */
+#define CUDA_SCORES 4
+
 static void
 test_attention(void)
 {
@@ -508,8 +515,9 @@ test_attention(void)
 		World w = world_create(&cases[i]);
 		double *expected = naive_world(&w);
 
-		FOR_EACH_ISA(F32, 1 + (int) i % 3)
+		FOR_EACH_PATH(F32, 1 + (int) i % 3)
 		{
+			path_nmse *= CUDA_SCORES;
 			run_world(&w, compute, cases[i].chunk);
 			CHECK_NMSE(w.out, expected,
 					   (int64_t) w.n_tokens * w.c->n_heads * w.c->head_dim,

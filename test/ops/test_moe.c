@@ -250,7 +250,7 @@ check_moe(const MoeCase *c, MoeData *d, int n_threads)
 {
 	double *expected = naive_moe(d);
 
-	FOR_EACH_ISA(c->precision, n_threads)
+	FOR_EACH_PATH(c->precision, n_threads)
 	{
 		bool rounds = c->precision == BF16 && c->dtype == BF16 &&
 					  strcmp(isa, "avx512bf16") == 0;

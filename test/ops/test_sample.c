@@ -464,14 +464,14 @@ check_random_rows(LlmCompute *compute, const char *isa, int n_vocab, int n)
 static void
 test_against_naive(void)
 {
-	FOR_EACH_ISA(F32, 2)
+	FOR_EACH_PATH(F32, 2)
 	{
 		check_random_rows(compute, isa, 1, 16);
 		check_random_rows(compute, isa, 7, 96);
 		check_random_rows(compute, isa, 50, 320);
 		check_random_rows(compute, isa, 1000, 160);
 	}
-	FOR_EACH_ISA(F32, 3)
+	FOR_EACH_PATH(F32, 3)
 	check_random_rows(compute, isa, 128256, isa_ == 2 ? 32 : 16);
 }
 

@@ -60,6 +60,13 @@ rig_close(Rig *rig)
 	memset(rig, 0, sizeof(*rig));
 }
 
+/* The GPU is tested like an instruction set of that name. */
+static inline bool
+is_cuda(const char *isa)
+{
+	return isa != NULL && strcmp(isa, "cuda") == 0;
+}
+
 static inline LlmCompute *
 open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 			 LlmError *err)
@@ -83,6 +90,12 @@ open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 		.isa = isa,
 	};
 
+	if (is_cuda(isa))
+	{
+		options.isa = NULL;
+		options.arena_bytes = (size_t) 16 << 20;
+		return llm_compute_cuda_load(&options, err);
+	}
 	return llm_compute_cpu_open(&options, err);
 }
 
@@ -114,7 +127,7 @@ rig_open(Rig *rig, const char *dir, const char *isa, LlmDtype precision,
 	rig->compute = open_compute(&rig->config, isa, precision, err);
 	if (rig->compute == NULL)
 		return false;
-	options = model_options(rig->config.dtype);
+	options = model_options(is_cuda(isa) ? LLM_DTYPE_BF16 : rig->config.dtype);
 	rig->model = llm_model_load(dir, &rig->config, &options, rig->compute, err);
 	if (rig->model != NULL)
 	{
@@ -346,11 +359,13 @@ has_isa(const char *isa)
 							  .n_heads = 1,
 							  .head_dim = 32 };
 	LlmError err;
-	LlmCompute *compute = open_compute(&config, isa, LLM_DTYPE_F32, &err);
+	LlmCompute *compute = open_compute(
+		&config, isa, is_cuda(isa) ? LLM_DTYPE_BF16 : LLM_DTYPE_F32, &err);
 
 	if (compute == NULL)
 	{
-		CHECK_INT_EQ(err.code, LLM_ERROR_UNSUPPORTED);
+		CHECK(err.code == LLM_ERROR_UNSUPPORTED ||
+			  err.code == LLM_ERROR_UNAVAILABLE);
 		unit_test_skip(isa, err.message);
 		return false;
 	}

@@ -384,7 +384,7 @@ read_layer_ropes(RopeReader *reader, LlmModelConfig *config)
 	const cJSON *scaling = llm_json_get(json, "rope_scaling");
 	const cJSON *parameters = llm_json_get(json, "rope_parameters");
 	const cJSON *item;
-	cJSON *full;
+	cJSON *full = NULL;
 	bool ok;
 
 	if ((is_given(scaling) && !cJSON_IsObject(scaling)) ||

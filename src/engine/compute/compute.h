@@ -267,6 +267,20 @@ typedef struct LlmGatherArgs
 	int32_t dim;
 } LlmGatherArgs;
 
+/*
+ * Made-up weights, near normal: element i is unit times (the sum of the bytes
+ * of word i % 4 of Philox(key seed, counter (i / 4, sequence)), minus 510).
+ */
+typedef struct LlmFillNormalArgs
+{
+	void *dest; /* [n] */
+	LlmDtype dtype;
+	int64_t n;
+	float unit;
+	uint64_t seed;
+	uint64_t sequence;
+} LlmFillNormalArgs;
+
 typedef struct LlmLogitBias
 {
 	int32_t token_id;
@@ -320,6 +334,9 @@ typedef struct LlmComputeOps
 
 	void (*close)(LlmCompute *compute);
 
+	/* What runs where, for views: "cpu (avx512, 2 threads)". */
+	void (*describe)(const LlmCompute *compute, char *dest, size_t size);
+
 	/* device memory, 64-byte aligned, zeroed; "name" is for the message */
 	void *(*alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
 				   LlmError *err);
@@ -338,6 +355,10 @@ typedef struct LlmComputeOps
 	const void *(*weight)(LlmCompute *compute, const void *mapped,
 						  size_t n_bytes, const char *name, LlmError *err);
 	void (*weight_free)(LlmCompute *compute, const void *address);
+
+	/* NULL where weights are better made up on the host. */
+	bool (*fill_normal)(LlmCompute *compute, const LlmFillNormalArgs *args,
+						LlmError *err);
 
 	/*
 	 * Quantized weights (int8, int4, int4_k; n_cols a multiple of LLM_QUANT_GROUP):
@@ -401,6 +422,8 @@ typedef struct LlmComputeOptions
 	int32_t max_experts; /* of a mixture: scratch memory; 0 = no mixture */
 	int32_t max_experts_per_token;
 	int32_t max_expert_dim; /* their inner dimension */
+	size_t arena_bytes;		/* device memory to take at once, for weights to lie
+								 * side by side; 0: as they come */
 	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
 								 * force a path (tests) */
@@ -415,5 +438,28 @@ extern const char *llm_compute_cpu_isa(const LlmCompute *compute);
 
 /* Threads in use. */
 extern int llm_compute_cpu_n_threads(const LlmCompute *compute);
+
+/*
+ * A GPU as it is before anything is opened on it.  scratch_bytes is what the
+ * backend takes beside what it is asked for by alloc, weight and kv_create.
+ */
+typedef struct LlmDeviceInfo
+{
+	char name[128];
+	size_t total_bytes;
+	size_t free_bytes;
+	size_t scratch_bytes;
+} LlmDeviceInfo;
+
+/*
+ * The CUDA backend, from the library libllm_cuda.so beside the program.  It
+ * computes in bf16.  LLM_ERROR_UNAVAILABLE: this machine has no GPU driver,
+ * or this build no library; device_info then says why device = auto means the
+ * CPU.
+ */
+extern bool llm_compute_cuda_info(const LlmComputeOptions *options,
+								  LlmDeviceInfo *info, LlmError *err);
+extern LlmCompute *
+llm_compute_cuda_load(const LlmComputeOptions *options, LlmError *err);
 
 #endif /* LLM_COMPUTE_H */

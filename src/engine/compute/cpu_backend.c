@@ -12,6 +12,7 @@
  * src/engine/compute/cpu_backend.c
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -191,9 +192,17 @@ cpu_close(LlmCompute *compute)
 	free(cpu);
 }
 
+static void
+cpu_describe(const LlmCompute *compute, char *dest, size_t size)
+{
+	snprintf(dest, size, "cpu (%s, %d threads)", llm_compute_cpu_isa(compute),
+			 llm_compute_cpu_n_threads(compute));
+}
+
 static const LlmComputeOps cpu_ops = {
 	.name = "cpu",
 	.close = cpu_close,
+	.describe = cpu_describe,
 	.alloc = cpu_alloc,
 	.free = cpu_free,
 	.write = cpu_copy,

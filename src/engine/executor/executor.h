@@ -4,6 +4,7 @@
  *
  *	  main.c				starts up, loads, runs, exits
  *	  executor_options.c	the LOAD message's JSON
+ *	  executor_device.c		the device, and its memory
  *	  executor_load.c		model directory to a ready executor
  *	  request_table.c		requests by id
  *	  step_loop.c			receive, plan, compute, sample, send; forever
@@ -28,6 +29,7 @@ typedef struct LlmExecutorOptions
 	char kv_cache_dtype[16]; /* auto, float32, bfloat16 */
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
+	double gpu_memory_utilization;
 	int32_t max_model_len;			/* 0 = the model's, or what fits */
 	int32_t max_num_seqs;			/* 0 = chosen */
 	int32_t max_num_batched_tokens; /* 0 = chosen */
@@ -79,6 +81,8 @@ typedef struct LlmExecutor
 {
 	LlmExecutorOptions options;
 	LlmChannel *channel;
+	bool is_cuda;
+	LlmDeviceInfo device; /* where is_cuda */
 	LlmCompute *compute;
 	LlmModelConfig config;
 	LlmModel *model;
@@ -99,6 +103,19 @@ typedef struct LlmExecutor
 	uint64_t busy_us;
 	int64_t next_stats_us;
 } LlmExecutor;
+
+/*
+ * executor_device.c: where a model runs, and its sizes there.  The budget of
+ * the KV cache is computed when the sizes of steps are chosen.
+ */
+extern bool llm_executor_choose_device(LlmExecutor *executor, LlmError *err);
+extern bool
+llm_executor_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err);
+extern int64_t llm_executor_gpu_weight_bytes(const LlmExecutor *executor);
+extern LlmComputeOptions
+llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision);
+extern LlmModelOptions
+llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype);
 
 /* Make an executor ready to serve.  On failure what was taken is freed. */
 extern bool llm_executor_load(LlmExecutor *executor, LlmError *err);

@@ -23,8 +23,12 @@
 #define CPU_MAX_NUM_BATCHED_TOKENS 256
 #define CPU_MAX_NUM_SEQS 128
 
-/* Cache memory where none is set: this, or a quarter of the machine's. */
-#define CPU_KV_CACHE_BYTES ((int64_t) 4 << 30)
+/*
+ * A GPU's prefill is at its best from a few hundred tokens on; a step's room
+ * for more lets long prompts in with few steps.
+ */
+#define GPU_MAX_NUM_BATCHED_TOKENS 8192
+#define GPU_MAX_NUM_SEQS 256
 
 static LlmDtype
 dtype_by_name(const char *name, LlmDtype automatic)
@@ -36,30 +40,41 @@ dtype_by_name(const char *name, LlmDtype automatic)
 	return automatic;
 }
 
-static int64_t
-default_kv_bytes(void)
+/* How many sequences and tokens a step may have. */
+static void
+choose_step_sizes(LlmExecutor *executor)
 {
-	int64_t machine = (int64_t) sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	const LlmExecutorOptions *options = &executor->options;
 
-	return machine / 4 < CPU_KV_CACHE_BYTES ? machine / 4 : CPU_KV_CACHE_BYTES;
+	executor->max_num_seqs = options->max_num_seqs > 0 ? options->max_num_seqs
+							 : executor->is_cuda	   ? GPU_MAX_NUM_SEQS
+													   : CPU_MAX_NUM_SEQS;
+	executor->max_num_batched_tokens =
+		options->max_num_batched_tokens > 0 ? options->max_num_batched_tokens
+		: executor->is_cuda					? GPU_MAX_NUM_BATCHED_TOKENS
+											: CPU_MAX_NUM_BATCHED_TOKENS;
+	if (executor->max_num_batched_tokens < executor->max_num_seqs)
+		executor->max_num_batched_tokens = executor->max_num_seqs;
 }
 
-/* Context length, steps' sizes and cache blocks, from options and config. */
+/* Context length and cache blocks, from options and config. */
 static bool
 choose_sizes(LlmExecutor *executor, LlmDtype kv_dtype, LlmError *err)
 {
 	const LlmExecutorOptions *options = &executor->options;
 	const LlmModelConfig *config = &executor->config;
 	LlmKvCacheSpec *spec = &executor->kv_spec;
-	int64_t budget = options->kv_cache_memory_bytes > 0
-						 ? options->kv_cache_memory_bytes
-						 : default_kv_bytes();
 	int64_t block_bytes =
 		llm_model_kv_bytes_per_token(config, kv_dtype) * options->block_size;
-	int64_t n_blocks = budget / block_bytes;
+	int64_t budget;
+	int64_t n_blocks;
 	int64_t useful_blocks;
 	int64_t max_len = options->max_model_len;
 
+	executor->max_model_len = options->max_model_len;
+	if (!llm_executor_kv_budget(executor, &budget, err))
+		return false;
+	n_blocks = budget / block_bytes;
 	if (max_len > config->max_position)
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "max_model_len %lld is beyond the model's context "
@@ -82,13 +97,6 @@ choose_sizes(LlmExecutor *executor, LlmDtype kv_dtype, LlmError *err)
 								   "llm_ext.max_model_len.");
 	}
 	executor->max_model_len = (int32_t) max_len;
-	executor->max_num_seqs =
-		options->max_num_seqs > 0 ? options->max_num_seqs : CPU_MAX_NUM_SEQS;
-	executor->max_num_batched_tokens = options->max_num_batched_tokens > 0
-										   ? options->max_num_batched_tokens
-										   : CPU_MAX_NUM_BATCHED_TOKENS;
-	if (executor->max_num_batched_tokens < executor->max_num_seqs)
-		executor->max_num_batched_tokens = executor->max_num_seqs;
 	/* more blocks than all sequences at full length would never be used */
 	useful_blocks = (max_len + options->block_size - 1) / options->block_size *
 					executor->max_num_seqs;
@@ -104,53 +112,22 @@ choose_sizes(LlmExecutor *executor, LlmDtype kv_dtype, LlmError *err)
 	return true;
 }
 
-static int32_t
-max_int32(int32_t a, int32_t b)
-{
-	return a > b ? a : b;
-}
-
 static bool
 open_compute(LlmExecutor *executor, LlmDtype precision, LlmError *err)
 {
-	const LlmModelConfig *config = &executor->config;
-	LlmComputeOptions options = {
-		.precision = precision,
-		.n_threads = executor->options.num_threads,
-		.max_rows = executor->max_num_batched_tokens,
-		.max_cols =
-			max_int32(max_int32(config->hidden_size, config->intermediate_size),
-					  config->n_heads * config->head_dim),
-		.max_seqs = executor->max_num_seqs,
-		.max_context_len = executor->max_model_len,
-		.max_heads = config->n_heads,
-		.max_vocab = config->n_vocab,
-		.max_experts = config->n_experts,
-		.max_experts_per_token = config->n_experts_per_token,
-		.max_expert_dim = config->expert_intermediate_size,
-	};
+	LlmComputeOptions options =
+		llm_executor_compute_options(executor, precision);
 
-	if (strcmp(executor->options.device, "cuda") == 0)
-	{
-		llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-					  "device \"cuda\" is not available in this build");
-		return llm_error_hint(err, "Set llm_ext.device to auto or cpu.");
-	}
-	executor->compute = llm_compute_cpu_open(&options, err);
+	executor->compute = executor->is_cuda ? llm_compute_cuda_load(&options, err)
+										  : llm_compute_cpu_open(&options, err);
 	return executor->compute != NULL;
 }
 
 static bool
 load_weights(LlmExecutor *executor, LlmDtype weight_dtype, LlmError *err)
 {
-	LlmModelOptions options = {
-		.weight_dtype = weight_dtype,
-		.dummy_weights = executor->options.dummy_weights,
-		.dummy_seed = executor->options.dummy_seed,
-		.max_model_len = executor->max_model_len,
-		.max_num_batched_tokens = executor->max_num_batched_tokens,
-		.max_logit_rows = executor->max_num_seqs,
-	};
+	LlmModelOptions options =
+		llm_executor_model_options(executor, weight_dtype);
 
 	executor->model = llm_model_load(executor->options.path, &executor->config,
 									 &options, executor->compute, err);
@@ -207,12 +184,16 @@ load_all(LlmExecutor *executor, LlmError *err)
 	LlmDtype precision;
 	LlmDtype kv_dtype;
 
-	if (!llm_model_config_read(options->path, config, err))
+	if (!llm_model_config_read(options->path, config, err) ||
+		!llm_executor_choose_device(executor, err))
 		return false;
-	weight_dtype = dtype_by_name(options->dtype, config->dtype);
+	/* a GPU computes in bf16, whatever the checkpoint was stored in */
+	weight_dtype = dtype_by_name(
+		options->dtype, executor->is_cuda ? LLM_DTYPE_BF16 : config->dtype);
 	/* half precision products are exact only when done in f32 */
 	precision = weight_dtype == LLM_DTYPE_BF16 ? LLM_DTYPE_BF16 : LLM_DTYPE_F32;
 	kv_dtype = dtype_by_name(options->kv_cache_dtype, precision);
+	choose_step_sizes(executor);
 	if (!choose_sizes(executor, kv_dtype, err) ||
 		(options->image_path[0] != '\0' &&
 		 !llm_model_image_write(options->path, config, options->image_path,
@@ -266,16 +247,16 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 {
 	const LlmModelConfig *config = &executor->config;
 	const LlmKvCacheSpec *spec = &executor->kv_spec;
+	char device[160];
 
+	executor->compute->ops->describe(executor->compute, device, sizeof(device));
 	llm_strbuf_printf(json,
-					  "{\"architecture\": \"%s\", \"device\": \"cpu (%s, %d "
-					  "threads)\", \"dtype\": \"%s\", \"precision\": \"%s\", "
+					  "{\"architecture\": \"%s\", \"device\": \"%s\", "
+					  "\"dtype\": \"%s\", \"precision\": \"%s\", "
 					  "\"n_params\": %lld, \"n_vocab\": %d, "
 					  "\"max_model_len\": %d, \"max_num_seqs\": %d, "
 					  "\"max_num_batched_tokens\": %d, ",
-					  config->architecture,
-					  llm_compute_cpu_isa(executor->compute),
-					  llm_compute_cpu_n_threads(executor->compute),
+					  config->architecture, device,
 					  llm_dtype_name(config->dtype),
 					  llm_dtype_name(executor->compute->precision),
 					  (long long) llm_model_n_params(config), config->n_vocab,

@@ -57,6 +57,18 @@ get_count32(const cJSON *json, const char *key, int64_t min, int64_t max,
 }
 
 static bool
+get_share(const cJSON *json, const char *key, double *dest, LlmError *err)
+{
+	if (!llm_json_get_double(json, key, dest, err))
+		return false;
+	if (!(*dest > 0 && *dest <= 1))
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "\"%s\" must be above 0 and at most 1, not %g",
+							 key, *dest);
+	return true;
+}
+
+static bool
 one_of(const char *key, const char *value, const char *const *choices,
 	   LlmError *err)
 {
@@ -117,7 +129,9 @@ parse_numbers(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 		!get_count32(json, "debug_crash_token", -1, INT32_MAX,
 					 &options->debug_crash_token, err) ||
 		!llm_json_get_bool(json, "enable_prefix_caching",
-						   &options->enable_prefix_caching, err))
+						   &options->enable_prefix_caching, err) ||
+		!get_share(json, "gpu_memory_utilization",
+				   &options->gpu_memory_utilization, err))
 		return false;
 	options->dummy_seed = (uint64_t) seed;
 	if ((options->block_size & (options->block_size - 1)) != 0)
@@ -142,6 +156,7 @@ llm_executor_options_parse(const char *text, size_t len,
 	strcpy(options->kv_cache_dtype, "auto");
 	options->enable_prefix_caching = true;
 	options->block_size = 16;
+	options->gpu_memory_utilization = 0.9;
 	options->aging_ms = 5000;
 	options->debug_crash_token = -1;
 	ok = parse_texts(json, options, err) && parse_numbers(json, options, err);

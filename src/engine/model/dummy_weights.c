@@ -104,6 +104,22 @@ normal_of(uint32_t word)
 	return (float) (sum - BYTE_SUM_MEAN) * (DUMMY_STD / BYTE_SUM_STD);
 }
 
+LlmFillNormalArgs
+dummy_weight_args(const DummyWeight *weight, void *dest, int64_t n)
+{
+	LlmFillNormalArgs args = {
+		.dest = dest,
+		.dtype = weight->dtype,
+		.n = n,
+		.unit = DUMMY_STD / BYTE_SUM_STD,
+		.seed = weight->seed,
+		.sequence = (uint64_t) weight->weight_idx,
+	};
+
+	assert(!weight->is_constant);
+	return args;
+}
+
 void
 dummy_weight_fill(const DummyWeight *weight, int64_t first, int64_t n,
 				  void *dest)

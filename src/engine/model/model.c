@@ -31,44 +31,72 @@ widest_mlp(const LlmModelConfig *config)
 
 /* Bytes of each buffer for the largest step. */
 static void
-buffer_sizes(const LlmModel *model, size_t sizes[BUFFER_COUNT])
+buffer_sizes(const LlmModelConfig *config, const LlmModelOptions *options,
+			 size_t activation, size_t sizes[BUFFER_COUNT])
 {
-	const LlmModelConfig *config = &model->config;
-	size_t activation = llm_dtype_bytes(model->compute->activation_dtype);
-	size_t token = activation * (size_t) model->options.max_num_batched_tokens;
-	size_t row = activation * (size_t) model->options.max_logit_rows;
+	size_t token = activation * (size_t) options->max_num_batched_tokens;
+	size_t row = activation * (size_t) options->max_logit_rows;
 	size_t q_dim = (size_t) config->n_heads * (size_t) config->head_dim;
 	size_t kv_dim = (size_t) config->n_kv_heads * (size_t) config->head_dim;
 
 	sizes[BUFFER_RESIDUAL] = token * (size_t) config->hidden_size;
 	sizes[BUFFER_X] = token * (size_t) config->hidden_size;
-	sizes[BUFFER_Q] = token * q_dim;
-	sizes[BUFFER_K] = token * kv_dim;
-	sizes[BUFFER_V] = token * kv_dim;
+	sizes[BUFFER_Q] = token * (q_dim + 2 * kv_dim);
+	sizes[BUFFER_K] = sizes[BUFFER_V] = 0;
 	sizes[BUFFER_ATTENTION] = token * q_dim;
-	sizes[BUFFER_GATE] = token * widest_mlp(config);
-	sizes[BUFFER_UP] = sizes[BUFFER_GATE];
+	sizes[BUFFER_GATE] = 2 * token * widest_mlp(config);
+	sizes[BUFFER_UP] = 0;
+	sizes[BUFFER_INNER] = token * widest_mlp(config);
 	sizes[BUFFER_EXPERT_X] =
 		config->n_experts > 0 ? token * (size_t) config->hidden_size : 0;
 	sizes[BUFFER_ROUTER] = sizeof(float) *
-						   (size_t) model->options.max_num_batched_tokens *
+						   (size_t) options->max_num_batched_tokens *
 						   (size_t) config->n_experts;
 	sizes[BUFFER_ROW_ATTENTION] = row * q_dim;
 	sizes[BUFFER_ROW_RESIDUAL] = row * (size_t) config->hidden_size;
-	sizes[BUFFER_LOGITS] = sizeof(float) *
-						   (size_t) model->options.max_logit_rows *
+	sizes[BUFFER_LOGITS] = sizeof(float) * (size_t) options->max_logit_rows *
 						   (size_t) config->n_vocab;
+}
+
+size_t
+llm_model_activation_bytes(const LlmModelConfig *config,
+						   const LlmModelOptions *options, LlmDtype dtype)
+{
+	size_t sizes[BUFFER_COUNT];
+	size_t total = 0;
+
+	buffer_sizes(config, options, llm_dtype_bytes(dtype), sizes);
+	for (int i = 0; i < BUFFER_COUNT; i++)
+		total += (sizes[i] + 63) & ~(size_t) 63;
+	return total;
+}
+
+/* Those that lie in another one's rows. */
+static void
+place_inner_buffers(LlmModel *model)
+{
+	const LlmModelConfig *config = &model->config;
+	size_t activation = llm_dtype_bytes(model->compute->activation_dtype);
+	size_t head = (size_t) config->head_dim * activation;
+	char *q = model->buffers[BUFFER_Q];
+	char *gate = model->buffers[BUFFER_GATE];
+
+	model->buffers[BUFFER_K] = q + (size_t) config->n_heads * head;
+	model->buffers[BUFFER_V] =
+		q + (size_t) (config->n_heads + config->n_kv_heads) * head;
+	model->buffers[BUFFER_UP] = gate + widest_mlp(config) * activation;
 }
 
 static bool
 create_workspace(LlmModel *model, LlmError *err)
 {
+	LlmDtype dtype = model->compute->activation_dtype;
 	size_t sizes[BUFFER_COUNT];
-	size_t total = 0;
+	size_t total =
+		llm_model_activation_bytes(&model->config, &model->options, dtype);
 
-	buffer_sizes(model, sizes);
-	for (int i = 0; i < BUFFER_COUNT; i++)
-		total += (sizes[i] + 63) & ~(size_t) 63;
+	buffer_sizes(&model->config, &model->options, llm_dtype_bytes(dtype),
+				 sizes);
 	model->workspace = model->compute->ops->alloc(
 		model->compute, total, "the activations of a step", err);
 	if (model->workspace == NULL)
@@ -80,6 +108,7 @@ create_workspace(LlmModel *model, LlmError *err)
 		model->buffers[i] = model->workspace + total;
 		total += (sizes[i] + 63) & ~(size_t) 63;
 	}
+	place_inner_buffers(model);
 	return true;
 }
 

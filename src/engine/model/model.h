@@ -53,6 +53,11 @@ extern size_t llm_model_workspace_bytes(const LlmModel *model);
 extern bool llm_model_rotate_step(LlmModel *model, LlmStepInputs *step,
 								  const int32_t *rope_len, LlmError *err);
 
+/* What the activations of the largest step will take, before loading. */
+extern size_t
+llm_model_activation_bytes(const LlmModelConfig *config,
+						   const LlmModelOptions *options, LlmDtype dtype);
+
 /*
  * Run one step: embeds the step's tokens, passes all layers, appends to the
  * cache, and leaves the logits of step->logit_rows in the model's logits

@@ -177,6 +177,25 @@ add_part(const Pass *pass, LlmLinearArgs *args, LlmMatrix weight,
 	args->part[i].out_stride = weight.n_rows;
 }
 
+/* The parts' outputs lie side by side in rows of their own. */
+static void
+join_parts(LlmLinearArgs *args)
+{
+	int64_t stride = 0;
+
+	for (int i = 0; i < args->n_parts; i++)
+		stride += args->part[i].weight.n_rows;
+	for (int i = 0; i < args->n_parts; i++)
+		args->part[i].out_stride = stride;
+}
+
+static int64_t
+qkv_stride(const LlmModelConfig *config)
+{
+	return (int64_t) (config->n_heads + 2 * config->n_kv_heads) *
+		   config->head_dim;
+}
+
 static bool
 linear(Pass *pass, const LlmLinearArgs *args, LlmModelPart part)
 {
@@ -196,6 +215,7 @@ project_qkv(Pass *pass, int32_t layer)
 			 vector_of(pass, LLM_WEIGHT_K_BIAS, layer), BUFFER_K);
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_V, layer),
 			 vector_of(pass, LLM_WEIGHT_V_BIAS, layer), BUFFER_V);
+	join_parts(&args);
 	return linear(pass, &args, LLM_PART_QKV);
 }
 
@@ -206,15 +226,14 @@ rotate_and_cache(Pass *pass, int32_t layer)
 	bool slides = config->has_sliding_rope &&
 				  llm_layer_set_has(&config->sliding_layers, layer);
 	const LlmRopeConfig *rope = slides ? &config->sliding_rope : &config->rope;
-	int64_t kv_stride = (int64_t) config->n_kv_heads * config->head_dim;
 	LlmRopeKvArgs args = {
 		.step = pass->step,
 		.q = pass->model->buffers[BUFFER_Q],
 		.k = pass->model->buffers[BUFFER_K],
 		.v = pass->model->buffers[BUFFER_V],
-		.q_stride = (int64_t) config->n_heads * config->head_dim,
-		.k_stride = kv_stride,
-		.v_stride = kv_stride,
+		.q_stride = qkv_stride(config),
+		.k_stride = qkv_stride(config),
+		.v_stride = qkv_stride(config),
 		.q_norm = vector_of(pass, LLM_WEIGHT_Q_NORM, layer),
 		.k_norm = vector_of(pass, LLM_WEIGHT_K_NORM, layer),
 		.norm_eps = (float) config->norm_eps,
@@ -241,7 +260,7 @@ attend(Pass *pass, int32_t layer)
 	LlmAttentionArgs args = {
 		.step = pass->step,
 		.q = pass->model->buffers[BUFFER_Q],
-		.q_stride = (int64_t) config->n_heads * config->head_dim,
+		.q_stride = qkv_stride(config),
 		.out = pass->attention,
 		.n_heads = config->n_heads,
 		.n_kv_heads = config->n_kv_heads,
@@ -292,12 +311,12 @@ mlp(Pass *pass, int32_t layer)
 {
 	void *const *buffers = pass->model->buffers;
 	LlmLinearArgs in = { .x = buffers[BUFFER_X], .n_rows = pass->n_rows };
-	LlmLinearArgs out = { .x = buffers[BUFFER_GATE], .n_rows = pass->n_rows };
+	LlmLinearArgs out = { .x = buffers[BUFFER_INNER], .n_rows = pass->n_rows };
 	LlmGatedActArgs act = {
 		.gate = buffers[BUFFER_GATE],
 		.up = buffers[BUFFER_UP],
-		.out = buffers[BUFFER_GATE],
-		.in_stride = pass->config->intermediate_size,
+		.out = buffers[BUFFER_INNER],
+		.in_stride = 2 * (int64_t) pass->config->intermediate_size,
 		.n_rows = pass->n_rows,
 		.dim = pass->config->intermediate_size,
 		.activation = activation_of(pass->config->hidden_act),
@@ -307,6 +326,7 @@ mlp(Pass *pass, int32_t layer)
 			 vector_of(pass, LLM_WEIGHT_GATE_BIAS, layer), BUFFER_GATE);
 	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_UP, layer),
 			 vector_of(pass, LLM_WEIGHT_UP_BIAS, layer), BUFFER_UP);
+	join_parts(&in);
 	add_part(pass, &out, matrix_of(pass, LLM_WEIGHT_DOWN, layer),
 			 vector_of(pass, LLM_WEIGHT_DOWN_BIAS, layer), BUFFER_X);
 	return linear(pass, &in, LLM_PART_GATE_UP) &&

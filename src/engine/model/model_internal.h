@@ -45,12 +45,13 @@ typedef enum ModelBuffer
 {
 	BUFFER_RESIDUAL,	  /* [n_tokens, hidden] */
 	BUFFER_X,			  /* [n_tokens, hidden] normed, or a block's output */
-	BUFFER_Q,			  /* [n_tokens, n_heads * head_dim] */
-	BUFFER_K,			  /* [n_tokens, n_kv_heads * head_dim] */
+	BUFFER_Q,			  /* [n_tokens, all heads of q, k and v] */
+	BUFFER_K,			  /* within BUFFER_Q */
 	BUFFER_V,			  /* likewise */
 	BUFFER_ATTENTION,	  /* [n_tokens, n_heads * head_dim] */
-	BUFFER_GATE,		  /* [n_tokens, intermediate] */
-	BUFFER_UP,			  /* likewise */
+	BUFFER_GATE,		  /* [n_tokens, intermediate of gate and of up] */
+	BUFFER_UP,			  /* within BUFFER_GATE */
+	BUFFER_INNER,		  /* [n_tokens, intermediate] */
 	BUFFER_EXPERT_X,	  /* [n_tokens, hidden] normed, of a mixture */
 	BUFFER_ROUTER,		  /* [n_tokens, n_experts] f32 */
 	BUFFER_ROW_ATTENTION, /* [n_logit_rows, n_heads * head_dim] */
@@ -146,6 +147,10 @@ typedef struct DummyWeight
 	float constant;
 	LlmDtype dtype;
 } DummyWeight;
+
+/* The same for a device that does it itself, all of a weight; not for norms. */
+extern LlmFillNormalArgs
+dummy_weight_args(const DummyWeight *weight, void *dest, int64_t n);
 
 extern void dummy_weight_fill(const DummyWeight *weight, int64_t first,
 							  int64_t n, void *dest);

@@ -52,32 +52,19 @@ fill_staging(const WeightSource *source, int64_t first, int64_t n, void *dest)
 					   source->stored_dtype, dest, source->dtype, n);
 }
 
-/* Allocate device memory and fill it through a staging buffer. */
+/* Write all n elements through a staging buffer. */
 static bool
-make_weight(LlmModel *model, const LlmWeightSpec *spec,
-			const WeightSource *source, LlmError *err)
+fill_through_staging(LlmModel *model, const WeightSource *source, int64_t n,
+					 char *data, LlmError *err)
 {
 	const LlmComputeOps *ops = model->compute->ops;
-	ModelWeight *weight = model_weight_of(model, spec);
 	size_t element_bytes = llm_dtype_bytes(source->dtype);
-	int64_t n = n_elements(spec);
 	int64_t n_staged = (int64_t) (STAGING_BYTES / element_bytes);
 	char *staging = malloc(STAGING_BYTES);
-	char *data;
 	bool ok = true;
 
 	if (staging == NULL)
-		return llm_error_no_memory(err, STAGING_BYTES, spec->name);
-	data =
-		ops->alloc(model->compute, (size_t) n * element_bytes, spec->name, err);
-	if (data == NULL)
-	{
-		free(staging);
-		return false;
-	}
-	weight->data = data;
-	weight->owner = WEIGHT_ALLOCATED;
-	weight->dtype = source->dtype;
+		return llm_error_no_memory(err, STAGING_BYTES, "loading weights");
 	for (int64_t first = 0; ok && first < n; first += n_staged)
 	{
 		int64_t n_now = n - first < n_staged ? n - first : n_staged;
@@ -90,6 +77,34 @@ make_weight(LlmModel *model, const LlmWeightSpec *spec,
 	}
 	free(staging);
 	return ok;
+}
+
+/* Allocate device memory and fill it. */
+static bool
+make_weight(LlmModel *model, const LlmWeightSpec *spec,
+			const WeightSource *source, LlmError *err)
+{
+	const LlmComputeOps *ops = model->compute->ops;
+	ModelWeight *weight = model_weight_of(model, spec);
+	int64_t n = n_elements(spec);
+	char *data =
+		ops->alloc(model->compute, (size_t) n * llm_dtype_bytes(source->dtype),
+				   spec->name, err);
+
+	if (data == NULL)
+		return false;
+	weight->data = data;
+	weight->owner = WEIGHT_ALLOCATED;
+	weight->dtype = source->dtype;
+	if (source->stored == NULL && !source->dummy.is_constant &&
+		ops->fill_normal != NULL)
+	{
+		LlmFillNormalArgs args =
+			dummy_weight_args(&source->dummy, (void *) data, n);
+
+		return ops->fill_normal(model->compute, &args, err);
+	}
+	return fill_through_staging(model, source, n, data, err);
 }
 
 static bool
@@ -128,6 +143,19 @@ find_stored(const LlmModel *model, const LlmWeightSpec *spec,
 		llm_dtype_stored_bytes(tensor->dtype, spec->first_row * n_cols);
 }
 
+/*
+ * Matrices of a GPU are all of one format, that of its activations; elsewhere
+ * a checkpoint's numbers are taken as they are unless narrower ones are asked
+ * for.
+ */
+static bool
+must_convert(const LlmModel *model, LlmDtype stored, LlmDtype wanted)
+{
+	if (model->compute->activation_dtype == LLM_DTYPE_BF16)
+		return stored != wanted;
+	return llm_dtype_bytes(wanted) < llm_dtype_bytes(stored);
+}
+
 static bool
 load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 			LlmError *err)
@@ -150,10 +178,9 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 		return make_weight(model, spec, &source, err);
 	}
 	find_stored(model, spec, &source);
-	is_converted =
-		!llm_dtype_is_float(source.stored_dtype) ||
-		(spec->n_cols > 0 &&
-		 llm_dtype_bytes(source.dtype) < llm_dtype_bytes(source.stored_dtype));
+	is_converted = !llm_dtype_is_float(source.stored_dtype) ||
+				   (spec->n_cols > 0 &&
+					must_convert(model, source.stored_dtype, source.dtype));
 	if (!is_converted &&
 		(uintptr_t) source.stored % llm_dtype_bytes(source.stored_dtype) == 0)
 		return map_weight(model, spec, &source, err);

@@ -18,6 +18,7 @@ typedef enum OptionType
 {
 	OPTION_TEXT,
 	OPTION_COUNT,
+	OPTION_SHARE, /* above 0, up to 1 */
 	OPTION_BOOL
 } OptionType;
 
@@ -40,6 +41,7 @@ static const Option known_options[] = {
 	{ "max_num_batched_tokens", OPTION_COUNT, NULL, 1 << 20 },
 	{ "block_size", OPTION_COUNT, NULL, 64 },
 	{ "kv_cache_memory_bytes", OPTION_COUNT, NULL, INT64CONST(1) << 50 },
+	{ "gpu_memory_utilization", OPTION_SHARE },
 	{ "num_threads", OPTION_COUNT, NULL, 1024 },
 	{ "enable_prefix_caching", OPTION_BOOL },
 	{ "aging_ms", OPTION_COUNT, NULL, PG_INT32_MAX },
@@ -95,6 +97,13 @@ check_option(const Option *option, const cJSON *object, const cJSON *value,
 								 "not %lld",
 								 option->key, (long long) option->max,
 								 (long long) count);
+		case OPTION_SHARE:
+			if (cJSON_IsNumber(value) && value->valuedouble > 0 &&
+				value->valuedouble <= 1)
+				return true;
+			return llm_error_set(err, LLM_ERROR_INVALID,
+								 "option \"%s\" must be above 0 and at most 1",
+								 option->key);
 		case OPTION_BOOL:
 			if (cJSON_IsBool(value))
 				return true;
@@ -172,6 +181,8 @@ add_settings(cJSON *object)
 		   cJSON_AddNumberToObject(object, "block_size",
 								   llm_setting_block_size) &&
 		   cJSON_AddNumberToObject(object, "kv_cache_memory_bytes", kv_bytes) &&
+		   cJSON_AddNumberToObject(object, "gpu_memory_utilization",
+								   llm_setting_gpu_memory_utilization) &&
 		   cJSON_AddNumberToObject(object, "num_threads",
 								   llm_setting_num_threads) &&
 		   cJSON_AddBoolToObject(object, "enable_prefix_caching",

@@ -1,0 +1,339 @@
+/*
+ * cuda_attention_prefill.cu
+ *	  Attention of many new tokens over their sequence's paged context.
+ *
+ * A block takes 64 or 128 rows (tokens times heads of a group) of a sequence,
+ * four warps with 16 or 32 rows each, and walks over the keys that any of them
+ * sees, in tiles of 64, one being computed while the next is fetched (the
+ * scheme of FlashAttention-2, Dao 2023).  Late tiles, which see most, start
+ * first.
+ *
+ * cuda/cuda_attention_prefill.cu
+ */
+#include "cuda/cuda_attention_tile.cuh"
+
+#define PREFILL_THREADS 128
+#define KEY_STEPS (KEY_TILE / 16)
+
+template <int DIM, int TILES> struct Prefill
+{
+	static const int rows = 4 * TILES * MMA_ROWS;
+	static const int shared_bytes =
+		(rows + 4 * KEY_TILE) * DIM * (int) sizeof(bf16);
+};
+
+/* What a warp carries from tile to tile for 16 of its rows. */
+template <int DIM> struct RowTile
+{
+	float out[DIM / 8][4];
+	float max[2]; /* rows g and g + 8 */
+	float sum[2];
+	int32_t position[2];
+};
+
+template <int DIM>
+static __device__ __forceinline__ void
+tile_init(RowTile<DIM> &tile, const AttentionParams &p, int32_t first_position,
+		  int32_t first_row)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+	{
+		tile.max[h] = -INFINITY;
+		tile.sum[h] = 0;
+		tile.position[h] =
+			first_position + (first_row + lane / 4 + 8 * h) / p.group;
+	}
+#pragma unroll
+	for (int i = 0; i < DIM / 8; i++)
+#pragma unroll
+		for (int k = 0; k < 4; k++)
+			tile.out[i][k] = 0;
+}
+
+template <int DIM, int TILES>
+static __device__ __forceinline__ void
+compute_scores(float scores[TILES][KEY_TILE / 8][4], const bf16 *queries,
+			   const bf16 *keys)
+{
+	const int warp = (int) threadIdx.x / WARP;
+
+#pragma unroll
+	for (int m = 0; m < TILES; m++)
+#pragma unroll
+		for (int i = 0; i < KEY_TILE / 8; i++)
+#pragma unroll
+			for (int k = 0; k < 4; k++)
+				scores[m][i][k] = 0;
+#pragma unroll
+	for (int s = 0; s < DIM / 16; s++)
+	{
+		uint32_t q[TILES][4];
+
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+			query_fragment<DIM>(q[m], queries, (warp * TILES + m) * MMA_ROWS,
+								s);
+#pragma unroll
+		for (int j = 0; j < KEY_STEPS; j++)
+		{
+			uint32_t k[4];
+
+			key_fragment<DIM>(k, keys, j * 16, s);
+#pragma unroll
+			for (int m = 0; m < TILES; m++)
+			{
+				mma_16x8x16(scores[m][2 * j], q[m], k[0], k[1]);
+				mma_16x8x16(scores[m][2 * j + 1], q[m], k[2], k[3]);
+			}
+		}
+	}
+}
+
+/* Cap, mask, soften; weights replace the scores. */
+template <int DIM>
+static __device__ __forceinline__ void
+weigh(RowTile<DIM> &tile, float scores[KEY_TILE / 8][4],
+	  const AttentionParams &p, int32_t first_key, bool is_masked)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const float scale = score_scale(p);
+
+	if (p.soft_cap > 0)
+	{
+#pragma unroll
+		for (int i = 0; i < KEY_TILE / 2; i++)
+			scores[i / 4][i % 4] = capped_score(p, scores[i / 4][i % 4]);
+	}
+	if (is_masked)
+	{
+#pragma unroll
+		for (int i = 0; i < KEY_TILE / 2; i++)
+			if (!sees(p, tile.position[i % 4 / 2],
+					  first_key + i / 4 * 8 + lane % 4 * 2 + i % 2))
+				scores[i / 4][i % 4] = -INFINITY;
+	}
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+	{
+		float *row[KEY_TILE / 4];
+		float factor;
+
+#pragma unroll
+		for (int i = 0; i < KEY_TILE / 4; i++)
+			row[i] = &scores[i / 2][2 * h + i % 2];
+		factor = soften<KEY_TILE / 4>(row, scale, tile.max[h], tile.sum[h]);
+#pragma unroll
+		for (int i = 0; i < DIM / 8; i++)
+		{
+			tile.out[i][2 * h] *= factor;
+			tile.out[i][2 * h + 1] *= factor;
+		}
+	}
+}
+
+template <int DIM, int TILES>
+static __device__ __forceinline__ void
+add_values(RowTile<DIM> tiles[TILES],
+		   const float weights[TILES][KEY_TILE / 8][4], const bf16 *values)
+{
+#pragma unroll
+	for (int j = 0; j < KEY_STEPS; j++)
+	{
+		uint32_t w[TILES][4];
+
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+		{
+			const float(*each)[4] = &weights[m][2 * j];
+
+			w[m][0] = pack_bf16(each[0][0], each[0][1]);
+			w[m][1] = pack_bf16(each[0][2], each[0][3]);
+			w[m][2] = pack_bf16(each[1][0], each[1][1]);
+			w[m][3] = pack_bf16(each[1][2], each[1][3]);
+		}
+#pragma unroll
+		for (int s = 0; s < DIM / 16; s++)
+		{
+			uint32_t v[4];
+
+			value_fragment<DIM>(v, values, j * 16, s);
+#pragma unroll
+			for (int m = 0; m < TILES; m++)
+			{
+				mma_16x8x16(tiles[m].out[2 * s], w[m], v[0], v[1]);
+				mma_16x8x16(tiles[m].out[2 * s + 1], w[m], v[2], v[3]);
+			}
+		}
+	}
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+store_tile(const RowTile<DIM> &tile, const AttentionParams &p,
+		   int32_t first_token, int32_t n_rows, int32_t first_row,
+		   int32_t kv_head)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+	{
+		int32_t r = first_row + lane / 4 + 8 * h;
+		float sum = quad_sum(tile.sum[h]);
+		float factor = sum > 0 ? 1 / sum : 0;
+		bf16 *out = p.out + ((int64_t) (first_token + r / p.group) * p.n_heads +
+							 kv_head * p.group + r % p.group) *
+								p.head_dim;
+
+		if (r >= n_rows)
+			continue;
+#pragma unroll
+		for (int i = 0; i < DIM / 8; i++)
+		{
+			int d = i * 8 + lane % 4 * 2;
+
+			if (d < p.head_dim)
+				*(uint32_t *) (out + d) =
+					pack_bf16(tile.out[i][2 * h] * factor,
+							  tile.out[i][2 * h + 1] * factor);
+		}
+	}
+}
+
+/* Keys of a block: from the window of its first row to its last row's. */
+typedef struct KeyRange
+{
+	int32_t first_tile;
+	int32_t end_tile;
+	int32_t end_key;
+	int32_t first_masked; /* tiles from here on may need the causal mask */
+	int32_t end_windowed; /* tiles before this may need the window's */
+} KeyRange;
+
+static __device__ __forceinline__ KeyRange
+key_range(const AttentionParams &p, int32_t first, int32_t last)
+{
+	KeyRange range;
+	int32_t from = p.window > 0 ? max(first - p.window + 1, 0) : 0;
+
+	range.end_key = last + 1;
+	range.first_tile = from / KEY_TILE;
+	range.end_tile = last / KEY_TILE + 1;
+	range.first_masked = (first + 1) / KEY_TILE;
+	range.end_windowed =
+		p.window > 0 ? (max(last - p.window + 1, 0)) / KEY_TILE + 1 : 0;
+	return range;
+}
+
+template <int DIM, int TILES>
+static __global__ void
+__launch_bounds__(PREFILL_THREADS)
+	attention_prefill(const __grid_constant__ AttentionParams p,
+					  const int32_t *seqs)
+{
+	extern __shared__ __align__(128) unsigned char shared[];
+	const int n_rows_of_block = Prefill<DIM, TILES>::rows;
+	const int32_t seq = seqs[blockIdx.z];
+	const int32_t kv_head = (int32_t) blockIdx.y;
+	const int32_t first_token = p.query_start[seq];
+	const int32_t n_rows = (p.query_start[seq + 1] - first_token) * p.group;
+	const int32_t first_row =
+		(int32_t) (gridDim.x - 1 - blockIdx.x) * n_rows_of_block;
+	const int32_t first_position =
+		p.context_len[seq] - (p.query_start[seq + 1] - first_token);
+	const int32_t *table = p.block_tables + (int64_t) seq * p.table_stride;
+	const int32_t own_row =
+		first_row + (int32_t) (threadIdx.x / WARP) * TILES * MMA_ROWS;
+	bf16 *queries = (bf16 *) shared;
+	bf16 *stages = queries + n_rows_of_block * DIM;
+	RowTile<DIM> tiles[TILES];
+	KeyRange range;
+
+	if (first_row >= n_rows)
+		return;
+	range =
+		key_range(p, first_position + first_row / p.group,
+				  first_position +
+					  (min(first_row + n_rows_of_block, n_rows) - 1) / p.group);
+#pragma unroll
+	for (int m = 0; m < TILES; m++)
+		tile_init(tiles[m], p, first_position, own_row + m * MMA_ROWS);
+	fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head,
+									 range.first_tile * KEY_TILE, range.end_key,
+									 stages);
+	fetch_tile<DIM, PREFILL_THREADS>(p, p.values, table, kv_head,
+									 range.first_tile * KEY_TILE, range.end_key,
+									 stages + KEY_TILE * DIM);
+	copies_commit();
+	load_queries<DIM, Prefill<DIM, TILES>::rows, PREFILL_THREADS>(
+		p, first_token, n_rows, first_row, kv_head, queries);
+	for (int32_t t = range.first_tile; t < range.end_tile; t++)
+	{
+		bf16 *keys = stages + (t - range.first_tile) % 2 * 2 * KEY_TILE * DIM;
+		bf16 *next =
+			stages + (t + 1 - range.first_tile) % 2 * 2 * KEY_TILE * DIM;
+		float scores[TILES][KEY_TILE / 8][4];
+		bool is_masked = t >= range.first_masked || t < range.end_windowed;
+
+		if (t + 1 < range.end_tile)
+		{
+			fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head,
+											 (t + 1) * KEY_TILE, range.end_key,
+											 next);
+			fetch_tile<DIM, PREFILL_THREADS>(p, p.values, table, kv_head,
+											 (t + 1) * KEY_TILE, range.end_key,
+											 next + KEY_TILE * DIM);
+		}
+		copies_commit();
+		copies_wait<1>();
+		__syncthreads();
+		compute_scores<DIM, TILES>(scores, queries, keys);
+#pragma unroll
+		for (int m = 0; m < TILES; m++)
+			weigh(tiles[m], scores[m], p, t * KEY_TILE, is_masked);
+		add_values<DIM, TILES>(tiles, scores, keys + KEY_TILE * DIM);
+		__syncthreads();
+	}
+#pragma unroll
+	for (int m = 0; m < TILES; m++)
+		store_tile(tiles[m], p, first_token, n_rows, own_row + m * MMA_ROWS,
+				   kv_head);
+}
+
+template <int DIM, int TILES>
+static bool
+launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
+{
+	const StepPlan *plan = &cuda->plan;
+	const int bytes = Prefill<DIM, TILES>::shared_bytes;
+	dim3 grid((unsigned) ceil_div((int64_t) plan->max_prefill_len * p.group,
+								  Prefill<DIM, TILES>::rows),
+			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);
+
+	CUDA_TRY(cudaFuncSetAttribute(attention_prefill<DIM, TILES>,
+								  cudaFuncAttributeMaxDynamicSharedMemorySize,
+								  bytes));
+	attention_prefill<DIM, TILES>
+		<<<grid, PREFILL_THREADS, bytes, cuda->stream>>>(p, plan->prefill_seqs);
+	return cuda_launched("prefill attention", err);
+}
+
+bool
+cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
+					   int32_t padded_dim, LlmError *err)
+{
+	switch (padded_dim)
+	{
+		case 64:
+			return launch<64, 2>(cuda, *params, err);
+		case 96:
+			return launch<96, 2>(cuda, *params, err);
+		case 128:
+			return launch<128, 2>(cuda, *params, err);
+		default:
+			return launch<256, 1>(cuda, *params, err);
+	}
+}

@@ -1,0 +1,247 @@
+/*
+ * cuda_attention_tile.cuh
+ *	  What both attention kernels do with a tile of 64 keys: fetch it, read
+ *	  fragments of it, and soften scores.
+ *
+ * Rows of a tile of queries are (token, head of the group) pairs, so that one
+ * fetch of keys and values serves all heads that share them.  In shared memory
+ * everything lies as in the cache: 8 x 8 matrices of 128 contiguous bytes, of
+ * 8 tokens first all of their dimensions.
+ *
+ * cuda/cuda_attention_tile.cuh
+ */
+#ifndef LLM_CUDA_ATTENTION_TILE_CUH
+#define LLM_CUDA_ATTENTION_TILE_CUH
+
+#include "cuda/cuda_internal.cuh"
+
+#define LOG2_E 1.4426950408889634f
+
+static __device__ __forceinline__ uint32_t
+shared_address(const void *p)
+{
+	return (uint32_t) __cvta_generic_to_shared(p);
+}
+
+/* 16 bytes to shared memory; zeros where the source is not to be read. */
+static __device__ __forceinline__ void
+copy_async(void *dest, const void *src, bool is_there)
+{
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
+				 :
+				 : "r"(shared_address(dest)), "l"(src), "r"(is_there ? 16 : 0)
+				 : "memory");
+}
+
+static __device__ __forceinline__ void
+copies_commit(void)
+{
+	asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Wait until at most N groups of copies are under way. */
+template <int N>
+static __device__ __forceinline__ void
+copies_wait(void)
+{
+	asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
+}
+
+/* Four 8 x 8 matrices; lane i gives the address of row i % 8 of matrix i / 8. */
+static __device__ __forceinline__ void
+load_matrices(uint32_t out[4], const bf16 *row)
+{
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 "
+				 "{%0, %1, %2, %3}, [%4];"
+				 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+				 : "r"(shared_address(row))
+				 : "memory");
+}
+
+static __device__ __forceinline__ void
+load_matrices_transposed(uint32_t out[4], const bf16 *row)
+{
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
+				 "{%0, %1, %2, %3}, [%4];"
+				 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+				 : "r"(shared_address(row))
+				 : "memory");
+}
+
+/*
+ * Start fetching keys first_key .. first_key + 63 of a sequence; those from
+ * end_key on become zeros, whatever lies in the cache.
+ */
+template <int DIM, int N_THREADS>
+static __device__ __forceinline__ void
+fetch_tile(const AttentionParams &p, const bf16 *cache, const int32_t *table,
+		   int32_t kv_head, int32_t first_key, int32_t end_key, bf16 *tile)
+{
+	const int32_t block_mask = (1 << p.block_shift) - 1;
+
+#pragma unroll
+	for (int i = 0; i < KEY_TILE * DIM / 8 / N_THREADS; i++)
+	{
+		int piece = i * N_THREADS + (int) threadIdx.x;
+		int32_t key = first_key + piece / DIM * 8 + piece % 8;
+		bool is_there = key < end_key;
+		int64_t at = 0;
+
+		if (is_there)
+		{
+			int32_t block = table[key >> p.block_shift];
+			int32_t row = (key & block_mask) / 8 * 8;
+
+			at =
+				((((int64_t) block * p.n_kv_heads + kv_head) << p.block_shift) +
+				 row) *
+					DIM +
+				piece % DIM * 8;
+		}
+		copy_async(tile + piece * 8, cache + at, is_there);
+	}
+}
+
+/* Rows first_row .. of the queries to shared memory, N_ROWS of them. */
+template <int DIM, int N_ROWS, int N_THREADS>
+static __device__ __forceinline__ void
+load_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
+			 int32_t first_row, int32_t kv_head, bf16 *tile)
+{
+	for (int i = (int) threadIdx.x; i < N_ROWS * DIM / 8; i += N_THREADS)
+	{
+		int row = i / DIM * 8 + i % 8;
+		int d = i % DIM / 8 * 8;
+		int32_t r = first_row + row;
+		uint4 values = make_uint4(0, 0, 0, 0);
+		bf16 *each = reinterpret_cast<bf16 *>(&values);
+
+		if (r < n_rows)
+		{
+			const bf16 *src =
+				p.q + (int64_t) (first_token + r / p.group) * p.q_stride +
+				(kv_head * p.group + r % p.group) * p.head_dim;
+
+			if (p.q_is_aligned && d + 8 <= p.head_dim)
+				values = *(const uint4 *) (src + d);
+			else
+			{
+#pragma unroll
+				for (int k = 0; k < 8; k++)
+					if (d + k < p.head_dim)
+						each[k] = src[d + k];
+			}
+		}
+		*(uint4 *) (tile + (int64_t) i * 8) = values;
+	}
+}
+
+/* The fragment of rows first .. first + 15, dims 16 s .. 16 s + 15. */
+template <int DIM>
+static __device__ __forceinline__ void
+query_fragment(uint32_t out[4], const bf16 *tile, int first, int s)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+	load_matrices(out, tile + (first / 8 + lane / 8 % 2) * 8 * DIM +
+						   (2 * s + lane / 16) * 64 + lane % 8 * 8);
+}
+
+/* Of keys first .. first + 15: two pairs, one for each 8 of them. */
+template <int DIM>
+static __device__ __forceinline__ void
+key_fragment(uint32_t out[4], const bf16 *tile, int first, int s)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+	load_matrices(out, tile + (first / 8 + lane / 16) * 8 * DIM +
+						   (2 * s + lane / 8 % 2) * 64 + lane % 8 * 8);
+}
+
+/* Of keys first .. first + 15 the dims 16 s .. + 15: a pair for each 8. */
+template <int DIM>
+static __device__ __forceinline__ void
+value_fragment(uint32_t out[4], const bf16 *tile, int first, int s)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+	load_matrices_transposed(out, tile + (first / 8 + lane / 8 % 2) * 8 * DIM +
+									  (2 * s + lane / 16) * 64 + lane % 8 * 8);
+}
+
+static __device__ __forceinline__ float
+exp2_fast(float x)
+{
+	float y;
+
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+/* What scores are multiplied with to become powers of 2. */
+static __device__ __forceinline__ float
+score_scale(const AttentionParams &p)
+{
+	return p.soft_cap > 0 ? LOG2_E : p.scale_log2;
+}
+
+static __device__ __forceinline__ float
+capped_score(const AttentionParams &p, float dot)
+{
+	return p.soft_cap * tanhf(dot * p.scale / p.soft_cap);
+}
+
+static __device__ __forceinline__ bool
+sees(const AttentionParams &p, int32_t position, int32_t key)
+{
+	return key <= position && (p.window <= 0 || key > position - p.window);
+}
+
+/* Over the four threads that share a row. */
+static __device__ __forceinline__ float
+quad_max(float x)
+{
+	x = fmaxf(x, __shfl_xor_sync(FULL_MASK, x, 1));
+	return fmaxf(x, __shfl_xor_sync(FULL_MASK, x, 2));
+}
+
+static __device__ __forceinline__ float
+quad_sum(float x)
+{
+	x += __shfl_xor_sync(FULL_MASK, x, 1);
+	return x + __shfl_xor_sync(FULL_MASK, x, 2);
+}
+
+/*
+ * One row's running softmax (Milakov & Gimelshein 2018): scores, times scale
+ * powers of 2, become weights; max is kept unscaled.  Returns what earlier
+ * results are multiplied with.
+ */
+template <int N_SCORES>
+static __device__ __forceinline__ float
+soften(float *const scores[N_SCORES], float scale, float &max, float &sum)
+{
+	float new_max = max;
+	float added = 0;
+	float factor;
+	float base;
+
+#pragma unroll
+	for (int i = 0; i < N_SCORES; i++)
+		new_max = fmaxf(new_max, *scores[i]);
+	new_max = quad_max(new_max);
+	/* nothing seen yet: exp2(-inf - 0) = 0 */
+	base = new_max == -INFINITY ? 0 : new_max * scale;
+	factor = exp2_fast(max * scale - base);
+#pragma unroll
+	for (int i = 0; i < N_SCORES; i++)
+	{
+		*scores[i] = exp2_fast(*scores[i] * scale - base);
+		added += *scores[i];
+	}
+	sum = sum * factor + added; /* of this thread's columns alone */
+	max = new_max;
+	return factor;
+}
+
+#endif /* LLM_CUDA_ATTENTION_TILE_CUH */

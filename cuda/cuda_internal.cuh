@@ -1,0 +1,369 @@
+/*
+ * cuda_internal.cuh
+ *	  What the files of the CUDA backend share: its state, the checks around
+ *	  calls and launches, and number formats.
+ *
+ * src/engine/compute/compute.h has the contracts; the README of this folder
+ * says how the files share the work.
+ *
+ * cuda/cuda_internal.cuh
+ */
+#ifndef LLM_CUDA_INTERNAL_CUH
+#define LLM_CUDA_INTERNAL_CUH
+
+#include <assert.h>
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+/* the headers below are C */
+#define _Static_assert static_assert
+extern "C"
+{
+#include "src/engine/compute/compute.h"
+}
+
+typedef __nv_bfloat16 bf16;
+
+#define WARP 32
+#define FULL_MASK 0xffffffffu
+
+/* Keys of a tile of attention; pieces of a context are multiples of it. */
+#define KEY_TILE 64
+
+/* Rows of a tile of the tensor cores' 16x8x16 product. */
+#define MMA_ROWS 16
+
+/* Bytes for cuBLASLt, and to push weights out of the cache when timing. */
+#define WORKSPACE_BYTES ((size_t) 64 << 20)
+
+/* A step whose context is read in pieces: partial results, then combined. */
+typedef struct DecodePiece
+{
+	int32_t seq;
+	int32_t first_key;
+	int32_t end_key;
+	int32_t is_whole; /* the sequence's only piece: writes the result */
+} DecodePiece;
+
+/* What step_upload makes of a step for attention; device addresses. */
+typedef struct StepPlan
+{
+	int32_t n_decode_seqs; /* sequences with one new token */
+	int32_t n_pieces;	   /* an upper bound when a graph replays the step */
+	int32_t n_prefill_seqs;
+	int32_t max_prefill_len;	 /* most new tokens of such a sequence */
+	const DecodePiece *pieces;	 /* [n_pieces] */
+	const int32_t *seq_pieces;	 /* [n_decode_seqs + 1] first piece of each */
+	const int32_t *decode_seqs;	 /* [n_decode_seqs] */
+	const int32_t *prefill_seqs; /* [n_prefill_seqs] */
+	const int32_t *n_pieces_now; /* [1] */
+} StepPlan;
+
+typedef struct StepStaging
+{
+	char *pinned; /* host */
+	cudaEvent_t copied;
+} StepStaging;
+
+typedef struct GemmChoice GemmChoice;
+typedef struct SampleState SampleState;
+typedef struct ExpertTable ExpertTable;
+typedef struct CudaGraphs CudaGraphs;
+
+typedef struct LlmCuda
+{
+	LlmCompute base;
+	LlmComputeOptions options;
+	int device;
+	int n_sms;
+	int capability; /* 90 = Hopper */
+	char name[128];
+	cudaStream_t stream;
+	bool is_capturing; /* launches are recorded, nothing runs */
+
+	/* cuda_memory.cu */
+	char *arena; /* weights lie side by side in it */
+	size_t arena_bytes;
+	size_t arena_used;
+	int64_t n_arena_items;
+	char *pinned[2]; /* weights on their way */
+	cudaEvent_t pinned_free[2];
+	int next_pinned;
+
+	/* cuda_step.cu */
+	StepStaging staging[2];
+	int next_staging;
+	size_t staging_bytes;
+	char *step_arrays;	   /* device, staging_bytes */
+	int32_t *block_tables; /* device [max_seqs, table_stride] */
+	int32_t table_stride;
+	StepPlan plan; /* of the step in flight */
+	int32_t max_pieces;
+
+	/* cuda_linear.cu */
+	cublasLtHandle_t cublas;
+	char *workspace; /* WORKSPACE_BYTES */
+	GemmChoice *choices;
+	int n_choices;
+
+	/* cuda_attention.cu */
+	float *partial_out; /* [max_pieces, max_heads, MAX_HEAD_DIM] */
+	float *partial_lse; /* [max_pieces, max_heads] */
+
+	ExpertTable *experts; /* cuda_moe.cu */
+	float *expert_scratch;
+	SampleState *sample; /* cuda_sample.cu */
+	CudaGraphs *graphs;	 /* cuda_graph.cu */
+} LlmCuda;
+
+/* Paged keys and values of all layers. */
+struct LlmKvCache
+{
+	LlmCuda *cuda;
+	LlmKvCacheSpec spec;
+	int32_t padded_dim;	   /* head_dim as stored: 64, 96, 128 or 256 */
+	bf16 *data;			   /* [n_layers, 2 (k, v), n_blocks, n_kv_heads, ...] */
+	int64_t half_elements; /* of a layer's keys, or values */
+};
+
+static inline LlmCuda *
+llm_cuda(LlmCompute *compute)
+{
+	return (LlmCuda *) compute;
+}
+
+/* ------------------------------------------------------------------------
+ * Checks: each call and launch goes through one of these.
+ * ------------------------------------------------------------------------
+ */
+static inline bool
+cuda_failed(LlmError *err, cudaError_t code, const char *what)
+{
+	return llm_error_set(err,
+						 code == cudaErrorMemoryAllocation ? LLM_ERROR_NO_MEMORY
+														   : LLM_ERROR_INTERNAL,
+						 "CUDA failed in %s: %s (%s)", what,
+						 cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+#define CUDA_TRY(call)                             \
+	do                                             \
+	{                                              \
+		cudaError_t code_ = (call);                \
+		if (code_ != cudaSuccess)                  \
+			return cuda_failed(err, code_, #call); \
+	} while (0)
+
+static inline bool
+cuda_launched(const char *kernel, LlmError *err)
+{
+	cudaError_t code = cudaGetLastError();
+
+	return code == cudaSuccess || cuda_failed(err, code, kernel);
+}
+
+static inline int64_t
+ceil_div(int64_t a, int64_t b)
+{
+	return (a + b - 1) / b;
+}
+
+/* ------------------------------------------------------------------------
+ * Device helpers
+ * ------------------------------------------------------------------------
+ */
+
+/* Element i of a float tensor of any format. */
+static __device__ __forceinline__ float
+load_float(const void *data, LlmDtype dtype, int64_t i)
+{
+	if (dtype == LLM_DTYPE_BF16)
+		return __bfloat162float(((const bf16 *) data)[i]);
+	if (dtype == LLM_DTYPE_F16)
+		return __half2float(((const __half *) data)[i]);
+	return ((const float *) data)[i];
+}
+
+static __device__ __forceinline__ float
+warp_sum(float x)
+{
+	for (int offset = WARP / 2; offset > 0; offset /= 2)
+		x += __shfl_xor_sync(FULL_MASK, x, offset);
+	return x;
+}
+
+/* Philox4x32-10, as src/common/util/philox.h. */
+static __device__ __forceinline__ uint4
+philox(uint64_t key, uint64_t counter_low, uint64_t counter_high)
+{
+	uint32_t k0 = (uint32_t) key;
+	uint32_t k1 = (uint32_t) (key >> 32);
+	uint4 c =
+		make_uint4((uint32_t) counter_low, (uint32_t) (counter_low >> 32),
+				   (uint32_t) counter_high, (uint32_t) (counter_high >> 32));
+
+	for (int round = 0; round < 10; round++)
+	{
+		uint32_t high0 = __umulhi(0xD2511F53u, c.x);
+		uint32_t low0 = 0xD2511F53u * c.x;
+		uint32_t high1 = __umulhi(0xCD9E8D57u, c.z);
+		uint32_t low1 = 0xCD9E8D57u * c.z;
+
+		c = make_uint4(high1 ^ c.y ^ k0, low1, high0 ^ c.w ^ k1, low0);
+		k0 += 0x9E3779B9u;
+		k1 += 0xBB67AE85u;
+	}
+	return c;
+}
+
+/*
+ * C += A B of one 16x8x16 tile.  Thread 4 g + t of the warp holds of A
+ * [16, 16]: rows g (a0, a2) and g + 8 (a1, a3), columns 2t, 2t + 1 (a0, a1)
+ * and 2t + 8, 2t + 9 (a2, a3); of B [16, 8] rows 2t, 2t + 1 (b0) and 2t + 8,
+ * 2t + 9 (b1) of column g; of C [16, 8] columns 2t, 2t + 1 of rows g (c0, c1)
+ * and g + 8 (c2, c3).
+ */
+static __device__ __forceinline__ void
+mma_16x8x16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+				 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+				 "{%0, %1, %2, %3};"
+				 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0),
+				   "r"(b1));
+}
+
+static __device__ __forceinline__ uint32_t
+pack_bf16(float low, float high)
+{
+	__nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+
+	return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/* ------------------------------------------------------------------------
+ * The files' functions
+ * ------------------------------------------------------------------------
+ */
+
+/* cuda_memory.cu */
+extern bool cuda_memory_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_memory_close(LlmCuda *cuda);
+extern void *cuda_alloc(LlmCompute *compute, size_t n_bytes, const char *name,
+						LlmError *err);
+extern void cuda_free(LlmCompute *compute, void *address);
+extern bool cuda_write(LlmCompute *compute, void *dest, const void *src,
+					   size_t n_bytes, LlmError *err);
+extern bool cuda_read(LlmCompute *compute, void *dest, const void *src,
+					  size_t n_bytes, LlmError *err);
+extern const void *cuda_weight(LlmCompute *compute, const void *mapped,
+							   size_t n_bytes, const char *name, LlmError *err);
+extern void cuda_weight_free(LlmCompute *compute, const void *address);
+
+/* cuda_step.cu */
+extern bool cuda_step_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_step_close(LlmCuda *cuda);
+extern size_t cuda_step_bytes(const LlmComputeOptions *options);
+extern bool cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
+							 LlmStepInputs *device, LlmError *err);
+
+/* Most pieces that a decode step's contexts are cut into. */
+extern int32_t cuda_max_pieces(const LlmComputeOptions *options, int n_sms);
+
+/* cuda_linear.cu */
+extern bool cuda_linear_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_linear_close(LlmCuda *cuda);
+extern bool
+cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err);
+
+/* cuda_skinny.cu: out = x W^T for few rows, bounded by reading W */
+#define SKINNY_MAX_ROWS 16
+typedef struct SkinnyArgs
+{
+	const bf16 *x;		/* [n_rows, n_cols], 16-byte aligned */
+	const bf16 *weight; /* [n_out, n_cols], likewise; n_cols % 32 = 0 */
+	void *out;
+	int64_t out_stride;
+	int32_t n_rows;
+	int32_t n_cols;
+	int32_t n_out;
+	bool out_is_f32;
+} SkinnyArgs;
+extern bool cuda_skinny(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err);
+
+/* cuda_norm.cu, cuda_elementwise.cu */
+extern bool
+cuda_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *args, LlmError *err);
+extern bool
+cuda_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err);
+extern bool
+cuda_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err);
+extern bool
+cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err);
+extern bool
+cuda_soft_cap(LlmCompute *compute, const LlmSoftCapArgs *args, LlmError *err);
+extern bool cuda_fill_normal(LlmCompute *compute, const LlmFillNormalArgs *args,
+							 LlmError *err);
+
+/* cuda_kv_cache.cu */
+extern LlmKvCache *
+cuda_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec, LlmError *err);
+extern void cuda_kv_free(LlmKvCache *kv);
+extern size_t cuda_kv_bytes(const LlmKvCacheSpec *spec);
+extern bool
+cuda_rope_kv(LlmCompute *compute, const LlmRopeKvArgs *args, LlmError *err);
+
+/* cuda_attention.cu */
+#define MAX_HEAD_DIM 256
+extern bool cuda_attention(LlmCompute *compute, const LlmAttentionArgs *args,
+						   LlmError *err);
+
+/* The parameters of both attention kernels. */
+typedef struct AttentionParams
+{
+	const bf16 *q;
+	bf16 *out;
+	const bf16 *keys; /* the layer's */
+	const bf16 *values;
+	const int32_t *block_tables;
+	const int32_t *query_start;
+	const int32_t *context_len;
+	int64_t q_stride;
+	int32_t table_stride;
+	int32_t block_shift; /* log2 of the block size */
+	int32_t n_heads;
+	int32_t n_kv_heads;
+	int32_t head_dim;
+	int32_t group; /* query heads of a kv head */
+	int32_t window;
+	float scale_log2; /* of scores, for powers of 2 */
+	float scale;
+	float soft_cap;
+	bool q_is_aligned; /* rows of q can be read by 16 bytes */
+	float *partial_out;
+	float *partial_lse;
+} AttentionParams;
+extern bool cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
+								  int32_t padded_dim, LlmError *err);
+extern bool cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
+								   int32_t padded_dim, LlmError *err);
+
+/* cuda_moe.cu */
+extern bool cuda_moe_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_moe_close(LlmCuda *cuda);
+extern bool
+cuda_moe(LlmCompute *compute, const LlmMoeArgs *args, LlmError *err);
+
+/* cuda_sample.cu */
+extern bool cuda_sample_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_sample_close(LlmCuda *cuda);
+extern size_t cuda_sample_bytes(const LlmComputeOptions *options);
+extern bool
+cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err);
+/* after the stream was waited for: results to their owner */
+extern void cuda_sample_deliver(LlmCuda *cuda);
+
+#endif /* LLM_CUDA_INTERNAL_CUH */

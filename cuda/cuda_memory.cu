@@ -1,0 +1,202 @@
+/*
+ * cuda_memory.cu
+ *	  Device memory, and the way of weights to it.
+ *
+ * With options.arena_bytes one allocation is made at opening and handed out
+ * from its start, so that weights loaded one after another lie side by side
+ * and products that share their input become one.  What does not fit is
+ * allocated alone.  The arena starts over when nothing of it is in use.
+ *
+ * Weights travel from the mapped file through two pinned buffers: while the
+ * device takes one, the other is filled, which reads the file.
+ *
+ * cuda/cuda_memory.cu
+ */
+#include "cuda/cuda_internal.cuh"
+
+#include <string.h>
+
+#define PINNED_BYTES ((size_t) 32 << 20)
+#define ARENA_ALIGN ((size_t) 256)
+
+static bool
+no_device_memory(LlmError *err, size_t n_bytes, const char *name)
+{
+	size_t free_bytes = 0;
+	size_t total_bytes = 0;
+
+	(void) cudaGetLastError(); /* the failure is reported here */
+	(void) cudaMemGetInfo(&free_bytes, &total_bytes);
+	return llm_error_set(err, LLM_ERROR_NO_MEMORY,
+						 "out of GPU memory: %s takes %zu bytes, but %zu of "
+						 "%zu are free",
+						 name, n_bytes, free_bytes, total_bytes);
+}
+
+bool
+cuda_memory_open(LlmCuda *cuda, LlmError *err)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		CUDA_TRY(cudaMallocHost((void **) &cuda->pinned[i], PINNED_BYTES));
+		CUDA_TRY(cudaEventCreateWithFlags(&cuda->pinned_free[i],
+										  cudaEventDisableTiming));
+	}
+	if (cuda->options.arena_bytes == 0)
+		return true;
+	cuda->arena_bytes = cuda->options.arena_bytes;
+	if (cudaMalloc((void **) &cuda->arena, cuda->arena_bytes) != cudaSuccess)
+	{
+		cuda->arena = NULL;
+		return no_device_memory(err, cuda->arena_bytes, "the weights");
+	}
+	return true;
+}
+
+void
+cuda_memory_close(LlmCuda *cuda)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		if (cuda->pinned[i] != NULL)
+			(void) cudaFreeHost(cuda->pinned[i]);
+		if (cuda->pinned_free[i] != NULL)
+			(void) cudaEventDestroy(cuda->pinned_free[i]);
+	}
+	if (cuda->arena != NULL)
+		(void) cudaFree(cuda->arena);
+}
+
+static bool
+is_in_arena(const LlmCuda *cuda, const void *address)
+{
+	return cuda->arena != NULL && (const char *) address >= cuda->arena &&
+		   (const char *) address < cuda->arena + cuda->arena_bytes;
+}
+
+/* Not zeroed. */
+static void *
+take_memory(LlmCuda *cuda, size_t n_bytes, const char *name, LlmError *err)
+{
+	size_t rounded;
+	void *address = NULL;
+
+	if (n_bytes > SIZE_MAX - ARENA_ALIGN)
+	{
+		no_device_memory(err, n_bytes, name);
+		return NULL;
+	}
+	rounded = (n_bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+	if (rounded <= cuda->arena_bytes - cuda->arena_used)
+	{
+		address = cuda->arena + cuda->arena_used;
+		cuda->arena_used += rounded;
+		cuda->n_arena_items++;
+		return address;
+	}
+	if (cudaMalloc(&address, rounded) == cudaSuccess)
+		return address;
+	no_device_memory(err, n_bytes, name);
+	return NULL;
+}
+
+void *
+cuda_alloc(LlmCompute *compute, size_t n_bytes, const char *name, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+	void *address = take_memory(cuda, n_bytes, name, err);
+	cudaError_t code;
+
+	if (address == NULL)
+		return NULL;
+	code = cudaMemsetAsync(address, 0, n_bytes, cuda->stream);
+	if (code == cudaSuccess)
+		return address;
+	cuda_failed(err, code, name);
+	cuda_free(compute, address);
+	return NULL;
+}
+
+void
+cuda_free(LlmCompute *compute, void *address)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	if (address == NULL)
+		return;
+	if (!is_in_arena(cuda, address))
+	{
+		(void) cudaFree(address);
+		return;
+	}
+	assert(cuda->n_arena_items > 0);
+	if (--cuda->n_arena_items == 0)
+		cuda->arena_used = 0;
+}
+
+bool
+cuda_write(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
+		   LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	CUDA_TRY(cudaMemcpyAsync(dest, src, n_bytes, cudaMemcpyHostToDevice,
+							 cuda->stream));
+	return true;
+}
+
+bool
+cuda_read(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
+		  LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	CUDA_TRY(cudaMemcpyAsync(dest, src, n_bytes, cudaMemcpyDeviceToHost,
+							 cuda->stream));
+	CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+	return true;
+}
+
+static bool
+stream_weight(LlmCuda *cuda, char *dest, const char *mapped, size_t n_bytes,
+			  LlmError *err)
+{
+	while (n_bytes > 0)
+	{
+		size_t n = n_bytes < PINNED_BYTES ? n_bytes : PINNED_BYTES;
+		int i = cuda->next_pinned;
+
+		CUDA_TRY(cudaEventSynchronize(cuda->pinned_free[i]));
+		memcpy(cuda->pinned[i], mapped, n);
+		CUDA_TRY(cudaMemcpyAsync(dest, cuda->pinned[i], n,
+								 cudaMemcpyHostToDevice, cuda->stream));
+		CUDA_TRY(cudaEventRecord(cuda->pinned_free[i], cuda->stream));
+		cuda->next_pinned = 1 - i;
+		dest += n;
+		mapped += n;
+		n_bytes -= n;
+	}
+	return true;
+}
+
+const void *
+cuda_weight(LlmCompute *compute, const void *mapped, size_t n_bytes,
+			const char *name, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+	void *address = take_memory(cuda, n_bytes, name, err);
+
+	if (address == NULL)
+		return NULL;
+	if (stream_weight(cuda, (char *) address, (const char *) mapped, n_bytes,
+					  err))
+		return address;
+	cuda_free(compute, address);
+	return NULL;
+}
+
+void
+cuda_weight_free(LlmCompute *compute, const void *address)
+{
+	cuda_free(compute, (void *) address);
+}

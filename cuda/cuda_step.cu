@@ -1,0 +1,317 @@
+/*
+ * cuda_step.cu
+ *	  A step's inputs on their way to the device, and the plan of its
+ *	  attention.
+ *
+ * All arrays of a step are packed into one pinned buffer and travel in one
+ * copy; block tables follow in a second one, because their rows get a fixed
+ * stride on the device.  There are two pinned buffers, so that the next step
+ * can be packed while the last one's copy is under way.
+ *
+ * Sequences with one new token go to the decode kernel, which works on pieces
+ * of contexts: all pieces have the same length, chosen so that the pieces of
+ * the batch fill the device.  The others go to the prefill kernel.
+ *
+ * cuda/cuda_step.cu
+ */
+#include "cuda/cuda_internal.cuh"
+
+#include <string.h>
+
+/* Shorter pieces cost more to start and to combine than they gain. */
+#define MIN_PIECE_KEYS (4 * KEY_TILE)
+#define SMALLEST_BLOCK 16
+
+/* One half of the multiprocessors: times the kv heads, it is a few rounds. */
+int32_t
+cuda_max_pieces(const LlmComputeOptions *options, int n_sms)
+{
+	return options->max_seqs + n_sms / 2;
+}
+
+/* Places of the arrays, in int32s from the start; n_* as in LlmStepInputs. */
+typedef struct StepLayout
+{
+	size_t token_ids;
+	size_t positions;
+	size_t rope_rows;
+	size_t token_seq;
+	size_t query_start;
+	size_t context_len;
+	size_t logit_rows;
+	size_t decode_seqs;
+	size_t prefill_seqs;
+	size_t seq_pieces;
+	size_t n_pieces_now;
+	size_t pieces;
+	size_t end;
+} StepLayout;
+
+static StepLayout
+layout_of(size_t n_tokens, size_t n_seqs, size_t n_logit_rows, size_t n_pieces)
+{
+	StepLayout at;
+
+	at.token_ids = 0;
+	at.positions = at.token_ids + n_tokens;
+	at.rope_rows = at.positions + n_tokens;
+	at.token_seq = at.rope_rows + n_tokens;
+	at.query_start = at.token_seq + n_tokens;
+	at.context_len = at.query_start + n_seqs + 1;
+	at.logit_rows = at.context_len + n_seqs;
+	at.decode_seqs = at.logit_rows + n_logit_rows;
+	at.prefill_seqs = at.decode_seqs + n_seqs;
+	at.seq_pieces = at.prefill_seqs + n_seqs;
+	at.n_pieces_now = at.seq_pieces + n_seqs + 1;
+	/* pieces are read by 16 bytes */
+	at.pieces = (at.n_pieces_now + 1 + 3) / 4 * 4;
+	at.end = at.pieces + n_pieces * (sizeof(DecodePiece) / sizeof(int32_t));
+	return at;
+}
+
+static size_t
+staging_bytes(const LlmComputeOptions *options, int n_sms)
+{
+	StepLayout at = layout_of(
+		(size_t) options->max_rows, (size_t) options->max_seqs,
+		(size_t) options->max_rows, (size_t) cuda_max_pieces(options, n_sms));
+
+	return at.end * sizeof(int32_t);
+}
+
+static int32_t
+table_stride(const LlmComputeOptions *options)
+{
+	return (int32_t) ceil_div(options->max_context_len, SMALLEST_BLOCK);
+}
+
+static size_t
+table_bytes(const LlmComputeOptions *options)
+{
+	return (size_t) options->max_seqs * (size_t) table_stride(options) *
+		   sizeof(int32_t);
+}
+
+size_t
+cuda_step_bytes(const LlmComputeOptions *options)
+{
+	return staging_bytes(options, 256) + table_bytes(options);
+}
+
+bool
+cuda_step_open(LlmCuda *cuda, LlmError *err)
+{
+	const LlmComputeOptions *options = &cuda->options;
+
+	cuda->staging_bytes = staging_bytes(options, cuda->n_sms);
+	cuda->table_stride = table_stride(options);
+	cuda->max_pieces = cuda_max_pieces(options, cuda->n_sms);
+	for (int i = 0; i < 2; i++)
+	{
+		StepStaging *staging = &cuda->staging[i];
+
+		/* block tables are staged behind the arrays */
+		CUDA_TRY(cudaMallocHost((void **) &staging->pinned,
+								cuda->staging_bytes + table_bytes(options)));
+		CUDA_TRY(
+			cudaEventCreateWithFlags(&staging->copied, cudaEventDisableTiming));
+	}
+	cuda->step_arrays = (char *) cuda_alloc(&cuda->base, cuda->staging_bytes,
+											"the inputs of a step", err);
+	cuda->block_tables = (int32_t *) cuda_alloc(
+		&cuda->base, table_bytes(options), "block tables", err);
+	return cuda->step_arrays != NULL && cuda->block_tables != NULL;
+}
+
+void
+cuda_step_close(LlmCuda *cuda)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		if (cuda->staging[i].pinned != NULL)
+			(void) cudaFreeHost(cuda->staging[i].pinned);
+		if (cuda->staging[i].copied != NULL)
+			(void) cudaEventDestroy(cuda->staging[i].copied);
+	}
+	cuda_free(&cuda->base, cuda->step_arrays);
+	cuda_free(&cuda->base, cuda->block_tables);
+}
+
+/* ------------------------------------------------------------------------
+ * The plan
+ * ------------------------------------------------------------------------
+ */
+static int32_t
+query_len(const LlmStepInputs *host, int32_t seq)
+{
+	return host->query_start[seq + 1] - host->query_start[seq];
+}
+
+/* Length of a piece: such that there are about max_pieces - max_seqs. */
+static int32_t
+choose_piece_keys(const LlmCuda *cuda, const LlmStepInputs *host)
+{
+	int64_t n_keys = 0;
+	int64_t wanted = cuda->max_pieces - cuda->options.max_seqs;
+	int64_t length;
+
+	for (int32_t s = 0; s < host->n_seqs; s++)
+		n_keys += query_len(host, s) == 1 ? host->context_len[s] : 0;
+	length = ceil_div(ceil_div(n_keys, wanted > 0 ? wanted : 1), KEY_TILE) *
+			 KEY_TILE;
+	return (int32_t) (length > MIN_PIECE_KEYS ? length : MIN_PIECE_KEYS);
+}
+
+static void
+cut_sequence(DecodePiece *pieces, int32_t *n_pieces, int32_t seq,
+			 int32_t context_len, int32_t piece_keys)
+{
+	bool is_whole = context_len <= piece_keys;
+
+	for (int32_t first = 0; first < context_len; first += piece_keys)
+	{
+		int32_t end = first + piece_keys;
+
+		pieces[*n_pieces] =
+			(DecodePiece){ seq, first, end < context_len ? end : context_len,
+						   is_whole };
+		++*n_pieces;
+	}
+}
+
+/* Returns the number of pieces. */
+static int32_t
+plan_attention(LlmCuda *cuda, const LlmStepInputs *host, const StepLayout *at,
+			   int32_t *arrays)
+{
+	StepPlan *plan = &cuda->plan;
+	int32_t piece_keys = choose_piece_keys(cuda, host);
+	int32_t n_pieces = 0;
+
+	*plan = (StepPlan){ 0 };
+	for (int32_t s = 0; s < host->n_seqs; s++)
+	{
+		int32_t n_new = query_len(host, s);
+
+		if (n_new == 1)
+		{
+			arrays[at->decode_seqs + plan->n_decode_seqs] = s;
+			arrays[at->seq_pieces + plan->n_decode_seqs++] = n_pieces;
+			cut_sequence((DecodePiece *) (arrays + at->pieces), &n_pieces, s,
+						 host->context_len[s], piece_keys);
+		}
+		else if (n_new > 1)
+		{
+			arrays[at->prefill_seqs + plan->n_prefill_seqs++] = s;
+			if (n_new > plan->max_prefill_len)
+				plan->max_prefill_len = n_new;
+		}
+	}
+	assert(n_pieces <= cuda->max_pieces);
+	arrays[at->seq_pieces + plan->n_decode_seqs] = n_pieces;
+	arrays[at->n_pieces_now] = n_pieces;
+	plan->n_pieces = n_pieces;
+	return n_pieces;
+}
+
+static void
+point_plan(LlmCuda *cuda, const StepLayout *at)
+{
+	const int32_t *arrays = (const int32_t *) cuda->step_arrays;
+
+	cuda->plan.decode_seqs = arrays + at->decode_seqs;
+	cuda->plan.prefill_seqs = arrays + at->prefill_seqs;
+	cuda->plan.seq_pieces = arrays + at->seq_pieces;
+	cuda->plan.n_pieces_now = arrays + at->n_pieces_now;
+	cuda->plan.pieces = (const DecodePiece *) (arrays + at->pieces);
+}
+
+/* ------------------------------------------------------------------------
+ * The copy
+ * ------------------------------------------------------------------------
+ */
+
+/* Callers leave out what their operations do not read. */
+static void
+pack(int32_t *dest, const int32_t *src, size_t n)
+{
+	if (src != NULL)
+		memcpy(dest, src, n * sizeof(int32_t));
+}
+
+static void
+pack_step(const LlmStepInputs *host, const StepLayout *at, int32_t *arrays)
+{
+	size_t n_tokens = (size_t) host->n_tokens;
+	size_t n_seqs = (size_t) host->n_seqs;
+
+	pack(arrays + at->token_ids, host->token_ids, n_tokens);
+	pack(arrays + at->positions, host->positions, n_tokens);
+	pack(arrays + at->rope_rows, host->rope_rows, n_tokens);
+	pack(arrays + at->token_seq, host->token_seq, n_tokens);
+	pack(arrays + at->query_start, host->query_start, n_seqs + 1);
+	pack(arrays + at->context_len, host->context_len, n_seqs);
+	pack(arrays + at->logit_rows, host->logit_rows,
+		 (size_t) host->n_logit_rows);
+}
+
+static void
+point_device(LlmCuda *cuda, const StepLayout *at, LlmStepInputs *device)
+{
+	const int32_t *arrays = (const int32_t *) cuda->step_arrays;
+
+	device->token_ids = arrays + at->token_ids;
+	device->positions = arrays + at->positions;
+	device->rope_rows = arrays + at->rope_rows;
+	device->token_seq = arrays + at->token_seq;
+	device->query_start = arrays + at->query_start;
+	device->context_len = arrays + at->context_len;
+	device->logit_rows = arrays + at->logit_rows;
+	device->block_tables = cuda->block_tables;
+	device->max_blocks_per_seq = cuda->table_stride;
+}
+
+static bool
+copy_tables(LlmCuda *cuda, const LlmStepInputs *host, char *pinned,
+			LlmError *err)
+{
+	size_t row_bytes = (size_t) host->max_blocks_per_seq * sizeof(int32_t);
+
+	assert(host->max_blocks_per_seq <= cuda->table_stride);
+	memcpy(pinned, host->block_tables, (size_t) host->n_seqs * row_bytes);
+	CUDA_TRY(cudaMemcpy2DAsync(
+		cuda->block_tables, (size_t) cuda->table_stride * sizeof(int32_t),
+		pinned, row_bytes, row_bytes, (size_t) host->n_seqs,
+		cudaMemcpyHostToDevice, cuda->stream));
+	return true;
+}
+
+bool
+cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
+				 LlmStepInputs *device, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+	StepStaging *staging = &cuda->staging[cuda->next_staging];
+	int32_t *arrays = (int32_t *) staging->pinned;
+	StepLayout at;
+
+	assert(host->n_tokens <= cuda->options.max_rows);
+	assert(host->n_seqs <= cuda->options.max_seqs);
+	cuda->next_staging = 1 - cuda->next_staging;
+	CUDA_TRY(cudaEventSynchronize(staging->copied));
+	at = layout_of((size_t) host->n_tokens, (size_t) host->n_seqs,
+				   (size_t) host->n_logit_rows, (size_t) cuda->max_pieces);
+	pack_step(host, &at, arrays);
+	at.end = at.pieces + (size_t) plan_attention(cuda, host, &at, arrays) *
+							 (sizeof(DecodePiece) / sizeof(int32_t));
+	point_plan(cuda, &at);
+	*device = *host;
+	point_device(cuda, &at, device);
+	CUDA_TRY(cudaMemcpyAsync(cuda->step_arrays, arrays,
+							 at.end * sizeof(int32_t), cudaMemcpyHostToDevice,
+							 cuda->stream));
+	if (!copy_tables(cuda, host, staging->pinned + cuda->staging_bytes, err))
+		return false;
+	CUDA_TRY(cudaEventRecord(staging->copied, cuda->stream));
+	return true;
+}

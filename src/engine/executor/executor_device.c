@@ -1,0 +1,164 @@
+/*
+ * executor_device.c
+ *	  Which device a model runs on, and how much memory its cache gets there.
+ *
+ * On a GPU one budget is divided: gpu_memory_utilization of all its memory is
+ * what the whole GPU may hold.  From it go what others use already, the
+ * weights, the activations of the largest step and the backend's scratch; the
+ * KV cache gets the rest.  All of it is computed before anything is touched.
+ *
+ * src/engine/executor/executor_device.c
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "src/engine/executor/executor.h"
+
+/* Cache memory where none is set: this, or a quarter of the machine's. */
+#define CPU_KV_CACHE_BYTES ((int64_t) 4 << 30)
+
+/* For rotary tables and what allocations are rounded up by. */
+#define GPU_MARGIN_BYTES ((int64_t) 256 << 20)
+
+static int32_t
+max_int32(int32_t a, int32_t b)
+{
+	return a > b ? a : b;
+}
+
+LlmComputeOptions
+llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
+{
+	const LlmModelConfig *config = &executor->config;
+	LlmComputeOptions options = {
+		.precision = precision,
+		.n_threads = executor->options.num_threads,
+		.max_rows = executor->max_num_batched_tokens,
+		.max_cols =
+			max_int32(max_int32(config->hidden_size, config->intermediate_size),
+					  config->n_heads * config->head_dim),
+		.max_seqs = executor->max_num_seqs,
+		.max_context_len = executor->max_model_len,
+		.max_heads = config->n_heads,
+		.max_vocab = config->n_vocab,
+		.max_experts = config->n_experts,
+		.max_experts_per_token = config->n_experts_per_token,
+		.max_expert_dim = config->expert_intermediate_size,
+		.arena_bytes = executor->is_cuda
+						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
+						   : 0,
+	};
+
+	return options;
+}
+
+LlmModelOptions
+llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype)
+{
+	LlmModelOptions options = {
+		.weight_dtype = weight_dtype,
+		.dummy_weights = executor->options.dummy_weights,
+		.dummy_seed = executor->options.dummy_seed,
+		.max_model_len = executor->max_model_len,
+		.max_num_batched_tokens = executor->max_num_batched_tokens,
+		.max_logit_rows = executor->max_num_seqs,
+	};
+
+	return options;
+}
+
+int64_t
+llm_executor_gpu_weight_bytes(const LlmExecutor *executor)
+{
+	return llm_model_n_params(&executor->config) *
+			   (int64_t) llm_dtype_bytes(LLM_DTYPE_BF16) +
+		   GPU_MARGIN_BYTES / 4;
+}
+
+bool
+llm_executor_choose_device(LlmExecutor *executor, LlmError *err)
+{
+	const char *device = executor->options.device;
+	LlmComputeOptions options = { .precision = LLM_DTYPE_BF16 };
+	LlmError why = { 0 };
+
+	executor->is_cuda = false;
+	if (strcmp(device, "cpu") == 0)
+		return true;
+	if (llm_compute_cuda_info(&options, &executor->device, &why))
+	{
+		executor->is_cuda = true;
+		return true;
+	}
+	if (strcmp(device, "auto") == 0)
+	{
+		llm_executor_log(executor, false, "models run on the CPU: %s",
+						 why.message);
+		return true;
+	}
+	*err = why;
+	return llm_error_hint(err, "Set llm_ext.device to auto or cpu.");
+}
+
+static int64_t
+cpu_kv_budget(void)
+{
+	int64_t machine = (int64_t) sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+
+	return machine / 4 < CPU_KV_CACHE_BYTES ? machine / 4 : CPU_KV_CACHE_BYTES;
+}
+
+/*
+ * The sizes of steps are chosen; max_model_len may not be: scratch is
+ * computed for the model's whole context then.
+ */
+static bool
+gpu_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
+{
+	LlmComputeOptions options;
+	LlmModelOptions model =
+		llm_executor_model_options(executor, LLM_DTYPE_BF16);
+	LlmDeviceInfo *gpu = &executor->device;
+	double share = executor->options.gpu_memory_utilization;
+	int64_t limit;
+	int64_t used;
+	int64_t weights = llm_executor_gpu_weight_bytes(executor);
+	int64_t activations;
+
+	if (executor->max_model_len == 0)
+		executor->max_model_len = executor->config.max_position;
+	options = llm_executor_compute_options(executor, LLM_DTYPE_BF16);
+	if (!llm_compute_cuda_info(&options, gpu, err))
+		return false;
+	limit = (int64_t) (share * (double) gpu->total_bytes);
+	used = (int64_t) (gpu->total_bytes - gpu->free_bytes);
+	activations = (int64_t) llm_model_activation_bytes(&executor->config,
+													   &model, LLM_DTYPE_BF16);
+	*budget = limit - used - weights - activations -
+			  (int64_t) gpu->scratch_bytes - GPU_MARGIN_BYTES;
+	if (*budget > 0)
+		return true;
+	llm_error_set(
+		err, LLM_ERROR_NO_MEMORY,
+		"the model does not fit: %.2f GB (%.0f %%) of %s may be used, "
+		"but others use %.2f GB, and the weights take %.2f GB, the "
+		"activations %.2f GB and scratch %.2f GB",
+		(double) limit / 1e9, share * 100, gpu->name, (double) used / 1e9,
+		(double) weights / 1e9, (double) activations / 1e9,
+		(double) gpu->scratch_bytes / 1e9);
+	return llm_error_hint(err, "Raise llm_ext.gpu_memory_utilization, or lower "
+							   "llm_ext.max_num_batched_tokens or "
+							   "llm_ext.max_num_seqs.");
+}
+
+bool
+llm_executor_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
+{
+	if (executor->options.kv_cache_memory_bytes > 0)
+		*budget = executor->options.kv_cache_memory_bytes;
+	else if (executor->is_cuda)
+		return gpu_kv_budget(executor, budget, err);
+	else
+		*budget = cpu_kv_budget();
+	return true;
+}

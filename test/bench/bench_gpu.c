@@ -1,0 +1,406 @@
+/*
+ * bench_gpu.c
+ *	  The forward pass on a GPU, beside what the GPU gives.
+ *
+ * The model has the shape of Llama 3.1 8B, its weights are made up.  Two
+ * yardsticks are measured first: copying, with the operation that gathers
+ * rows, in bytes read and written; and a large matrix product.  The bound of a
+ * step is the time to read its weights and its part of the cache at the speed
+ * of the copy, or the time for its products at the speed of the large one,
+ * whichever is longer, plus the cache's part.
+ *
+ *	  bench_gpu [--csv] [--parts] [--layers N]
+ *
+ * test/bench/bench_gpu.c
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/common/util/clock.h"
+#include "src/engine/model/model.h"
+
+#define BLOCK_SIZE 16
+#define MAX_TOKENS 8192
+#define MAX_SEQS 256
+#define MAX_LEN 9216
+#define MAX_BLOCKS_PER_SEQ (MAX_LEN / BLOCK_SIZE)
+#define N_BLOCKS 20480
+#define N_STEPS 20
+
+static const char llama_8b[] =
+	"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\","
+	"\"vocab_size\": 128256, \"hidden_size\": 4096, \"intermediate_size\": "
+	"14336,"
+	"\"num_hidden_layers\": 32, \"num_attention_heads\": 32,"
+	"\"num_key_value_heads\": 8, \"rms_norm_eps\": 1e-05,"
+	"\"max_position_embeddings\": 131072, \"tie_word_embeddings\": false,"
+	"\"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\","
+	"\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0,"
+	"\"original_max_position_embeddings\": 8192}, \"dtype\": \"bfloat16\"}";
+
+typedef struct Bench
+{
+	bool csv;
+	bool parts;
+	LlmModelConfig config;
+	LlmCompute *compute;
+	LlmModel *model;
+	LlmKvCache *kv;
+	double copy_rate;	 /* bytes per second */
+	double product_rate; /* operations per second */
+	int32_t token_ids[MAX_TOKENS];
+	int32_t positions[MAX_TOKENS];
+	int32_t rope_rows[MAX_TOKENS];
+	int32_t token_seq[MAX_TOKENS];
+	int32_t query_start[MAX_SEQS + 1];
+	int32_t context_len[MAX_SEQS];
+	int32_t block_tables[MAX_SEQS * MAX_BLOCKS_PER_SEQ];
+	int32_t logit_rows[MAX_SEQS];
+	LlmSampleRow rows[MAX_SEQS];
+	LlmSampleResult results[MAX_SEQS];
+} Bench;
+
+static void
+need(bool ok, const LlmError *err)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "%s\n", err->message);
+	exit(1);
+}
+
+static int
+compare_times(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *) a;
+	int64_t y = *(const int64_t *) b;
+
+	return (x > y) - (x < y);
+}
+
+static double
+median(int64_t *times, int n)
+{
+	qsort(times, (size_t) n, sizeof(*times), compare_times);
+	return (double) times[n / 2];
+}
+
+/* ---- what the GPU gives ---- */
+
+static void
+measure_copy(Bench *bench)
+{
+	const LlmComputeOps *ops = bench->compute->ops;
+	enum
+	{
+		ROWS = 1 << 16,
+		DIM = 1 << 14
+	};
+	size_t n_bytes = (size_t) ROWS * DIM * 2;
+	LlmError err = { 0 };
+	char *from = ops->alloc(bench->compute, n_bytes, "a copy", &err);
+	char *to = ops->alloc(bench->compute, n_bytes, "a copy", &err);
+	int32_t *rows = ops->alloc(bench->compute, ROWS * 4, "a copy", &err);
+	int32_t *host = malloc(ROWS * sizeof(int32_t));
+	LlmGatherArgs args = { from, rows, to, ROWS, DIM };
+	int64_t times[N_STEPS];
+
+	need(from != NULL && to != NULL && rows != NULL && host != NULL, &err);
+	for (int i = 0; i < ROWS; i++)
+		host[i] = i;
+	need(ops->write(bench->compute, rows, host, ROWS * 4, &err), &err);
+	for (int i = 0; i < N_STEPS; i++)
+	{
+		int64_t start_us = llm_clock_us();
+
+		need(ops->gather(bench->compute, &args, &err) &&
+				 ops->sync(bench->compute, &err),
+			 &err);
+		times[i] = llm_clock_us() - start_us;
+	}
+	bench->copy_rate = 2.0 * (double) n_bytes / median(times, N_STEPS) * 1e6;
+	free(host);
+	ops->free(bench->compute, rows);
+	ops->free(bench->compute, to);
+	ops->free(bench->compute, from);
+}
+
+static void
+measure_product(Bench *bench)
+{
+	const LlmComputeOps *ops = bench->compute->ops;
+	const int64_t n = 8192;
+	size_t n_bytes = (size_t) (n * n) * 2;
+	LlmError err = { 0 };
+	char *a = ops->alloc(bench->compute, n_bytes, "a product", &err);
+	char *b = ops->alloc(bench->compute, n_bytes, "a product", &err);
+	char *c = ops->alloc(bench->compute, n_bytes, "a product", &err);
+	LlmFillNormalArgs fill = {
+		.dest = a, .dtype = LLM_DTYPE_BF16, .n = n * n, .unit = 0.01f, .seed = 1
+	};
+	LlmLinearArgs args = { .x = a, .n_rows = (int32_t) n, .n_parts = 1 };
+	int64_t times[N_STEPS];
+
+	need(a != NULL && b != NULL && c != NULL, &err);
+	need(ops->fill_normal(bench->compute, &fill, &err), &err);
+	fill.dest = b;
+	fill.seed = 2;
+	need(ops->fill_normal(bench->compute, &fill, &err), &err);
+	args.part[0].weight = (LlmMatrix){ b, LLM_DTYPE_BF16, n, n };
+	args.part[0].out = c;
+	args.part[0].out_stride = n;
+	need(ops->linear(bench->compute, &args, &err), &err);
+	for (int i = 0; i < N_STEPS; i++)
+	{
+		int64_t start_us;
+
+		need(ops->sync(bench->compute, &err), &err);
+		start_us = llm_clock_us();
+		need(ops->linear(bench->compute, &args, &err) &&
+				 ops->sync(bench->compute, &err),
+			 &err);
+		times[i] = llm_clock_us() - start_us;
+	}
+	bench->product_rate =
+		2.0 * (double) (n * n * n) / median(times, N_STEPS) * 1e6;
+	ops->free(bench->compute, a);
+	ops->free(bench->compute, b);
+	ops->free(bench->compute, c);
+}
+
+/* ---- a model, its cache, its steps ---- */
+
+static void
+bench_open(Bench *bench)
+{
+	const LlmModelConfig *config = &bench->config;
+	LlmError err = { 0 };
+	LlmComputeOptions compute_options = {
+		.precision = LLM_DTYPE_BF16,
+		.max_rows = MAX_TOKENS,
+		.max_cols = config->intermediate_size,
+		.max_seqs = MAX_SEQS,
+		.max_context_len = MAX_LEN,
+		.max_heads = config->n_heads,
+		.max_vocab = config->n_vocab,
+		.arena_bytes =
+			(size_t) llm_model_n_params(config) * 2 + ((size_t) 64 << 20),
+	};
+	LlmModelOptions model_options = {
+		.weight_dtype = LLM_DTYPE_BF16,
+		.dummy_weights = true,
+		.dummy_seed = 1,
+		.max_model_len = MAX_LEN,
+		.max_num_batched_tokens = MAX_TOKENS,
+		.max_logit_rows = MAX_SEQS,
+	};
+	LlmKvCacheSpec spec = { .n_layers = config->n_layers,
+							.n_kv_heads = config->n_kv_heads,
+							.head_dim = config->head_dim,
+							.block_size = BLOCK_SIZE,
+							.n_blocks = N_BLOCKS,
+							.dtype = LLM_DTYPE_BF16 };
+	int64_t start_us;
+
+	bench->compute = llm_compute_cuda_load(&compute_options, &err);
+	need(bench->compute != NULL, &err);
+	start_us = llm_clock_us();
+	bench->model =
+		llm_model_load(NULL, config, &model_options, bench->compute, &err);
+	need(bench->model != NULL, &err);
+	need(bench->compute->ops->sync(bench->compute, &err), &err);
+	fprintf(stderr, "weights made up in %.2f s\n",
+			(double) (llm_clock_us() - start_us) / 1e6);
+	bench->kv = bench->compute->ops->kv_create(bench->compute, &spec, &err);
+	need(bench->kv != NULL, &err);
+	/* blocks of a sequence lie apart, as they do after a while */
+	for (int i = 0; i < MAX_SEQS * MAX_BLOCKS_PER_SEQ; i++)
+		bench->block_tables[i] = (int32_t) ((int64_t) i * 7919 % N_BLOCKS);
+	for (int i = 0; i < MAX_SEQS; i++)
+		bench->rows[i].params = llm_sampling_params_default();
+}
+
+static void
+bench_close(Bench *bench)
+{
+	bench->compute->ops->kv_free(bench->kv);
+	llm_model_free(bench->model);
+	bench->compute->ops->close(bench->compute);
+}
+
+/* One step of n_seqs sequences, each with n_new tokens after n_before. */
+static void
+run_step(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
+{
+	const LlmComputeOps *ops = bench->compute->ops;
+	LlmStepInputs device;
+	LlmStepInputs inputs = {
+		.n_tokens = n_seqs * n_new,
+		.n_seqs = n_seqs,
+		.n_logit_rows = n_seqs,
+		.max_blocks_per_seq = MAX_BLOCKS_PER_SEQ,
+		.max_query_len = n_new,
+		.max_context_len = n_before + n_new,
+		.token_ids = bench->token_ids,
+		.positions = bench->positions,
+		.rope_rows = bench->rope_rows,
+		.token_seq = bench->token_seq,
+		.query_start = bench->query_start,
+		.context_len = bench->context_len,
+		.block_tables = bench->block_tables,
+		.logit_rows = bench->logit_rows,
+	};
+	LlmSampleArgs sample = { .n_rows = n_seqs,
+							 .n_vocab = bench->config.n_vocab,
+							 .rows = bench->rows,
+							 .results = bench->results };
+	LlmError err = { 0 };
+
+	for (int32_t i = 0; i < inputs.n_tokens; i++)
+	{
+		bench->token_ids[i] =
+			(i * 7919 + n_before * 31) % bench->config.n_vocab;
+		bench->positions[i] = n_before + i % n_new;
+		bench->rope_rows[i] = bench->positions[i];
+		bench->token_seq[i] = i / n_new;
+	}
+	for (int32_t s = 0; s < n_seqs; s++)
+	{
+		bench->query_start[s + 1] = (s + 1) * n_new;
+		bench->context_len[s] = n_before + n_new;
+		bench->logit_rows[s] = (s + 1) * n_new - 1;
+		bench->rows[s].params.temperature = s % 2 == 0 ? 0.0f : 0.8f;
+		bench->rows[s].params.top_p = 0.95f;
+	}
+	need(ops->step_upload(bench->compute, &inputs, &device, &err) &&
+			 llm_model_forward(bench->model, &device, bench->kv, &sample.logits,
+							   &err) &&
+			 ops->sample(bench->compute, &sample, &err) &&
+			 ops->sync(bench->compute, &err),
+		 &err);
+}
+
+/* Seconds that the step takes at the yardsticks' speed. */
+static double
+bound_s(const Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
+{
+	const LlmModelConfig *config = &bench->config;
+	double embedding = (double) config->n_vocab * config->hidden_size;
+	double n_params = (double) llm_model_n_params(config) - embedding;
+	double n_tokens = (double) n_seqs * n_new;
+	double pairs = n_tokens * (n_before + 0.5 * n_new);
+	double head_dims = (double) config->n_heads * config->head_dim;
+	double products =
+		2 * n_tokens * (n_params - embedding) + 2 * n_seqs * embedding;
+	double attention = 4 * pairs * head_dims * config->n_layers;
+	double kv = (double) n_seqs * (n_before + n_new) *
+				(double) llm_model_kv_bytes_per_token(config, LLM_DTYPE_BF16);
+	double read_s = 2 * n_params / bench->copy_rate;
+	double multiply_s = products / bench->product_rate;
+	double kv_s = kv / bench->copy_rate;
+	double attention_s = attention / bench->product_rate;
+
+	return (read_s > multiply_s ? read_s : multiply_s) +
+		   (kv_s > attention_s ? kv_s : attention_s);
+}
+
+static void
+print_parts(const LlmModelTiming *timing)
+{
+	for (int i = 0; i < LLM_PART_COUNT; i++)
+		printf("    %-10s %9.1f us per step\n",
+			   llm_model_part_name((LlmModelPart) i),
+			   (double) timing->part_us[i] / (double) timing->n_steps);
+}
+
+static void
+measure(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
+{
+	int n_steps = n_new > 1 ? 5 : N_STEPS;
+	int64_t times[N_STEPS];
+	double step_us;
+	double bound_us = 1e6 * bound_s(bench, n_seqs, n_new, n_before);
+
+	/* the first steps choose algorithms and record graphs */
+	for (int i = 0; i < 3; i++)
+		run_step(bench, n_seqs, n_new, n_before);
+	for (int i = 0; i < n_steps; i++)
+	{
+		int64_t start_us = llm_clock_us();
+
+		run_step(bench, n_seqs, n_new, n_before);
+		times[i] = llm_clock_us() - start_us;
+	}
+	step_us = median(times, n_steps);
+	if (bench->csv)
+		printf("%d,%d,%d,%.0f,%.1f,%.0f,%.3f\n", n_seqs, n_new, n_before,
+			   step_us, n_seqs * n_new / step_us * 1e6, bound_us,
+			   bound_us / step_us);
+	else
+		printf("%4d sequences, %5d new after %5d: %10.3f ms %10.1f tok/s, "
+			   "bound %10.3f ms, %5.1f %%\n",
+			   n_seqs, n_new, n_before, step_us / 1e3,
+			   n_seqs * n_new / step_us * 1e6, bound_us / 1e3,
+			   100 * bound_us / step_us);
+	if (!bench->parts)
+		return;
+	llm_model_set_timing(bench->model, true);
+	for (int i = 0; i < 3; i++)
+		run_step(bench, n_seqs, n_new, n_before);
+	print_parts(llm_model_timing(bench->model));
+	llm_model_set_timing(bench->model, false);
+}
+
+static void
+parse_options(int argc, char **argv, Bench *bench)
+{
+	for (int i = 1; i < argc; i++)
+	{
+		if (strcmp(argv[i], "--csv") == 0)
+			bench->csv = true;
+		else if (strcmp(argv[i], "--parts") == 0)
+			bench->parts = true;
+		else if (strcmp(argv[i], "--layers") == 0 && i + 1 < argc)
+			bench->config.n_layers = atoi(argv[++i]);
+		else
+		{
+			fprintf(stderr, "usage: %s [--csv] [--parts] [--layers N]\n",
+					argv[0]);
+			exit(1);
+		}
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	static Bench bench;
+	char device[160];
+	LlmError err = { 0 };
+
+	need(llm_model_config_parse(llama_8b, strlen(llama_8b), "Llama 3.1 8B",
+								&bench.config, &err),
+		 &err);
+	parse_options(argc, argv, &bench);
+	bench_open(&bench);
+	measure_copy(&bench);
+	measure_product(&bench);
+	bench.compute->ops->describe(bench.compute, device, sizeof(device));
+	if (bench.csv)
+		printf("sequences,new,before,us,tokens_per_s,bound_us,of_bound\n");
+	else
+		printf("%s: copy %.2f TB/s, product %.0f TFLOP/s\n", device,
+			   bench.copy_rate / 1e12, bench.product_rate / 1e12);
+	measure(&bench, 1, 1, 0);
+	measure(&bench, 1, 1, 1023);
+	measure(&bench, 1, 1, 8191);
+	measure(&bench, 8, 1, 1023);
+	measure(&bench, 64, 1, 1023);
+	measure(&bench, 256, 1, 1023);
+	measure(&bench, 1, 512, 0);
+	measure(&bench, 1, 2048, 0);
+	measure(&bench, 1, 8192, 0);
+	bench_close(&bench);
+	return 0;
+}
