@@ -24,6 +24,7 @@ char *llm_setting_model_name;
 char *llm_setting_device;
 char *llm_setting_dtype;
 char *llm_setting_kv_cache_dtype;
+char *llm_setting_quantization;
 char *llm_setting_load_format;
 int llm_setting_max_model_len;
 int llm_setting_max_num_seqs;
@@ -78,6 +79,14 @@ check_kv_cache_dtype(char **value, void **extra, GucSource source)
 
 	return check_choice(value, choices,
 						"Available values: auto, float32, bfloat16.");
+}
+
+static bool
+check_quantization(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "none", "int8", "int4", NULL };
+
+	return check_choice(value, choices, "Available values: none, int8, int4.");
 }
 
 static bool
@@ -141,6 +150,11 @@ define_model_settings(void)
 							   "Data type of the KV cache.", NULL,
 							   &llm_setting_kv_cache_dtype, "auto", PGC_SIGHUP,
 							   0, check_kv_cache_dtype, NULL, NULL);
+	DefineCustomStringVariable(
+		"llm_ext.quantization", "What weights are rounded to.",
+		"none keeps what the model's files hold, quantized or not.",
+		&llm_setting_quantization, "none", PGC_SIGHUP, 0, check_quantization,
+		NULL, NULL);
 	DefineCustomStringVariable(
 		"llm_ext.load_format", "Where weights come from.",
 		"dummy fills them with random numbers, to measure speed with only a "

@@ -20,6 +20,7 @@ extern char *llm_setting_model_name; /* '' = the directory's last part */
 extern char *llm_setting_device;	 /* auto | cpu | cuda */
 extern char *llm_setting_dtype;		 /* auto | float32 | bfloat16 | float16 */
 extern char *llm_setting_kv_cache_dtype; /* auto | float32 | bfloat16 */
+extern char *llm_setting_quantization;	 /* none | int8 | int4 */
 extern char *llm_setting_load_format;	 /* auto | dummy */
 extern int llm_setting_max_model_len;	 /* 0 = the model's own, bounded by
 										 * memory */

@@ -9,6 +9,7 @@
  *
  * src/engine/executor/executor_device.c
  */
+#include <assert.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -52,11 +53,24 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 	return options;
 }
 
+static LlmQuantization
+quantization_by_name(const char *name)
+{
+	if (strcmp(name, "int8") == 0)
+		return LLM_QUANTIZATION_INT8;
+	if (strcmp(name, "int4") == 0)
+		return LLM_QUANTIZATION_INT4;
+	assert(strcmp(name, "none") == 0);
+	return LLM_QUANTIZATION_NONE;
+}
+
 LlmModelOptions
 llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype)
 {
 	LlmModelOptions options = {
 		.weight_dtype = weight_dtype,
+		.quantization = quantization_by_name(executor->options.quantization),
+		.n_threads = executor->options.num_threads,
 		.dummy_weights = executor->options.dummy_weights,
 		.dummy_seed = executor->options.dummy_seed,
 		.max_model_len = executor->max_model_len,
@@ -75,6 +89,21 @@ llm_executor_gpu_weight_bytes(const LlmExecutor *executor)
 		   GPU_MARGIN_BYTES / 4;
 }
 
+/* Quantized weights have kernels on the CPU alone. */
+static bool
+check_quantization(const LlmExecutor *executor, LlmError *err)
+{
+	const char *quantization = executor->options.quantization;
+
+	if (!executor->is_cuda || strcmp(quantization, "none") == 0)
+		return true;
+	llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+				  "quantization \"%s\" is not supported on device \"cuda\"",
+				  quantization);
+	return llm_error_hint(err, "Set llm_ext.quantization to none or "
+							   "llm_ext.device to cpu.");
+}
+
 bool
 llm_executor_choose_device(LlmExecutor *executor, LlmError *err)
 {
@@ -88,7 +117,7 @@ llm_executor_choose_device(LlmExecutor *executor, LlmError *err)
 	if (llm_compute_cuda_info(&options, &executor->device, &why))
 	{
 		executor->is_cuda = true;
-		return true;
+		return check_quantization(executor, err);
 	}
 	if (strcmp(device, "auto") == 0)
 	{

@@ -87,6 +87,7 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 										  "bfloat16", NULL };
 	static const char *const kv_dtypes[] = { "auto", "float32", "bfloat16",
 											 NULL };
+	static const char *const quantizations[] = { "none", "int8", "int4", NULL };
 	static const char *const formats[] = { "auto", "dummy", NULL };
 	char load_format[16] = "auto";
 
@@ -98,12 +99,15 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 		!get_text(json, "dtype", options->dtype, sizeof(options->dtype), err) ||
 		!get_text(json, "kv_cache_dtype", options->kv_cache_dtype,
 				  sizeof(options->kv_cache_dtype), err) ||
+		!get_text(json, "quantization", options->quantization,
+				  sizeof(options->quantization), err) ||
 		!get_text(json, "load_format", load_format, sizeof(load_format), err))
 		return false;
 	options->dummy_weights = strcmp(load_format, "dummy") == 0;
 	return one_of("device", options->device, devices, err) &&
 		   one_of("dtype", options->dtype, dtypes, err) &&
 		   one_of("kv_cache_dtype", options->kv_cache_dtype, kv_dtypes, err) &&
+		   one_of("quantization", options->quantization, quantizations, err) &&
 		   one_of("load_format", load_format, formats, err);
 }
 
@@ -154,6 +158,7 @@ llm_executor_options_parse(const char *text, size_t len,
 	strcpy(options->device, "auto");
 	strcpy(options->dtype, "auto");
 	strcpy(options->kv_cache_dtype, "auto");
+	strcpy(options->quantization, "none");
 	options->enable_prefix_caching = true;
 	options->block_size = 16;
 	options->gpu_memory_utilization = 0.9;

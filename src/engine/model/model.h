@@ -15,12 +15,23 @@
 
 typedef struct LlmModel LlmModel;
 
+/* What becomes of matrices; vectors and routers stay floats. */
+typedef enum LlmQuantization
+{
+	LLM_QUANTIZATION_DECODE, /* floats, also of stored blocks */
+	LLM_QUANTIZATION_NONE,	 /* as stored: blocks stay what they are */
+	LLM_QUANTIZATION_INT8,	 /* floats become int8 */
+	LLM_QUANTIZATION_INT4	 /* floats and 8-bit blocks become int4 */
+} LlmQuantization;
+
 typedef struct LlmModelOptions
 {
 	LlmDtype weight_dtype; /* what weights are kept as: the checkpoint's
 								 * dtype is used in place where it is equal or
 								 * narrower, and converted otherwise */
-	bool dummy_weights;	   /* random weights from the config alone */
+	LlmQuantization quantization;
+	int32_t n_threads;	/* that quantize weights; 0: what the process may use */
+	bool dummy_weights; /* random weights from the config alone */
 	uint64_t dummy_seed;
 	int32_t max_model_len; /* positions that rope tables must cover */
 	int32_t max_num_batched_tokens;

@@ -162,6 +162,37 @@ extern void dummy_weight_fill(const DummyWeight *weight, int64_t first,
 extern void weight_convert(const void *src, LlmDtype from, void *dest,
 						   LlmDtype to, int64_t n);
 
+/* ---- where a weight's elements come from, chunk by chunk ---- */
+typedef struct WeightSource
+{
+	const void *stored; /* the weight's first element, or NULL */
+	LlmDtype stored_dtype;
+	DummyWeight dummy;
+	LlmDtype dtype; /* to be made */
+} WeightSource;
+
+/*
+ * Elements first .. first + n - 1, in the source's dtype.  Of stored blocks
+ * both are multiples of a block's elements.
+ */
+extern void weight_source_fill(const WeightSource *source, int64_t first,
+							   int64_t n, void *dest);
+
+/* ---- model_quantize.c ---- */
+
+/*
+ * What a weight is kept as: int8, int4 or int4_k, or source->dtype where it
+ * stays floats.
+ */
+extern LlmDtype
+model_quantized_dtype(const LlmModel *model, const LlmWeightSpec *spec,
+					  const WeightSource *source);
+
+/* Make such a weight; the weight's shape is set. */
+extern bool model_quantize_weight(LlmModel *model, const LlmWeightSpec *spec,
+								  const WeightSource *source, LlmDtype dtype,
+								  LlmError *err);
+
 /*
  * rope_frequencies.c: the frequencies [rotary_dim / 2] in a sequence of len
  * tokens, and the factor on all cosines and sines.

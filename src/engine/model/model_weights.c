@@ -3,9 +3,9 @@
  *	  Weights from a checkpoint, or made up, to the device.
  *
  * A tensor is used where it lies in its mapped file; only one that is asked
- * for in a narrower dtype than it is stored in, that is stored in quantized
- * blocks, or that is not aligned for its dtype, is copied.  Vectors (norms, biases) stay as stored: they are
- * small, and their precision counts.
+ * for in a narrower dtype than it is stored in, that is quantized, or that is
+ * not aligned for its dtype, is copied.  Vectors (norms, biases) stay as
+ * stored: they are small, and their precision counts.
  *
  * src/engine/model/model_weights.c
  */
@@ -23,6 +23,15 @@ n_elements(const LlmWeightSpec *spec)
 	return spec->n_rows * (spec->n_cols > 0 ? spec->n_cols : 1);
 }
 
+/* What a weight takes on the device. */
+static size_t
+weight_bytes(const LlmModel *model, const LlmWeightSpec *spec, LlmDtype dtype)
+{
+	if (llm_dtype_is_float(dtype))
+		return (size_t) n_elements(spec) * llm_dtype_bytes(dtype);
+	return model->compute->ops->quant_bytes(dtype, spec->n_rows, spec->n_cols);
+}
+
 static bool
 is_norm(LlmWeightRole role)
 {
@@ -32,17 +41,9 @@ is_norm(LlmWeightRole role)
 		   role == LLM_WEIGHT_POST_MLP_NORM;
 }
 
-/* Where a weight's elements come from, chunk by chunk. */
-typedef struct WeightSource
-{
-	const void *stored; /* the weight's first element, or NULL */
-	LlmDtype stored_dtype;
-	DummyWeight dummy;
-	LlmDtype dtype; /* to be made */
-} WeightSource;
-
-static void
-fill_staging(const WeightSource *source, int64_t first, int64_t n, void *dest)
+void
+weight_source_fill(const WeightSource *source, int64_t first, int64_t n,
+				   void *dest)
 {
 	if (source->stored == NULL)
 		dummy_weight_fill(&source->dummy, first, n, dest);
@@ -69,7 +70,7 @@ fill_through_staging(LlmModel *model, const WeightSource *source, int64_t n,
 	{
 		int64_t n_now = n - first < n_staged ? n - first : n_staged;
 
-		fill_staging(source, first, n_now, staging);
+		weight_source_fill(source, first, n_now, staging);
 		/* the buffer is filled again next: the copy must be done */
 		ok = ops->write(model->compute, data + (size_t) first * element_bytes,
 						staging, (size_t) n_now * element_bytes, err) &&
@@ -156,18 +157,14 @@ must_convert(const LlmModel *model, LlmDtype stored, LlmDtype wanted)
 	return llm_dtype_bytes(wanted) < llm_dtype_bytes(stored);
 }
 
-static bool
-load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
-			LlmError *err)
+static WeightSource
+find_source(const LlmModel *model, const LlmWeightSpec *spec, int weight_idx)
 {
-	ModelWeight *weight = model_weight_of(model, spec);
 	WeightSource source = { .dtype = model->options.weight_dtype };
-	bool is_converted;
 
-	weight->n_rows = spec->n_rows;
-	weight->n_cols = spec->n_cols;
-	if (model->tensors == NULL)
-	{
+	if (model->tensors != NULL)
+		find_stored(model, spec, &source);
+	else
 		source.dummy = (DummyWeight){
 			.seed = model->options.dummy_seed,
 			.weight_idx = weight_idx,
@@ -175,9 +172,24 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 			.constant = model->config.norm_adds_one ? 0 : 1,
 			.dtype = source.dtype,
 		};
+	return source;
+}
+
+static bool
+load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
+			LlmError *err)
+{
+	ModelWeight *weight = model_weight_of(model, spec);
+	WeightSource source = find_source(model, spec, weight_idx);
+	LlmDtype dtype = model_quantized_dtype(model, spec, &source);
+	bool is_converted;
+
+	weight->n_rows = spec->n_rows;
+	weight->n_cols = spec->n_cols;
+	if (!llm_dtype_is_float(dtype))
+		return model_quantize_weight(model, spec, &source, dtype, err);
+	if (source.stored == NULL)
 		return make_weight(model, spec, &source, err);
-	}
-	find_stored(model, spec, &source);
 	is_converted = !llm_dtype_is_float(source.stored_dtype) ||
 				   (spec->n_cols > 0 &&
 					must_convert(model, source.stored_dtype, source.dtype));
@@ -227,6 +239,24 @@ tie_head(LlmModel *model, LlmError *err)
 						 stored->name, embedding->name);
 }
 
+/* Bytes of the weights that are made up or quantized; others stay mapped. */
+static double
+needed_bytes(const LlmModel *model)
+{
+	LlmWeightSpec spec;
+	double n = 0;
+
+	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
+	{
+		WeightSource source = find_source(model, &spec, i);
+		LlmDtype dtype = model_quantized_dtype(model, &spec, &source);
+
+		if (source.stored == NULL || !llm_dtype_is_float(dtype))
+			n += (double) weight_bytes(model, &spec, dtype);
+	}
+	return n;
+}
+
 /*
  * The CPU backend's memory is only taken when it is touched, so that weights
  * that can never fit would end the process instead of the load.
@@ -234,8 +264,7 @@ tie_head(LlmModel *model, LlmError *err)
 static bool
 check_memory(const LlmModel *model, LlmError *err)
 {
-	double needed = (double) llm_model_n_params(&model->config) *
-					(double) llm_dtype_bytes(model->options.weight_dtype);
+	double needed = needed_bytes(model);
 	double machine =
 		(double) sysconf(_SC_PHYS_PAGES) * (double) sysconf(_SC_PAGESIZE);
 
@@ -305,7 +334,7 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 			!llm_checkpoint_prefetch(model->tensors, err))
 			return false;
 	}
-	else if (!check_memory(model, err))
+	if (!check_memory(model, err))
 		return false;
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
 	{
@@ -313,8 +342,7 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 
 		if (!load_weight(model, &spec, i, err))
 			return false;
-		model->weight_bytes +=
-			(size_t) n_elements(&spec) * llm_dtype_bytes(weight->dtype);
+		model->weight_bytes += weight_bytes(model, &spec, weight->dtype);
 	}
 	list_expert_matrices(model);
 	return !model->config.tie_word_embeddings || tie_head(model, err);

@@ -35,6 +35,7 @@ static const Option known_options[] = {
 	{ "device", OPTION_TEXT, " auto cpu cuda " },
 	{ "dtype", OPTION_TEXT, " auto float32 bfloat16 float16 " },
 	{ "kv_cache_dtype", OPTION_TEXT, " auto float32 bfloat16 " },
+	{ "quantization", OPTION_TEXT, " none int8 int4 " },
 	{ "load_format", OPTION_TEXT, " auto dummy " },
 	{ "max_model_len", OPTION_COUNT, NULL, 1 << 24 },
 	{ "max_num_seqs", OPTION_COUNT, NULL, 4096 },
@@ -170,6 +171,8 @@ add_settings(cJSON *object)
 		   cJSON_AddStringToObject(object, "dtype", llm_setting_dtype) &&
 		   cJSON_AddStringToObject(object, "kv_cache_dtype",
 								   llm_setting_kv_cache_dtype) &&
+		   cJSON_AddStringToObject(object, "quantization",
+								   llm_setting_quantization) &&
 		   cJSON_AddStringToObject(object, "load_format",
 								   llm_setting_load_format) &&
 		   cJSON_AddNumberToObject(object, "max_model_len",
