@@ -250,20 +250,20 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 	char device[160];
 
 	executor->compute->ops->describe(executor->compute, device, sizeof(device));
-	llm_strbuf_printf(
-		json,
-		"{\"architecture\": \"%s\", \"device\": \"%s\", "
-		"\"dtype\": \"%s\", \"quantization\": \"%s\", "
-		"\"precision\": \"%s\", "
-		"\"n_params\": %lld, \"n_vocab\": %d, "
-		"\"max_model_len\": %d, \"max_num_seqs\": %d, "
-		"\"max_num_batched_tokens\": %d, ",
-		config->architecture, device, llm_dtype_name(config->dtype),
-		executor->options.quantization,
-		llm_dtype_name(executor->compute->precision),
-		(long long) llm_model_n_params(config), config->n_vocab,
-		executor->max_model_len, executor->max_num_seqs,
-		executor->max_num_batched_tokens);
+	llm_strbuf_printf(json,
+					  "{\"architecture\": \"%s\", \"device\": \"%s\", "
+					  "\"dtype\": \"%s\", \"quantization\": \"%s\", "
+					  "\"precision\": \"%s\", "
+					  "\"n_params\": %lld, \"n_vocab\": %d, "
+					  "\"max_model_len\": %d, \"max_num_seqs\": %d, "
+					  "\"max_num_batched_tokens\": %d, ",
+					  config->architecture, device,
+					  llm_dtype_name(config->dtype),
+					  executor->options.quantization,
+					  llm_dtype_name(executor->compute->precision),
+					  (long long) llm_model_n_params(config), config->n_vocab,
+					  executor->max_model_len, executor->max_num_seqs,
+					  executor->max_num_batched_tokens);
 	llm_strbuf_printf(
 		json,
 		"\"weight_bytes\": %zu, \"workspace_bytes\": %zu, "
