@@ -83,6 +83,7 @@ TYPES = {
 # file -> model of ../model, architecture, type of the matrices
 FILES = {
     "llama2-bf16": ("llama2", "llama", "BF16"),
+    "llama2-q8_0": ("llama2", "llama", "Q8_0"),
     "llama3-f16": ("llama3", "llama", "F16"),
     "linear-f32": ("linear", "llama", "F32"),
     "qwen3-bf16": ("qwen3", "qwen3", "BF16"),
