@@ -405,9 +405,15 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 					  path, spec->name, actual, expected);
 	}
 	else if (!tensor->is_known_dtype || !is_weight_dtype(tensor->dtype))
-		llm_error_set(next_problem(check), LLM_ERROR_UNSUPPORTED,
+	{
+		LlmError *problem = next_problem(check);
+
+		llm_error_set(problem, LLM_ERROR_UNSUPPORTED,
 					  "%s: tensor \"%s\" has dtype %s, which is not supported",
 					  path, spec->name, tensor->dtype_name);
+		llm_error_hint(problem, "Supported are F32, F16 and BF16, and in GGUF "
+								"files Q8_0, Q4_0, Q4_K and Q6_K.");
+	}
 }
 
 /* A number up to 99999, written the usual way; -1 where there is none. */
