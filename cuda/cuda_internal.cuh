@@ -293,6 +293,9 @@ typedef struct SkinnyArgs
 	bool out_is_f32;
 } SkinnyArgs;
 extern bool cuda_skinny(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err);
+/* cuda_skinny_stream.cu: the same on Hopper */
+extern bool
+cuda_skinny_stream(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err);
 
 /* cuda_norm.cu, cuda_elementwise.cu */
 extern bool

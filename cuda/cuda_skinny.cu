@@ -1,7 +1,7 @@
 /*
  * cuda_skinny.cu
  *	  Matrix products with few rows of x, where reading the weights is all
- *	  that counts.
+ *	  that counts; cuda_skinny_stream.cu does it on Hopper.
  *
  * A block computes 16 outputs for up to 8 (or 16) rows of x with the tensor
  * cores, its warps sharing the columns; their sums are added in a fixed order.
@@ -139,6 +139,8 @@ cuda_skinny(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err)
 	unsigned n_blocks = (unsigned) ceil_div(args->n_out, TILE_ROWS);
 
 	assert(args->n_rows <= SKINNY_MAX_ROWS && args->n_cols % CHUNK == 0);
+	if (cuda->capability >= 90)
+		return cuda_skinny_stream(cuda, args, err);
 	if (args->n_rows <= 8)
 		skinny_tile<1>
 			<<<n_blocks, SKINNY_WARPS * WARP, 0, cuda->stream>>>(*args);
