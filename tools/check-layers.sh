@@ -21,6 +21,7 @@ src/common/util
 src/common/ipc          src/common/util
 src/common/tokenizer    src/common/util
 src/common/template     src/common/util
+src/common/grammar      src/common/util src/common/tokenizer
 src/common/safetensors  src/common/util
 src/common/quant        src/common/util
 src/common/gguf         src/common/util src/common/quant
