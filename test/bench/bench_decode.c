@@ -5,13 +5,16 @@
  * Decoding reads every weight once per step, whatever the batch, so its bound
  * is the memory's bandwidth; the loop that measures it reads a buffer of 1 GiB
  * with as many threads, before and after each row of the table, and its best
- * round counts, since others may use the machine meanwhile.  The model is of Llama 3.2 1B's shape
- * unless --config names a directory.
+ * round counts, since others may use the machine meanwhile.  The model is of
+ * Llama 3.2 1B's shape unless --config names a directory or a GGUF file.
  *
  *	  bench_decode [--csv] [--config DIR [--weights]] [--threads N]
- *				   [--dtype NAME] [--steps N] [--parts]
+ *				   [--dtype NAME] [--quantization int8|int4] [--steps N]
+ *				   [--parts] [--cpu-time]
  *
  * --weights uses the directory's own weights, mapped, instead of made-up ones.
+ * --threads 1 --cpu-time counts the time that this program was given instead
+ * of the time that passed, for machines that others use.
  *
  * test/bench/bench_decode.c
  */
@@ -50,6 +53,8 @@ typedef struct Options
 	bool csv;
 	bool parts;
 	bool real_weights;
+	bool cpu_time;
+	LlmQuantization quantization;
 	const char *config_dir;
 	int n_threads;
 	int n_steps;
@@ -203,6 +208,7 @@ bench_open(Bench *bench)
 	};
 	LlmModelOptions model_options = {
 		.weight_dtype = bench->options.dtype,
+		.quantization = bench->options.quantization,
 		.dummy_weights = !bench->options.real_weights,
 		.dummy_seed = 1,
 		.max_model_len = MAX_LEN,
@@ -341,6 +347,18 @@ print_table(const Bench *bench)
 		print_row(bench, &bench->rows[i]);
 }
 
+/* The time that passed, or that this program was given. */
+static int64_t
+clock_us(const Bench *bench)
+{
+	struct timespec used;
+
+	if (!bench->options.cpu_time)
+		return llm_clock_us();
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return (int64_t) used.tv_sec * 1000000 + used.tv_nsec / 1000;
+}
+
 static void
 measure_prefill(Bench *bench)
 {
@@ -348,10 +366,10 @@ measure_prefill(Bench *bench)
 
 	run_step(bench, 1, N_PREFILL, 0);
 	llm_model_set_timing(bench->model, bench->options.parts);
-	start_us = llm_clock_us();
+	start_us = clock_us(bench);
 	run_step(bench, 1, N_PREFILL, 0);
 	add_row(bench, "prefill-512", N_PREFILL,
-			(double) (llm_clock_us() - start_us));
+			(double) (clock_us(bench) - start_us));
 }
 
 static int
@@ -378,10 +396,10 @@ measure_decode(Bench *bench, int32_t n_seqs)
 	llm_model_set_timing(bench->model, bench->options.parts);
 	for (int i = 0; i < n_steps; i++)
 	{
-		int64_t start_us = llm_clock_us();
+		int64_t start_us = clock_us(bench);
 
 		run_step(bench, n_seqs, 1, DECODE_CONTEXT + 1 + i);
-		times[i] = llm_clock_us() - start_us;
+		times[i] = clock_us(bench) - start_us;
 	}
 	qsort(times, (size_t) n_steps, sizeof(*times), compare_times);
 	snprintf(name, sizeof(name), "decode-%d", n_seqs);
@@ -401,6 +419,17 @@ dtype_by_name(const char *name)
 	exit(1);
 }
 
+static LlmQuantization
+quantization_by_name(const char *name)
+{
+	if (strcmp(name, "int8") == 0)
+		return LLM_QUANTIZATION_INT8;
+	if (strcmp(name, "int4") == 0)
+		return LLM_QUANTIZATION_INT4;
+	fprintf(stderr, "unknown quantization \"%s\"\n", name);
+	exit(1);
+}
+
 static void
 parse_options(int argc, char **argv, Options *options)
 {
@@ -414,6 +443,10 @@ parse_options(int argc, char **argv, Options *options)
 			options->parts = true;
 		else if (strcmp(argv[i], "--weights") == 0)
 			options->real_weights = true;
+		else if (strcmp(argv[i], "--cpu-time") == 0)
+			options->cpu_time = true;
+		else if (strcmp(argv[i], "--quantization") == 0 && has_value)
+			options->quantization = quantization_by_name(argv[++i]);
 		else if (strcmp(argv[i], "--config") == 0 && has_value)
 			options->config_dir = argv[++i];
 		else if (strcmp(argv[i], "--threads") == 0 && has_value)
@@ -426,7 +459,8 @@ parse_options(int argc, char **argv, Options *options)
 		{
 			fprintf(stderr,
 					"usage: %s [--csv] [--parts] [--config DIR [--weights]] "
-					"[--threads N] [--steps N] [--dtype NAME]\n",
+					"[--threads N] [--steps N] [--dtype NAME] "
+					"[--quantization NAME] [--cpu-time]\n",
 					argv[0]);
 			exit(1);
 		}
@@ -444,7 +478,9 @@ int
 main(int argc, char **argv)
 {
 	static Bench bench = { .options = { .n_steps = 9,
-										.dtype = LLM_DTYPE_BF16 } };
+										.dtype = LLM_DTYPE_BF16,
+										.quantization =
+											LLM_QUANTIZATION_NONE } };
 	LlmError err = { 0 };
 
 	parse_options(argc, argv, &bench.options);

@@ -278,37 +278,53 @@ run(LlmCompute *compute, Data *d, int first, int n)
 		compute->ops->free(compute, (void *) args.part[p].weight.data);
 }
 
-/* x: as numbers, rounded or not */
+/* All products, part by part; x as numbers, rounded or not. */
+static double *
+expected_products(const Data *d, const double *x)
+{
+	const Case *c = &d->shape;
+	int64_t n_out = c->n_out[0] + c->n_out[1] + c->n_out[2];
+	double *expected = need((size_t) (c->n_rows * n_out) * sizeof(double));
+	double *next = expected;
+
+	for (int p = 0; p < d->n_parts; p++)
+	{
+		for (int64_t i = 0; i < (int64_t) c->n_rows * c->n_out[p]; i++)
+		{
+			const double *row = x + i / c->n_out[p] * c->n_cols;
+			int64_t col = i % c->n_out[p];
+			const double *w = d->weight[p].w + col * c->n_cols;
+			double sum = c->bias != LLM_DTYPE_COUNT ? d->bias[p].value[col] : 0;
+
+			for (int64_t k = 0; k < c->n_cols; k++)
+				sum += row[k] * w[k];
+			*next++ = sum;
+		}
+	}
+	return expected;
+}
+
 static void
-check_products(const Data *d, const double *x, double bound, const char *what)
+check_products(const Data *d, const double *expected, double bound,
+			   const char *what)
 {
 	const Case *c = &d->shape;
 
 	for (int p = 0; p < d->n_parts; p++)
 	{
 		int64_t n = (int64_t) c->n_rows * c->n_out[p];
+		int64_t stride = c->n_out[p] + EXTRA_COLS;
 		float *actual = need((size_t) n * sizeof(float));
-		double *expected = need((size_t) n * sizeof(double));
 
 		for (int64_t i = 0; i < n; i++)
-		{
-			int64_t row = i / c->n_out[p];
-			int64_t col = i % c->n_out[p];
-
-			actual[i] = d->out[p][row * (c->n_out[p] + EXTRA_COLS) + col];
-			if (c->bias != LLM_DTYPE_COUNT)
-				expected[i] = d->bias[p].value[col];
-			for (int64_t k = 0; k < c->n_cols; k++)
-				expected[i] += x[row * c->n_cols + k] *
-							   d->weight[p].w[col * c->n_cols + k];
-		}
+			actual[i] = d->out[p][i / c->n_out[p] * stride + i % c->n_out[p]];
 		CHECK_NMSE(actual, expected, n, bound, "%s: %s %dx%d to %d", what,
 				   llm_dtype_name(d->dtype), c->n_rows, c->n_cols, c->n_out[p]);
 		for (int64_t i = 0; i < c->n_rows * EXTRA_COLS; i++)
-			CHECK(d->out[p][i / EXTRA_COLS * (c->n_out[p] + EXTRA_COLS) +
-							c->n_out[p] + i % EXTRA_COLS] == UNTOUCHED);
+			CHECK(d->out[p][i / EXTRA_COLS * stride + c->n_out[p] +
+							i % EXTRA_COLS] == UNTOUCHED);
 		free(actual);
-		free(expected);
+		expected += n;
 	}
 }
 
@@ -325,15 +341,20 @@ products_are_those_of_rounded_x(void)
 	{
 		const Case *c = &cases[i / 3];
 		Data d = data_create(c, dtypes[i % 3]);
-		double *rounded = round_x(d.x, (int64_t) c->n_rows * c->n_cols);
-		double *exact = exact_x(d.x, (int64_t) c->n_rows * c->n_cols);
+		double *x = round_x(d.x, (int64_t) c->n_rows * c->n_cols);
+		double *rounded = expected_products(&d, x);
+		double *exact;
 
+		free(x);
+		x = exact_x(d.x, (int64_t) c->n_rows * c->n_cols);
+		exact = expected_products(&d, x);
 		FOR_EACH_ISA(LLM_DTYPE_F32, 1 + (int) i % 3)
 		{
 			run(compute, &d, 0, c->n_rows);
 			check_products(&d, rounded, F32_NMSE, isa);
 			check_products(&d, exact, 4e-4, isa);
 		}
+		free(x);
 		free(rounded);
 		free(exact);
 		data_free(&d);

@@ -4,7 +4,7 @@
  *
  * src/engine/compute/cpu_quant_avx512vnni.c
  */
-#define TILE_X 12
+#define TILE_X 10
 
 #include "src/engine/compute/cpu_quant_body.h"
 

@@ -10,7 +10,7 @@
  *
  * A tile is a panel of weights with up to TILE_X rows of x, which the
  * including file defines: 16 sums and 16 totals for each of them are to fit
- * into the registers.
+ * into the registers, and to leave some for the weights.
  *
  * src/engine/compute/cpu_quant_body.h
  */
@@ -24,7 +24,7 @@
 #define TILE_X 1
 #endif
 
-#define MAX_TILE_X 12
+#define MAX_TILE_X 10
 
 _Static_assert(TILE_X <= MAX_TILE_X, "see multiply_tile_of");
 
@@ -257,8 +257,6 @@ multiply_tile_of(LlmDtype dtype, int64_t n_x, const Tile *tile)
 		CASE(8);
 		CASE(9);
 		CASE(10);
-		CASE(11);
-		CASE(12);
 #endif
 		default:
 			assert(false);
