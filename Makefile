@@ -131,9 +131,15 @@ ISA_avx512vnni = $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 = $(ISA_avx512) -mavx512bf16
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
+# Fuzzing is for parsers: instrumented kernels take clang minutes each.
+KERNELS_fuzz = $(if $(findstring /compute/cpu_,$(1)),-fno-sanitize=all \
+	-fno-sanitize-coverage=inline-8bit-counters$(comma)pc-table$(comma)trace-cmp)
+comma = ,
+
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(OWN_CFLAGS) $(call isa_flags,$<) -c $< -o $@
+	$(CC) $(OWN_CFLAGS) $(call isa_flags,$<) \
+		$(call KERNELS_$(BUILD_TYPE),$<) -c $< -o $@
 
 $(BUILD)/libllm_common.a: $(COMMON_OBJS)
 	@rm -f $@
