@@ -63,6 +63,13 @@ SELECT facts->>'precision' AS precision, facts->>'kv_cache_dtype' AS kv_cache_dt
 	   facts->>'max_model_len' AS max_model_len
 FROM llm.executors WHERE model = 'second';
 SELECT llm_ask('Hello!', options => '{"model": "second", "temperature": 0, "max_tokens": 4}') IS NOT NULL AS answers;
+-- the same with quantized weights; the executor before may still be ending
+SELECT llm_load_model(:'demo_path', 'second', '{"quantization": "int3"}');
+SELECT llm_load_model(:'demo_path', 'second', '{"quantization": "int8", "device": "cpu", "max_num_seqs": 4, "max_model_len": 256}');
+SELECT q.facts->>'quantization' AS quantization, (q.facts->>'weight_bytes')::int8 < 0.6 * (d.facts->>'weight_bytes')::int8 AS is_small
+FROM llm.executors q, llm.executors d
+WHERE q.model = 'second' AND q.facts->>'quantization' <> 'none' AND d.model = :'demo';
+SELECT llm_ask('Hello!', options => '{"model": "second", "temperature": 0, "max_tokens": 4}') IS NOT NULL AS answers;
 SELECT llm_default_model('second');
 SELECT name, is_default FROM llm.models WHERE name = 'second';
 SELECT llm_default_model(:'demo');
