@@ -181,6 +181,7 @@ build_sequences(LlmGrammarBuilder *b, const Sequence *items, size_t n,
 	uint32_t edges[512];
 	size_t n_edges = 0;
 
+	assert(at < sizeof(items->low));
 	for (size_t i = 0; i < n;)
 	{
 		size_t end = i;
@@ -190,7 +191,8 @@ build_sequences(LlmGrammarBuilder *b, const Sequence *items, size_t n,
 			   items[end].high[at] == items[i].high[at] &&
 			   items[end].n == items[i].n)
 			end++;
-		if (at + 1 < items[i].n)
+		/* of four bytes at most: the compiler sees that the depth is bounded */
+		if (at + 1 < items[i].n && at + 1 < sizeof(items[i].low))
 			target = build_sequences(b, items + i, end - i, at + 1, next);
 		/* neighbours that lead to the same node are one edge */
 		if (n_edges > 0 && edges[2 * n_edges - 1] == target &&
