@@ -363,6 +363,290 @@ test_masks(void)
 				"s ::= \"2\" | \"23\" s");
 }
 
+/* -- JSON Schema -- */
+
+#define SCHEMA llm_grammar_compile_json_schema
+
+static void
+test_schema_scalars(void)
+{
+	check_language(SCHEMA, "{\"type\":\"null\"}", LIST("null"), LIST("1", ""));
+	check_language(SCHEMA, "{\"type\":\"boolean\"}", LIST("true", "false"),
+				   LIST("\"true\"", "null"));
+	check_language(SCHEMA, "{\"type\":\"integer\"}",
+				   LIST("0", "-1", "12345678901"),
+				   LIST("01", "-0", "1.0", "1e3", "-", "+1"));
+	check_language(SCHEMA, "{\"type\":\"number\"}",
+				   LIST("0", "-1.5", "1e10", "0.001", "1.25E-7"),
+				   LIST("00", ".5", "1.", "1e", "-", "1e1000"));
+	check_language(SCHEMA, "{\"type\":[\"integer\",\"null\"]}",
+				   LIST("1", "null"), LIST("true", "1.5"));
+	check_language(SCHEMA, "{\"type\":\"integer\",\"nullable\":true}",
+				   LIST("1", "null"), LIST("true"));
+	check_language(SCHEMA, "{\"enum\":[\"a\",1,null,{\"k\":[1,\"x\"]},1.5]}",
+				   LIST("\"a\"", "1", "null", "{\"k\":[1,\"x\"]}", "1.5"),
+				   LIST("\"b\"", "a", "{}"));
+	check_language(SCHEMA, "{\"type\":\"string\",\"enum\":[\"a\",1,\"\\\"q\"]}",
+				   LIST("\"a\"", "\"\\\"q\""), LIST("1"));
+	check_language(SCHEMA, "{\"const\":{\"a\":true}}", LIST("{\"a\":true}"),
+				   LIST("{}", "true"));
+}
+
+static void
+test_schema_numbers(void)
+{
+	check_language(SCHEMA,
+				   "{\"type\":\"integer\",\"minimum\":-12,\"maximum\":105}",
+				   LIST("-12", "-9", "-1", "0", "9", "10", "99", "100", "105"),
+				   LIST("-13", "106", "110", "1000", "-20", "-0"));
+	check_language(
+		SCHEMA,
+		"{\"type\":\"integer\",\"exclusiveMinimum\":0,\"exclusiveMaximum\":3}",
+		LIST("1", "2"), LIST("0", "3", "-1"));
+	check_language(SCHEMA,
+				   "{\"type\":\"integer\",\"minimum\":1.5,\"maximum\":3.5}",
+				   LIST("2", "3"), LIST("1", "4"));
+	check_language(SCHEMA, "{\"type\":\"number\",\"minimum\":0,\"maximum\":1}",
+				   LIST("0", "0.0", "0.5", "1", "1.00", "0.999"),
+				   LIST("1.01", "-0.1", "2", "10", "1e-1"));
+	check_language(SCHEMA, "{\"type\":\"number\",\"exclusiveMinimum\":0.25}",
+				   LIST("0.26", "0.251", "1", "1000000.5", "0.2500001"),
+				   LIST("0.25", "0.250", "0", "0.2", "-1"));
+	check_language(SCHEMA,
+				   "{\"type\":\"number\",\"minimum\":-1.5,"
+				   "\"exclusiveMaximum\":-0.5}",
+				   LIST("-1.5", "-1", "-0.51", "-1.49"),
+				   LIST("-0.5", "-1.51", "0", "1", "-0.50", "-2"));
+	check_language(SCHEMA, "{\"type\":\"integer\",\"maximum\":-10}",
+				   LIST("-10", "-11", "-99", "-100"), LIST("-9", "0", "10"));
+	check_language(SCHEMA, "{\"type\":\"integer\",\"minimum\":1e3}",
+				   LIST("1000", "1001", "25000"), LIST("999", "0"));
+	check_language(SCHEMA, "{\"type\":\"integer\",\"multipleOf\":7}",
+				   LIST("0", "7", "-14", "700"), LIST("1", "15"));
+	check_language(SCHEMA, "{\"type\":\"number\",\"multipleOf\":0.01}",
+				   LIST("0", "1.5", "1.25"), LIST("1.255"));
+	check_language(
+		SCHEMA,
+		"{\"allOf\":[{\"type\":\"integer\",\"minimum\":1},{\"maximum\":5},"
+		"{\"type\":\"number\",\"minimum\":3}]}",
+		LIST("3", "5"), LIST("2", "6", "3.5"));
+}
+
+static void
+test_schema_strings(void)
+{
+	check_language(SCHEMA, "{\"type\":\"string\"}",
+				   LIST("\"\"", "\"a\\n\\u00e9\\/\"", "\"\xC3\xA9\"",
+						"\"\\ud83d\\ude00\"", "\"\\ufffd\\u0a00\\u0001\""),
+				   LIST("\"", "\"\n\"", "\"\\x\"", "\"\xFF\"", "\"\\ud800\"",
+						"\"\\u0000\"", "\"\\udc00\"", "\"a\"\""));
+	check_language(SCHEMA,
+				   "{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}",
+				   LIST("\"ab\"", "\"\xC3\xA9\\n\\u00e9\"",
+						"\"\\ud83d\\ude00\xF0\x9F\x98\x80\""),
+				   LIST("\"a\"", "\"abcd\"", "\"\\n\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"pattern\":\"^a+\\\"$\"}",
+				   LIST("\"a\\\"\"", "\"aa\\\"\""), LIST("\"a\"", "\"a\"\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"pattern\":\"b\"}",
+				   LIST("\"b\"", "\"abc\"", "\"\\nb\""), LIST("\"a\"", "\"\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"date\"}",
+				   LIST("\"2024-02-29\"", "\"2023-12-31\"", "\"2000-02-29\""),
+				   LIST("\"2023-02-29\"", "\"1900-02-29\"", "\"2024-04-31\"",
+						"\"0000-01-01\"", "\"2024-1-1\""));
+	check_language(
+		SCHEMA, "{\"type\":\"string\",\"format\":\"date-time\"}",
+		LIST("\"2024-02-29T23:59:59Z\"", "\"2024-01-01T00:00:00.25+02:00\""),
+		LIST("\"2024-02-29 23:59:59Z\"", "\"2024-02-29T24:00:00Z\"",
+			 "\"2024-02-29T23:59:59\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"time\"}",
+				   LIST("\"01:02:03Z\""), LIST("\"1:02:03Z\"", "\"01:02\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"uuid\"}",
+				   LIST("\"2eb8aa08-aa98-11ea-b4aa-73b441d16380\""),
+				   LIST("\"2eb8aa08aa9811eab4aa73b441d16380\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"email\"}",
+				   LIST("\"joe.x+y@example.com\""),
+				   LIST("\"joe\"", "\"@x.de\"", "\"a b@x.de\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"ipv4\"}",
+				   LIST("\"192.168.0.255\""), LIST("\"256.1.1.1\"", "\"1.2\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"ipv6\"}",
+				   LIST("\"::1\"", "\"1:2:3:4:5:6:7:8\"", "\"fe80::1\""),
+				   LIST("\"1:2\"", "\"12345::\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"uri\"}",
+				   LIST("\"https://a.example/x?q=1#f\""), LIST("\"a b\""));
+	check_language(SCHEMA, "{\"type\":\"string\",\"format\":\"duration\"}",
+				   LIST("\"P1Y2M3D\"", "\"PT5M\""), LIST("\"P\"", "\"5M\""));
+}
+
+static void
+test_schema_objects(void)
+{
+	check_language(
+		SCHEMA,
+		"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":"
+		"\"integer\"},\"b\":{\"type\":\"boolean\"},\"c\":{\"type\":"
+		"\"null\"}},\"required\":[\"b\"]}",
+		LIST("{\"b\":true}", "{\"a\": 1, \"b\": true}",
+			 "{\"b\":true,\"c\":null}", "{\"a\":1,\"b\":true,\"c\":null}"),
+		LIST("{}", "{\"a\":1}", "{\"b\":true,\"a\":1}", "{\"b\":true,}",
+			 "{,\"b\":true}", "{\"b\":true,\"d\":1}", "{\"b\":  true}",
+			 "{ \"b\":true}", "{\"b\":1}"));
+	check_language(SCHEMA,
+				   "{\"properties\":{\"a\":{\"const\":1},\"b\":{\"const\":2}}}",
+				   LIST("{}", "{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}"),
+				   LIST("{\"a\":1\"b\":2}", "1"));
+	check_language(
+		SCHEMA,
+		"{\"type\":\"object\",\"properties\":{\"ab\":{\"const\":1},\"\":"
+		"{\"const\":3}},\"additionalProperties\":{\"const\":2}}",
+		LIST("{}", "{\"ab\":1}", "{\"a\":2}", "{\"abc\":2,\"b\":2}",
+			 "{\"ab\":1,\"\":3,\"x\\\"\":2}", "{\"\xC3\xA9\":2}"),
+		LIST("{\"ab\":2}", "{\"\":2}", "{\"a\":1}", "{\"a\\u0062\":2}",
+			 "{\"x\":2,\"ab\":1}"));
+	check_language(
+		SCHEMA, "{\"type\":\"object\"}",
+		LIST("{}", "{\"a\":{\"b\":[1,{}]}}", "{\"a\":1, \"b\":\"\"}"),
+		LIST("[]", "{\"a\"}", "{1:2}"));
+	check_language(SCHEMA,
+				   "{\"type\":\"object\",\"additionalProperties\":{\"type\":"
+				   "\"integer\"},\"minProperties\":1,\"maxProperties\":2}",
+				   LIST("{\"a\":1}", "{\"a\":1,\"b\":2}"),
+				   LIST("{}", "{\"a\":1,\"b\":2,\"c\":3}", "{\"a\":\"\"}"));
+	check_language(SCHEMA,
+				   "{\"type\":\"object\",\"required\":[\"x\"],"
+				   "\"properties\":{\"y\":false,\"z\":true}}",
+				   LIST("{\"x\":1}", "{\"z\":[],\"x\":{}}"),
+				   LIST("{}", "{\"y\":1,\"x\":1}"));
+	check_language(SCHEMA,
+				   "{\"allOf\":[{\"properties\":{\"a\":{\"minimum\":1}},"
+				   "\"required\":[\"a\"]},{\"properties\":{\"a\":{\"type\":"
+				   "\"integer\",\"maximum\":2},\"b\":{\"const\":0}}}]}",
+				   LIST("{\"a\":1}", "{\"a\":2,\"b\":0}"),
+				   LIST("{\"a\":0}", "{\"a\":3}", "{\"b\":0}"));
+}
+
+static void
+test_schema_arrays(void)
+{
+	check_language(SCHEMA, "{\"type\":\"array\",\"items\":{\"const\":1}}",
+				   LIST("[]", "[1]", "[1, 1,1]"),
+				   LIST("[1,]", "[,1]", "[2]", "[1 1]", "[ 1]"));
+	check_language(
+		SCHEMA, "{\"type\":\"array\",\"items\":{\"const\":1},\"minItems\":1}",
+		LIST("[1]", "[1,1]"), LIST("[]"));
+	check_language(SCHEMA,
+				   "{\"type\":\"array\",\"items\":{\"const\":1},\"minItems\":2,"
+				   "\"maxItems\":3}",
+				   LIST("[1,1]", "[1,1,1]"), LIST("[]", "[1]", "[1,1,1,1]"));
+	check_language(SCHEMA, "{\"type\":\"array\",\"maxItems\":0,\"items\":{}}",
+				   LIST("[]"), LIST("[1]"));
+	check_language(SCHEMA,
+				   "{\"prefixItems\":[{\"const\":1},{\"const\":2}],"
+				   "\"items\":{\"const\":3},\"minItems\":1,\"maxItems\":4}",
+				   LIST("[1]", "[1,2]", "[1,2,3]", "[1,2,3,3]"),
+				   LIST("[]", "[2]", "[1,3]", "[1,2,3,3,3]"));
+	check_language(SCHEMA, "{\"prefixItems\":[{\"const\":1}],\"items\":false}",
+				   LIST("[]", "[1]"), LIST("[1,1]"));
+	check_language(SCHEMA, "{\"type\":\"array\"}",
+				   LIST("[]", "[1,\"a\",[null]]"), LIST("{}", "[", "[[]"));
+}
+
+#define TREE                                                               \
+	"{\"$ref\":\"#/$defs/tree\",\"$defs\":{\"tree\":{\"type\":\"object\"," \
+	"\"properties\":{\"v\":{\"type\":\"integer\"},\"kids\":{\"type\":"     \
+	"\"array\",\"items\":{\"$ref\":\"#/$defs/tree\"}}},\"required\":["     \
+	"\"v\"]}}}"
+#define UNION                                                               \
+	"{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":" \
+	"\"a\"},\"x\":{\"type\":\"integer\"}},\"required\":[\"kind\",\"x\"]},"  \
+	"{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"b\"},"      \
+	"\"next\":{\"$ref\":\"#\"}},\"required\":[\"kind\"]},{\"type\":"        \
+	"\"null\"}]}"
+
+static void
+test_schema_combined(void)
+{
+	check_language(SCHEMA, TREE,
+				   LIST("{\"v\":1}",
+						"{\"v\":1,\"kids\":[{\"v\":2},{\"v\":3,\"kids\":[]}]}"),
+				   LIST("{}", "{\"v\":1,\"kids\":[1]}"));
+	check_language(
+		SCHEMA, UNION,
+		LIST("null", "{\"kind\":\"a\",\"x\":1}",
+			 "{\"kind\":\"b\",\"next\":{\"kind\":\"b\",\"next\":null}}"),
+		LIST("{\"kind\":\"a\"}", "{\"kind\":\"c\"}"));
+	check_language(SCHEMA,
+				   "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"string\","
+				   "\"maxLength\":1}],\"title\":\"t\",\"x-vendor\":1}",
+				   LIST("1", "\"a\""), LIST("null", "\"ab\""));
+	check_language(SCHEMA,
+				   "{\"type\":\"integer\",\"minimum\":0,\"anyOf\":[{\"maximum\""
+				   ":3},{\"minimum\":7}]}",
+				   LIST("0", "3", "7", "10"), LIST("-1", "4", "6"));
+	check_language(SCHEMA, "true", LIST("1", "{\"a\":[]}", "\"x\""), LIST(""));
+	check_language(SCHEMA,
+				   "{\"$ref\":\"#/definitions/a~1b%25\","
+				   "\"definitions\":{\"a/b%\":{\"const\":1}}}",
+				   LIST("1"), LIST("2"));
+}
+
+static void
+test_schema_errors(void)
+{
+	LlmErrorCode unsupported = LLM_ERROR_UNSUPPORTED;
+
+	check_error(SCHEMA, "{\"properties\":{\"a/b\":{\"not\":{}}}}", unsupported,
+				"\"not\" at /properties/a~1b/not");
+	check_error(SCHEMA, "{\"type\":\"array\",\"uniqueItems\":true}",
+				unsupported, "\"uniqueItems\" at /uniqueItems");
+	check_error(SCHEMA, "{\"anyOf\":[{},{\"if\":{}}]}", unsupported,
+				"\"if\" at /anyOf/1/if");
+	check_error(SCHEMA, "{\"type\":\"string\",\"format\":\"color\"}",
+				unsupported, "format \"color\"");
+	check_error(SCHEMA, "{\"type\":\"string\",\"pattern\":\"(?=a)\"}",
+				unsupported, "\"pattern\" at /pattern");
+	check_error(SCHEMA,
+				"{\"oneOf\":[{\"type\":\"integer\"},{\"type\":"
+				"\"number\"}]}",
+				unsupported, "\"oneOf\" at /oneOf");
+	check_error(SCHEMA, "{\"$ref\":\"http://x\"}", unsupported, "\"$ref\"");
+	check_error(SCHEMA, "{\"$ref\":\"#/nowhere\"}", LLM_ERROR_FORMAT,
+				"points to nothing");
+	check_error(SCHEMA, "{\"$ref\":\"#\"}", LLM_ERROR_INVALID,
+				"refers to itself");
+	check_error(SCHEMA, "{\"type\":\"integer\",\"multipleOf\":0.3}",
+				unsupported, "\"multipleOf\" at /multipleOf");
+	check_error(SCHEMA, "{\"type\":\"color\"}", LLM_ERROR_FORMAT, "is no type");
+	check_error(SCHEMA, "{\"type\":\"string\",\"minLength\":-1}",
+				LLM_ERROR_FORMAT, "is no count");
+	check_error(SCHEMA, "{\"type\":\"string\",\"enum\":[1]}", LLM_ERROR_INVALID,
+				"no text satisfies");
+	check_error(SCHEMA, "false", LLM_ERROR_INVALID, "no text satisfies");
+	check_error(SCHEMA,
+				"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},"
+				"\"required\":[\"a\"]}",
+				LLM_ERROR_INVALID, "no text satisfies");
+	check_error(SCHEMA, "{\"type\":\"string\",", LLM_ERROR_FORMAT, "no JSON");
+	check_error(SCHEMA, "{\"type\":1,\"type\":2}", LLM_ERROR_FORMAT, "twice");
+	check_error(SCHEMA, "{\"enum\":[1],\"minimum\":2}", unsupported,
+				"\"minimum\" at /minimum");
+	check_error(SCHEMA, "17", LLM_ERROR_FORMAT, "neither an object");
+}
+
+static void
+test_schema_masks(void)
+{
+	check_masks(SCHEMA, "{\"type\":\"object\"}");
+	check_masks(SCHEMA, TREE);
+	check_masks(SCHEMA, UNION);
+	check_masks(SCHEMA, "{\"type\":\"array\",\"items\":{\"type\":\"string\","
+						"\"minLength\":2,\"maxLength\":9},\"maxItems\":3}");
+	check_masks(SCHEMA,
+				"{\"properties\":{\"name\":{\"type\":\"string\"},\"age\":"
+				"{\"type\":\"number\",\"minimum\":-12.5,\"maximum\":123},"
+				"\"at\":{\"type\":\"string\",\"format\":\"date-time\"}},"
+				"\"additionalProperties\":{\"type\":\"boolean\"}}");
+}
+
 /* The limit of depth ends a text, it does not get stuck in it. */
 static void
 test_depth(void)
@@ -514,6 +798,14 @@ main(void)
 	RUN_TEST(test_choice);
 	RUN_TEST(test_gbnf);
 	RUN_TEST(test_masks);
+	RUN_TEST(test_schema_scalars);
+	RUN_TEST(test_schema_numbers);
+	RUN_TEST(test_schema_strings);
+	RUN_TEST(test_schema_objects);
+	RUN_TEST(test_schema_arrays);
+	RUN_TEST(test_schema_combined);
+	RUN_TEST(test_schema_errors);
+	RUN_TEST(test_schema_masks);
 	RUN_TEST(test_depth);
 	RUN_TEST(test_rollback);
 	RUN_TEST(test_trim);

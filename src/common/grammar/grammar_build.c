@@ -15,8 +15,8 @@
 #define MAX_BUILD_BYTES ((size_t) 256 << 20)
 #define LABEL_UNSET UINT32_MAX
 
-/* Levels of recursion: each takes less than half a kilobyte of stack. */
-#define MAX_LEVELS 3000u
+/* Levels of recursion: each takes about a kilobyte of stack. */
+#define MAX_LEVELS 2000u
 
 typedef struct Node
 {

@@ -1,0 +1,60 @@
+/*
+ * grammar_json.h
+ *	  JSON as a schema needs it: numbers as they are written, places by name.
+ *
+ * src/common/grammar/grammar_json.h
+ */
+#ifndef LLM_GRAMMAR_JSON_H
+#define LLM_GRAMMAR_JSON_H
+
+#include "src/common/grammar/grammar_build.h"
+
+typedef enum LlmSchemaJsonKind
+{
+	LLM_SCHEMA_JSON_NULL,
+	LLM_SCHEMA_JSON_FALSE,
+	LLM_SCHEMA_JSON_TRUE,
+	LLM_SCHEMA_JSON_NUMBER,
+	LLM_SCHEMA_JSON_STRING,
+	LLM_SCHEMA_JSON_ARRAY,
+	LLM_SCHEMA_JSON_OBJECT
+} LlmSchemaJsonKind;
+
+typedef struct LlmSchemaJson LlmSchemaJson;
+struct LlmSchemaJson
+{
+	LlmSchemaJsonKind kind;
+	const char *text; /* a string decoded, a number as written; ends in NUL */
+	size_t text_len;
+	const char *key; /* in an object, decoded; ends in NUL */
+	size_t key_len;
+	size_t n_children;
+	LlmSchemaJson *child; /* the first */
+	LlmSchemaJson *next;
+	const LlmSchemaJson *parent;
+};
+
+/* NULL: failed, as the builder says.  A key that occurs twice is an error. */
+extern const LlmSchemaJson *
+llm_schema_json_parse(LlmGrammarBuilder *b, const char *text, size_t len);
+
+extern const LlmSchemaJson *
+llm_schema_json_get(const LlmSchemaJson *object, const char *key);
+extern const LlmSchemaJson *
+llm_schema_json_get_len(const LlmSchemaJson *object, const char *key,
+						size_t len);
+
+/* The same value?  Numbers by value, objects whatever their order. */
+extern bool
+llm_schema_json_equal(const LlmSchemaJson *left, const LlmSchemaJson *right);
+
+/* Where a value stands, as a JSON pointer ("" is the root). */
+extern const char *
+llm_schema_json_pointer(LlmGrammarBuilder *b, const LlmSchemaJson *value);
+
+/* Compact JSON, numbers as written, as bytes that this room's strings have. */
+extern void llm_schema_json_write(const LlmSchemaJson *value, LlmStrbuf *out);
+extern void
+llm_schema_json_write_string(const char *text, size_t len, LlmStrbuf *out);
+
+#endif /* LLM_GRAMMAR_JSON_H */
