@@ -6,7 +6,8 @@
 # llama-batched-bench, or commands that run them; models come from
 # test/bench/make_gguf.py.  For each model: tokens per second of a prompt of
 # 512 tokens, and of 1, 8 and 32 sequences that generate.  THREADS (2) and
-# REPEATS (3, the best counts) may be set.
+# REPEATS (3, the best counts) may be set.  It ends where a program says
+# nothing; run that by hand to see why.
 #
 # tools/bench-llama-cpp.sh
 set -euo pipefail
@@ -25,11 +26,11 @@ repeats=${REPEATS:-3}
 best_of() {
 	awk -F, -v column="$1" '
 		{ gsub(/"/, "", $column); if ($column + 0 > best) best = $column + 0 }
-		END { printf "%.1f\n", best }'
+		END { if (NR == 0) exit 1; printf "%.1f\n", best }'
 }
 
 prompt_speed() {
-	"${bench[@]}" -m "$1" -t "$threads" -p 512 -n 0 -r "$repeats" -o jsonl |
+	"${bench[@]}" -m "$1" -t "$threads" -p 512 -n 0 -r "$repeats" -o jsonl 2>/dev/null |
 		sed 's/.*"samples_ts": *\[\([^]]*\)\].*/\1/; s/, */\n/g' | best_of 1
 }
 
