@@ -75,7 +75,8 @@ build_hex(LlmGrammarBuilder *b, const char *digits, LlmGrammarNodeId next)
 	return llm_grammar_build_edges(b, edges, n);
 }
 
-#define HEX "0123456789abcdefABCDEF"
+#define NONZERO_HEX "123456789abcdefABCDEF"
+#define HEX "0" NONZERO_HEX
 
 /* Behind \u: any character of the basic plane, or a pair of surrogates. */
 static LlmGrammarNodeId
@@ -86,12 +87,12 @@ build_number_escape(LlmGrammarBuilder *b, LlmGrammarNodeId next)
 	LlmGrammarNodeId three = build_hex(b, HEX, two);
 	LlmGrammarNodeId low = llm_grammar_build_text(
 		b, "\\u", 2, build_hex(b, "dD", build_hex(b, "cdefCDEF", two)));
-	LlmGrammarNodeId zeros = build_hex(b, HEX + 1, next);
-	LlmGrammarNodeId choices[5];
+	LlmGrammarNodeId zeros = build_hex(b, NONZERO_HEX, next);
+	LlmGrammarNodeId choices[4];
 
-	zeros = llm_grammar_build_or(b, build_hex(b, HEX + 1, one),
+	zeros = llm_grammar_build_or(b, build_hex(b, NONZERO_HEX, one),
 								 build_hex(b, "0", zeros));
-	zeros = llm_grammar_build_or(b, build_hex(b, HEX + 1, two),
+	zeros = llm_grammar_build_or(b, build_hex(b, NONZERO_HEX, two),
 								 build_hex(b, "0", zeros));
 	choices[0] = build_hex(b, "123456789abcefABCEF", three);
 	choices[1] = build_hex(b, "0", zeros);
