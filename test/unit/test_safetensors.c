@@ -165,7 +165,7 @@ static const struct
 	  8, "overlap" },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
 	  "\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}",
-	  8, "occurs twice" },
+	  8, "belong to no tensor" },
 	{ "{\"t\":{\"dtype\":\"F32\",", 8, "malformed JSON" },
 	{ "[1]", 0, "does not begin" },
 	{ "", 0, "does not begin" },
