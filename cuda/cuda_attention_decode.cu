@@ -246,6 +246,8 @@ __launch_bounds__(DECODE_THREADS)
 	DecodePiece piece;
 	int32_t first_key;
 
+	pass_release();
+	pass_wait();
 	if ((int32_t) blockIdx.x >= *n_pieces)
 		return;
 	piece = pieces[blockIdx.x];
@@ -287,12 +289,17 @@ static __global__ void
 combine_pieces(const __grid_constant__ AttentionParams p,
 			   const int32_t *decode_seqs, const int32_t *seq_pieces)
 {
-	const int32_t first = seq_pieces[blockIdx.x];
-	const int32_t end = seq_pieces[blockIdx.x + 1];
-	const int64_t token = p.query_start[decode_seqs[blockIdx.x]];
 	const int32_t head = (int32_t) blockIdx.y;
 	float max = -INFINITY;
+	int32_t first;
+	int32_t end;
+	int64_t token;
 
+	pass_release();
+	pass_wait();
+	first = seq_pieces[blockIdx.x];
+	end = seq_pieces[blockIdx.x + 1];
+	token = p.query_start[decode_seqs[blockIdx.x]];
 	if (end - first <= 1)
 		return;
 	for (int32_t i = first; i < end; i++)
@@ -328,9 +335,10 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 	CUDA_TRY(cudaFuncSetAttribute(attention_decode<DIM>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
-	attention_decode<DIM><<<grid, DECODE_THREADS, bytes, cuda->stream>>>(
-		p, plan->pieces, plan->n_pieces_now);
-	return cuda_launched("decode attention", err);
+	CUDA_TRY(launch_early(cuda, { grid, DECODE_THREADS, (size_t) bytes },
+						  attention_decode<DIM>, p, plan->pieces,
+						  plan->n_pieces_now));
+	return true;
 }
 
 bool
@@ -356,9 +364,9 @@ cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
 			ok = launch<256>(cuda, *params, err);
 			break;
 	}
-	if (!ok || (plan->n_pieces == plan->n_decode_seqs && !cuda->is_capturing))
+	if (!ok || plan->n_pieces == plan->n_decode_seqs)
 		return ok;
-	combine_pieces<<<grid, 128, 0, cuda->stream>>>(*params, plan->decode_seqs,
-												   plan->seq_pieces);
-	return cuda_launched("adding up attention", err);
+	CUDA_TRY(launch_early(cuda, { grid, 128 }, combine_pieces, *params,
+						  plan->decode_seqs, plan->seq_pieces));
+	return true;
 }

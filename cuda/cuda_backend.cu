@@ -3,8 +3,9 @@
  *	  Opening the CUDA backend, and its table of operations.
  *
  * The siblings: cuda_memory.cu (device memory, weights), cuda_step.cu (a
- * step's inputs), cuda_linear.cu and cuda_skinny.cu (matrix products),
- * cuda_kv_cache.cu (cache, rotary embedding), cuda_attention*.cu, cuda_norm.cu,
+ * step's inputs), cuda_graph.cu (recorded passes), cuda_linear.cu and
+ * cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache, rotary
+ * embedding), cuda_attention*.cu, cuda_norm.cu,
  * cuda_elementwise.cu, cuda_moe.cu, cuda_sample.cu.
  *
  * This is a library of its own, which the executor opens only where a GPU is
@@ -49,6 +50,7 @@ cuda_close(LlmCompute *compute)
 
 	if (cuda->stream != NULL)
 		(void) cudaStreamSynchronize(cuda->stream);
+	cuda_graph_close(cuda);
 	cuda_sample_close(cuda);
 	cuda_moe_close(cuda);
 	cuda_linear_close(cuda);
@@ -95,6 +97,8 @@ cuda_ops(void)
 	ops.kv_free = cuda_kv_free;
 	ops.kv_bytes = cuda_kv_bytes;
 	ops.step_upload = cuda_step_upload;
+	ops.pass_begin = cuda_pass_begin;
+	ops.pass_end = cuda_pass_end;
 	ops.embed = cuda_embed;
 	ops.rms_norm = cuda_rms_norm;
 	ops.linear = cuda_linear;
@@ -134,9 +138,9 @@ open_parts(LlmCuda *cuda, LlmError *err)
 		return false;
 	CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
-		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&
-		   cuda_moe_open(cuda, err) && cuda_sample_open(cuda, err) &&
-		   cuda_sync(&cuda->base, err);
+		   cuda_graph_open(cuda, err) && cuda_linear_open(cuda, err) &&
+		   attention_open(cuda, err) && cuda_moe_open(cuda, err) &&
+		   cuda_sample_open(cuda, err) && cuda_sync(&cuda->base, err);
 }
 
 EXPORTED LlmCompute *

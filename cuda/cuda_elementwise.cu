@@ -118,6 +118,8 @@ __launch_bounds__(THREADS)
 	__nv_bfloat162 *u_pairs = reinterpret_cast<__nv_bfloat162 *>(&u);
 	uint32_t *words = reinterpret_cast<uint32_t *>(&result);
 
+	pass_release();
+	pass_wait();
 	if (i >= dim)
 		return;
 	g = *(const uint4 *) (gates + row * in_stride + i);
@@ -140,6 +142,8 @@ gated_act_single(const bf16 *gates, const bf16 *ups, bf16 *out,
 	int32_t i = (int32_t) (blockIdx.y * THREADS + threadIdx.x);
 	int64_t row = blockIdx.x;
 
+	pass_release();
+	pass_wait();
 	if (i < dim)
 		out[row * dim + i] = __float2bfloat16(
 			gate(kind, __bfloat162float(gates[row * in_stride + i])) *
@@ -149,7 +153,6 @@ gated_act_single(const bf16 *gates, const bf16 *ups, bf16 *out,
 bool
 cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err)
 {
-	cudaStream_t stream = llm_cuda(compute)->stream;
 	uintptr_t bits =
 		(uintptr_t) args->gate | (uintptr_t) args->up | (uintptr_t) args->out;
 	bool is_wide = args->dim % VALUES == 0 && args->in_stride % VALUES == 0 &&
@@ -159,10 +162,12 @@ cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
-	(is_wide ? gated_act_wide : gated_act_single)<<<grid, THREADS, 0, stream>>>(
-		(const bf16 *) args->gate, (const bf16 *) args->up, (bf16 *) args->out,
-		args->in_stride, args->dim, args->activation);
-	return cuda_launched("gated_act", err);
+	CUDA_TRY(launch_early(llm_cuda(compute), { grid, THREADS },
+						  is_wide ? gated_act_wide : gated_act_single,
+						  (const bf16 *) args->gate, (const bf16 *) args->up,
+						  (bf16 *) args->out, args->in_stride, args->dim,
+						  args->activation));
+	return true;
 }
 
 /* ------------------------------------------------------------------------

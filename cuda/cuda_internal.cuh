@@ -51,7 +51,8 @@ typedef struct DecodePiece
 typedef struct StepPlan
 {
 	int32_t n_decode_seqs; /* sequences with one new token */
-	int32_t n_pieces;	   /* an upper bound when a graph replays the step */
+	int32_t n_pieces;	   /* an upper bound where the step may be recorded */
+	bool is_recordable;	   /* one new token each, brought to a ladder's size */
 	int32_t n_prefill_seqs;
 	int32_t max_prefill_len;	 /* most new tokens of such a sequence */
 	const DecodePiece *pieces;	 /* [n_pieces] */
@@ -164,6 +165,38 @@ cuda_launched(const char *kernel, LlmError *err)
 	return code == cudaSuccess || cuda_failed(err, code, kernel);
 }
 
+/*
+ * Launch a kernel of a pass that may start before the one in front of it has
+ * ended (programmatic dependent launch, on Hopper).  Such a kernel calls
+ * pass_release, and pass_wait before it touches anything but weights: that
+ * waits for the kernel in front, which has waited for its own.
+ */
+typedef struct LaunchShape
+{
+	dim3 grid;
+	unsigned n_threads;
+	size_t shared_bytes;
+} LaunchShape;
+
+template <typename... Params, typename... Args>
+static inline cudaError_t
+launch_early(const LlmCuda *cuda, const LaunchShape &shape,
+			 void (*kernel)(Params...), Args... args)
+{
+	cudaLaunchAttribute early = {};
+	cudaLaunchConfig_t config = {};
+
+	early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	early.val.programmaticStreamSerializationAllowed = 1;
+	config.gridDim = shape.grid;
+	config.blockDim = dim3(shape.n_threads);
+	config.dynamicSmemBytes = shape.shared_bytes;
+	config.stream = cuda->stream;
+	config.attrs = &early;
+	config.numAttrs = cuda->capability >= 90 ? 1 : 0;
+	return cudaLaunchKernelEx(&config, kernel, Params(args)...);
+}
+
 static inline int64_t
 ceil_div(int64_t a, int64_t b)
 {
@@ -174,6 +207,24 @@ ceil_div(int64_t a, int64_t b)
  * Device helpers
  * ------------------------------------------------------------------------
  */
+
+/* Let the next kernel of a pass start: its blocks find room as ours end. */
+static __device__ __forceinline__ void
+pass_release(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* All kernels in front are done, and what they wrote can be read. */
+static __device__ __forceinline__ void
+pass_wait(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 /* Element i of a float tensor of any format. */
 static __device__ __forceinline__ float
@@ -273,11 +324,24 @@ extern bool cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 /* Most pieces that a decode step's contexts are cut into. */
 extern int32_t cuda_max_pieces(const LlmComputeOptions *options, int n_sms);
 
+/* cuda_graph.cu */
+extern bool cuda_graph_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_graph_close(LlmCuda *cuda);
+extern bool
+cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
+				bool *is_replayed, LlmError *err);
+extern bool cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err);
+/* recorded addresses are about to become others' */
+extern void cuda_graph_forget(LlmCuda *cuda);
+
 /* cuda_linear.cu */
 extern bool cuda_linear_open(LlmCuda *cuda, LlmError *err);
 extern void cuda_linear_close(LlmCuda *cuda);
 extern bool
 cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err);
+
+/* Row counts whose products share an algorithm: the largest of them. */
+extern int32_t cuda_row_class(int32_t n_rows);
 
 /* cuda_skinny.cu: out = x W^T for few rows, bounded by reading W */
 #define SKINNY_MAX_ROWS 16

@@ -164,10 +164,9 @@ __launch_bounds__(ROPE_WARPS *WARP)
 	const int64_t token = blockIdx.x;
 	float *head = heads[threadIdx.x / WARP];
 	int32_t h = (int32_t) (blockIdx.y * ROPE_WARPS + threadIdx.x / WARP);
-	int32_t seq = p.step.token_seq[token];
-	int32_t position = p.step.positions[token];
-	const float *cos_sin =
-		args.cos_sin + (int64_t) p.step.rope_rows[token] * args.rotary_dim;
+	int32_t seq;
+	int32_t position;
+	const float *cos_sin;
 	bool is_q = h < args.n_heads;
 	bool is_k = !is_q && h < args.n_heads + args.n_kv_heads;
 	int32_t kv_head =
@@ -175,6 +174,12 @@ __launch_bounds__(ROPE_WARPS *WARP)
 	const bf16 *src;
 	int64_t at = 0;
 
+	pass_release();
+	pass_wait();
+	seq = p.step.token_seq[token];
+	position = p.step.positions[token];
+	cos_sin =
+		args.cos_sin + (int64_t) p.step.rope_rows[token] * args.rotary_dim;
 	if (h >= args.n_heads + 2 * args.n_kv_heads || seq < 0)
 		return;
 	if (is_q)
@@ -226,6 +231,7 @@ cuda_rope_kv(LlmCompute *compute, const LlmRopeKvArgs *args, LlmError *err)
 	params.padded_dim = kv->padded_dim;
 	if (args->step->n_tokens == 0)
 		return true;
-	rope_kv_heads<<<grid, ROPE_WARPS * WARP, 0, cuda->stream>>>(params);
-	return cuda_launched("rope_kv", err);
+	CUDA_TRY(
+		launch_early(cuda, { grid, ROPE_WARPS * WARP }, rope_kv_heads, params));
+	return true;
 }

@@ -107,9 +107,8 @@ typedef struct Product
 	bool out_is_f32;
 } Product;
 
-/* Row counts that share an algorithm; the class is its largest. */
-static int32_t
-row_class(int32_t n_rows)
+int32_t
+cuda_row_class(int32_t n_rows)
 {
 	int32_t step = 16;
 
@@ -254,7 +253,7 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 static bool
 is_choice_for(const GemmChoice *choice, const Product *product)
 {
-	return choice->row_class == row_class(product->n_rows) &&
+	return choice->row_class == cuda_row_class(product->n_rows) &&
 		   choice->n_out == product->n_out &&
 		   choice->n_cols == product->n_cols &&
 		   choice->out_stride == product->out_stride &&
@@ -279,7 +278,7 @@ find_choice(LlmCuda *cuda, const Product *product, LlmError *err)
 		cuda->n_choices = 0;
 	}
 	choice = &cuda->choices[cuda->n_choices++];
-	choice->row_class = row_class(product->n_rows);
+	choice->row_class = cuda_row_class(product->n_rows);
 	choice->n_rows = product->n_rows;
 	choice->n_out = product->n_out;
 	choice->n_cols = product->n_cols;

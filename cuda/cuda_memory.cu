@@ -124,6 +124,7 @@ cuda_free(LlmCompute *compute, void *address)
 
 	if (address == NULL)
 		return;
+	cuda_graph_forget(cuda);
 	if (!is_in_arena(cuda, address))
 	{
 		(void) cudaFree(address);

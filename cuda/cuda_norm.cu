@@ -131,6 +131,8 @@ __launch_bounds__(NORM_THREADS) rms_norm_rows(NormParams p)
 	float sum = 0;
 	float factor;
 
+	pass_release();
+	pass_wait();
 #pragma unroll
 	for (int k = 0; k < KEPT; k++)
 	{
@@ -172,6 +174,8 @@ __launch_bounds__(NORM_THREADS) rms_norm_odd_rows(NormParams p)
 	float sum = 0;
 	float factor;
 
+	pass_release();
+	pass_wait();
 	for (int32_t i = (int32_t) threadIdx.x; i < p.dim; i += NORM_THREADS)
 	{
 		float x = __bfloat162float(p.x[first + i]);
@@ -210,11 +214,10 @@ cuda_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
-	if (args->dim % VALUES == 0 && bits % 16 == 0)
-		rms_norm_rows<<<(unsigned) args->n_rows, NORM_THREADS, 0,
-						cuda->stream>>>(params);
-	else
-		rms_norm_odd_rows<<<(unsigned) args->n_rows, NORM_THREADS, 0,
-							cuda->stream>>>(params);
-	return cuda_launched("rms_norm", err);
+	CUDA_TRY(launch_early(cuda, { dim3((unsigned) args->n_rows), NORM_THREADS },
+						  args->dim % VALUES == 0 && bits % 16 == 0
+							  ? rms_norm_rows
+							  : rms_norm_odd_rows,
+						  params));
+	return true;
 }

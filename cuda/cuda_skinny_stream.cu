@@ -235,6 +235,7 @@ __launch_bounds__(STREAM_THREADS, 1)
 	uint32_t count = 0;
 	int turn = 0;
 
+	pass_release();
 	if (threadIdx.x == 0)
 	{
 		for (int i = 0; i < STAGES; i++)
@@ -247,9 +248,11 @@ __launch_bounds__(STREAM_THREADS, 1)
 	__syncthreads();
 	if (threadIdx.x >= STREAM_WARPS * WARP)
 	{
+		/* weights do not change: they come while the kernel in front ends */
 		order_weights(p, ring, stages);
 		return;
 	}
+	pass_wait();
 	for (int32_t tile = (int32_t) blockIdx.x; tile < n_tiles;
 		 tile += (int32_t) gridDim.x)
 	{
@@ -281,10 +284,12 @@ launch(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err)
 	CUDA_TRY(cudaFuncSetAttribute(skinny_stream<N_TILES>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  STAGES_BYTES));
-	skinny_stream<N_TILES>
-		<<<(unsigned) (n_tiles < cuda->n_sms ? n_tiles : cuda->n_sms),
-		   STREAM_THREADS, STAGES_BYTES, cuda->stream>>>(*args);
-	return cuda_launched("streamed product", err);
+	CUDA_TRY(launch_early(
+		cuda,
+		{ dim3((unsigned) (n_tiles < cuda->n_sms ? n_tiles : cuda->n_sms)),
+		  STREAM_THREADS, STAGES_BYTES },
+		skinny_stream<N_TILES>, *args));
+	return true;
 }
 
 bool

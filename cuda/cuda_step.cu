@@ -12,6 +12,11 @@
  * of contexts: all pieces have the same length, chosen so that the pieces of
  * the batch fill the device.  The others go to the prefill kernel.
  *
+ * A step of such sequences alone gets empty ones at its end, up to a size of
+ * a ladder, and its number of pieces is rounded up likewise: cuda_graph.cu
+ * replays what it has recorded for that size.  An empty sequence's token 0 is
+ * computed, but neither cached (token_seq is -1) nor attended to.
+ *
  * cuda/cuda_step.cu
  */
 #include "cuda/cuda_internal.cuh"
@@ -147,12 +152,19 @@ query_len(const LlmStepInputs *host, int32_t seq)
 	return host->query_start[seq + 1] - host->query_start[seq];
 }
 
-/* Length of a piece: such that there are about max_pieces - max_seqs. */
+/* Pieces that contexts are cut into where sequences alone do not suffice. */
+static int32_t
+wanted_pieces(const LlmCuda *cuda)
+{
+	return cuda->max_pieces - cuda->options.max_seqs;
+}
+
+/* Length of a piece: such that there are about wanted_pieces. */
 static int32_t
 choose_piece_keys(const LlmCuda *cuda, const LlmStepInputs *host)
 {
 	int64_t n_keys = 0;
-	int64_t wanted = cuda->max_pieces - cuda->options.max_seqs;
+	int64_t wanted = wanted_pieces(cuda);
 	int64_t length;
 
 	for (int32_t s = 0; s < host->n_seqs; s++)
@@ -177,6 +189,28 @@ cut_sequence(DecodePiece *pieces, int32_t *n_pieces, int32_t seq,
 						   is_whole };
 		++*n_pieces;
 	}
+}
+
+/* More sequences than there are get no pieces; fewer sizes, fewer records. */
+static void
+round_up_plan(LlmCuda *cuda, const StepLayout *at, int32_t *arrays,
+			  int32_t n_seqs)
+{
+	StepPlan *plan = &cuda->plan;
+	bool are_whole = plan->n_pieces == plan->n_decode_seqs;
+	int32_t most = n_seqs + wanted_pieces(cuda);
+	int32_t n_pieces = n_seqs;
+
+	for (int32_t s = plan->n_decode_seqs; s < n_seqs; s++)
+	{
+		arrays[at->decode_seqs + s] = 0;
+		arrays[at->seq_pieces + s + 1] = plan->n_pieces;
+	}
+	while (!are_whole && (n_pieces == n_seqs || n_pieces < plan->n_pieces))
+		n_pieces *= 2;
+	plan->n_decode_seqs = n_seqs;
+	plan->n_pieces = are_whole || n_pieces < most ? n_pieces : most;
+	plan->is_recordable = true;
 }
 
 /* Returns the number of pieces. */
@@ -286,6 +320,56 @@ copy_tables(LlmCuda *cuda, const LlmStepInputs *host, char *pinned,
 	return true;
 }
 
+/* ------------------------------------------------------------------------
+ * The ladder
+ * ------------------------------------------------------------------------
+ */
+static bool
+is_decode_only(const LlmStepInputs *host)
+{
+	if (host->n_tokens != host->n_seqs || host->n_logit_rows != host->n_seqs)
+		return false;
+	for (int32_t s = 0; s < host->n_seqs; s++)
+	{
+		if (query_len(host, s) != 1)
+			return false;
+	}
+	return host->n_seqs > 0;
+}
+
+/* Sizes that products cost little more for than for any below. */
+static int32_t
+ladder_size(const LlmCuda *cuda, int32_t n_seqs)
+{
+	const LlmComputeOptions *options = &cuda->options;
+	int32_t most = options->max_seqs < options->max_rows ? options->max_seqs
+														 : options->max_rows;
+	int32_t size = 1;
+
+	while (size < n_seqs && size < SKINNY_MAX_ROWS)
+		size *= 2;
+	if (size < n_seqs)
+		size = cuda_row_class(n_seqs);
+	return size < most ? size : most;
+}
+
+/* What the operations read of tokens that are not there. */
+static void
+pack_empty(const LlmStepInputs *host, const StepLayout *at, int32_t *arrays,
+		   int32_t size)
+{
+	for (int32_t i = host->n_tokens; i < size; i++)
+	{
+		arrays[at->token_ids + i] = 0;
+		arrays[at->positions + i] = 0;
+		arrays[at->rope_rows + i] = 0;
+		arrays[at->token_seq + i] = -1;
+		arrays[at->query_start + i + 1] = i + 1;
+		arrays[at->context_len + i] = 0;
+		arrays[at->logit_rows + i] = i;
+	}
+}
+
 bool
 cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 				 LlmStepInputs *device, LlmError *err)
@@ -293,19 +377,31 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	LlmCuda *cuda = llm_cuda(compute);
 	StepStaging *staging = &cuda->staging[cuda->next_staging];
 	int32_t *arrays = (int32_t *) staging->pinned;
+	LlmStepInputs padded = *host;
+	bool is_laddered = !cuda->options.enforce_eager && is_decode_only(host);
 	StepLayout at;
+	int32_t n_pieces;
 
 	assert(host->n_tokens <= cuda->options.max_rows);
 	assert(host->n_seqs <= cuda->options.max_seqs);
 	cuda->next_staging = 1 - cuda->next_staging;
 	CUDA_TRY(cudaEventSynchronize(staging->copied));
-	at = layout_of((size_t) host->n_tokens, (size_t) host->n_seqs,
-				   (size_t) host->n_logit_rows, (size_t) cuda->max_pieces);
+	if (is_laddered)
+		padded.n_tokens = padded.n_seqs = padded.n_logit_rows =
+			ladder_size(cuda, host->n_seqs);
+	at = layout_of((size_t) padded.n_tokens, (size_t) padded.n_seqs,
+				   (size_t) padded.n_logit_rows, (size_t) cuda->max_pieces);
 	pack_step(host, &at, arrays);
-	at.end = at.pieces + (size_t) plan_attention(cuda, host, &at, arrays) *
-							 (sizeof(DecodePiece) / sizeof(int32_t));
+	n_pieces = plan_attention(cuda, host, &at, arrays);
+	if (is_laddered)
+	{
+		pack_empty(host, &at, arrays, padded.n_seqs);
+		round_up_plan(cuda, &at, arrays, padded.n_seqs);
+	}
+	at.end =
+		at.pieces + (size_t) n_pieces * (sizeof(DecodePiece) / sizeof(int32_t));
 	point_plan(cuda, &at);
-	*device = *host;
+	*device = padded;
 	point_device(cuda, &at, device);
 	CUDA_TRY(cudaMemcpyAsync(cuda->step_arrays, arrays,
 							 at.end * sizeof(int32_t), cudaMemcpyHostToDevice,

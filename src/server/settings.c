@@ -34,6 +34,7 @@ int llm_setting_kv_cache_memory_mb;
 double llm_setting_gpu_memory_utilization;
 int llm_setting_num_threads;
 bool llm_setting_enable_prefix_caching;
+bool llm_setting_enforce_eager;
 int llm_setting_aging_ms;
 int llm_setting_load_timeout_s;
 int llm_setting_executor_timeout_s;
@@ -203,6 +204,10 @@ define_executor_settings(void)
 		"Keep computed prompt beginnings for later requests.", NULL,
 		&llm_setting_enable_prefix_caching, true, PGC_SIGHUP, 0, NULL, NULL,
 		NULL);
+	DefineCustomBoolVariable(
+		"llm_ext.enforce_eager",
+		"Launch each operation on a GPU by itself, without CUDA graphs.", NULL,
+		&llm_setting_enforce_eager, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.aging_time",
 		"Waiting time that lifts a request above the next class.",

@@ -9,7 +9,7 @@
  * of the copy, or the time for its products at the speed of the large one,
  * whichever is longer, plus the cache's part.
  *
- *	  bench_gpu [--csv] [--parts] [--layers N]
+ *	  bench_gpu [--csv] [--parts] [--eager] [--layers N]
  *
  * test/bench/bench_gpu.c
  */
@@ -43,6 +43,7 @@ typedef struct Bench
 {
 	bool csv;
 	bool parts;
+	bool eager;
 	LlmModelConfig config;
 	LlmCompute *compute;
 	LlmModel *model;
@@ -186,6 +187,7 @@ bench_open(Bench *bench)
 		.max_vocab = config->n_vocab,
 		.arena_bytes =
 			(size_t) llm_model_n_params(config) * 2 + ((size_t) 64 << 20),
+		.enforce_eager = bench->eager,
 	};
 	LlmModelOptions model_options = {
 		.weight_dtype = LLM_DTYPE_BF16,
@@ -361,11 +363,14 @@ parse_options(int argc, char **argv, Bench *bench)
 			bench->csv = true;
 		else if (strcmp(argv[i], "--parts") == 0)
 			bench->parts = true;
+		else if (strcmp(argv[i], "--eager") == 0)
+			bench->eager = true;
 		else if (strcmp(argv[i], "--layers") == 0 && i + 1 < argc)
 			bench->config.n_layers = atoi(argv[++i]);
 		else
 		{
-			fprintf(stderr, "usage: %s [--csv] [--parts] [--layers N]\n",
+			fprintf(stderr,
+					"usage: %s [--csv] [--parts] [--eager] [--layers N]\n",
 					argv[0]);
 			exit(1);
 		}

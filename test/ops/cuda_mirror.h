@@ -443,6 +443,8 @@ mirror_open(const LlmComputeOptions *options, LlmError *err)
 	LlmCompute *cuda;
 
 	bf16.precision = LLM_DTYPE_BF16;
+	/* steps as they come: operations are mirrored one by one */
+	bf16.enforce_eager = true;
 	cuda = llm_compute_cuda_load(&bf16, err);
 	if (cuda == NULL)
 		return NULL;

@@ -15,10 +15,10 @@
 
 #define VECTORS "test/vectors/model"
 
-#define MAX_LEN 256
+#define MAX_LEN 512
 #define BLOCK_SIZE 16
 #define MAX_BLOCKS_PER_SEQ (MAX_LEN / BLOCK_SIZE)
-#define N_BLOCKS 97 /* prime, so that any stride visits all */
+#define N_BLOCKS 193 /* prime, so that any stride visits all */
 #define MAX_SEQS 4
 #define MAX_STEP_TOKENS 128
 #define N_GREEDY 48
@@ -60,11 +60,17 @@ rig_close(Rig *rig)
 	memset(rig, 0, sizeof(*rig));
 }
 
-/* The GPU is tested like an instruction set of that name. */
+/* The GPU is tested like an instruction set of that name, or of these two. */
+static inline bool
+is_cuda_eager(const char *isa)
+{
+	return isa != NULL && strcmp(isa, "cuda eager") == 0;
+}
+
 static inline bool
 is_cuda(const char *isa)
 {
-	return isa != NULL && strcmp(isa, "cuda") == 0;
+	return is_cuda_eager(isa) || (isa != NULL && strcmp(isa, "cuda") == 0);
 }
 
 static inline LlmCompute *
@@ -93,6 +99,7 @@ open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 	if (is_cuda(isa))
 	{
 		options.isa = NULL;
+		options.enforce_eager = is_cuda_eager(isa);
 		options.arena_bytes = (size_t) 16 << 20;
 		return llm_compute_cuda_load(&options, err);
 	}

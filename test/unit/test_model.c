@@ -288,6 +288,119 @@ cuda_agrees_with_transformers(void)
 	check_isa("cuda");
 }
 
+/* ---- recorded passes ---- */
+
+#define N_DECODING 3 /* less than the size that a step is brought to */
+#define N_DECODED 6
+
+/* The first pass runs as it is, the second is recorded, others are replayed. */
+static void
+check_replay(Rig *rig, const Step *step, bool is_wanted, const char *name)
+{
+	const LlmComputeOps *ops = rig->compute->ops;
+	bool is_replayed = false;
+	LlmStepInputs device;
+	LlmError err;
+
+	REQUIRE(ops->pass_begin != NULL);
+	CHECK(ops->step_upload(rig->compute, &step->inputs, &device, &err));
+	CHECK(
+		ops->pass_begin(rig->compute, rig->model, rig->kv, &is_replayed, &err));
+	if (!is_replayed)
+		CHECK(ops->pass_end(rig->compute, true, &err));
+	CHECK(ops->sync(rig->compute, &err));
+	if (is_replayed != is_wanted)
+		CHECK_FAIL("%s: a pass is %s", name,
+				   is_replayed ? "replayed" : "not replayed");
+}
+
+/*
+ * Sequences decode together, the first after so many tokens.  logits:
+ * [N_DECODED, N_DECODING, n_vocab]
+ */
+static bool
+decode_batch(Rig *rig, const Expected *expected, int32_t n_first, Step *step,
+			 float *logits)
+{
+	Sequence sequences[N_DECODING];
+	int32_t ids[MAX_LEN];
+
+	for (int32_t s = 0; s < N_DECODING; s++)
+	{
+		const struct ExpectedPrompt *prompt = &expected->prompts[s];
+		int32_t n_before = s == 0 ? n_first : 20 + s;
+		int32_t n;
+
+		for (int32_t i = 0; i < MAX_LEN; i++)
+			ids[i] = prompt->ids[i % prompt->n_ids];
+		sequence_init(rig, &sequences[s], ids, n_before + N_DECODED);
+		for (int32_t left = n_before; left > 0; left -= n)
+		{
+			n = left < MAX_STEP_TOKENS ? left : MAX_STEP_TOKENS;
+			step_init(step);
+			step_add(step, &sequences[s], n, 0);
+			if (!step_run(rig, step, logits))
+				return false;
+		}
+	}
+	for (int32_t i = 0; i < N_DECODED; i++)
+	{
+		step_init(step);
+		for (int32_t s = 0; s < N_DECODING; s++)
+			step_add(step, &sequences[s], 1, 1);
+		if (!step_run(rig, step,
+					  logits + (size_t) i * N_DECODING *
+								   (size_t) rig->config.n_vocab))
+			return false;
+	}
+	return true;
+}
+
+static void
+check_recorded(const char *model_name)
+{
+	/* contexts in one piece, and in several */
+	static const int32_t n_first[] = { 30, 400 };
+	static float logits[2][N_DECODED * N_DECODING * MAX_VOCAB];
+	static Step step;
+	char dir[200];
+	Expected expected;
+	LlmError err;
+	Rig rigs[2];
+
+	snprintf(dir, sizeof(dir), VECTORS "/%s", model_name);
+	if (!expected_open(&expected, model_name))
+		return;
+	REQUIRE(rig_open(&rigs[0], dir, "cuda", LLM_DTYPE_BF16, &err));
+	REQUIRE(rig_open(&rigs[1], dir, "cuda eager", LLM_DTYPE_BF16, &err));
+	for (size_t i = 0; i < sizeof(n_first) / sizeof(n_first[0]); i++)
+	{
+		size_t n_bytes = (size_t) (N_DECODED * N_DECODING) *
+						 (size_t) rigs[0].config.n_vocab * sizeof(float);
+
+		for (int r = 0; r < 2; r++)
+		{
+			if (decode_batch(&rigs[r], &expected, n_first[i], &step, logits[r]))
+				check_replay(&rigs[r], &step, r == 0, model_name);
+		}
+		if (memcmp(logits[0], logits[1], n_bytes) != 0)
+			CHECK_FAIL("%s: recorded passes give other logits after %d tokens",
+					   model_name, n_first[i]);
+	}
+	for (int r = 0; r < 2; r++)
+		rig_close(&rigs[r]);
+	llm_safetensors_close(expected.file);
+}
+
+static void
+cuda_graphs_change_no_bit(void)
+{
+	if (!has_isa("cuda"))
+		return;
+	for (size_t i = 0; i < N_MODELS; i++)
+		check_recorded(model_names[i]);
+}
+
 /* ---- rotary tables ---- */
 
 static void
@@ -350,6 +463,7 @@ main(void)
 	RUN_TEST(avx512_agrees_with_transformers);
 	RUN_TEST(avx512bf16_agrees_with_transformers);
 	RUN_TEST(cuda_agrees_with_transformers);
+	RUN_TEST(cuda_graphs_change_no_bit);
 	RUN_TEST(rotary_frequencies_agree_with_transformers);
 	return unit_test_finish();
 }

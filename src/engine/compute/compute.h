@@ -380,10 +380,24 @@ typedef struct LlmComputeOps
 
 	/*
 	 * Bring host arrays of a step to the device: *device gets the addresses.
-	 * One step is in flight at a time.
+	 * One step is in flight at a time.  *device may have more tokens, sequences
+	 * and logit rows than *host, up to max_seqs: empty ones at the end, whose
+	 * results mean nothing.
 	 */
 	bool (*step_upload)(LlmCompute *compute, const LlmStepInputs *host,
 						LlmStepInputs *device, LlmError *err);
+
+	/*
+	 * Around the operations from embed to the logits that a model's pass over
+	 * the uploaded step consists of: where pass_begin sets *is_replayed they
+	 * were recorded by an earlier pass and are enqueued already, and neither
+	 * they nor pass_end are to be called.  model and kv tell passes apart.
+	 * pass_end comes after a failed operation, too (is_complete false).
+	 * NULL where nothing is recorded.
+	 */
+	bool (*pass_begin)(LlmCompute *compute, const void *model,
+					   const LlmKvCache *kv, bool *is_replayed, LlmError *err);
+	bool (*pass_end)(LlmCompute *compute, bool is_complete, LlmError *err);
 
 	bool (*embed)(LlmCompute *, const LlmEmbedArgs *, LlmError *);
 	bool (*rms_norm)(LlmCompute *, const LlmRmsNormArgs *, LlmError *);
@@ -424,6 +438,7 @@ typedef struct LlmComputeOptions
 	int32_t max_expert_dim; /* their inner dimension */
 	size_t arena_bytes;		/* device memory to take at once, for weights to lie
 								 * side by side; 0: as they come */
+	bool enforce_eager;		/* record no passes, add nothing to steps */
 	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
 								 * force a path (tests) */

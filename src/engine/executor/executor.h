@@ -30,6 +30,7 @@ typedef struct LlmExecutorOptions
 	char quantization[16];	 /* none, int8, int4 */
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
+	bool enforce_eager; /* no CUDA graphs */
 	double gpu_memory_utilization;
 	int32_t max_model_len;			/* 0 = the model's, or what fits */
 	int32_t max_num_seqs;			/* 0 = chosen */

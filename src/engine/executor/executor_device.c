@@ -48,6 +48,7 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.arena_bytes = executor->is_cuda
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
+		.enforce_eager = executor->options.enforce_eager,
 	};
 
 	return options;

@@ -446,6 +446,38 @@ project_logits(Pass *pass)
 			mark(pass, LLM_PART_LM_HEAD));
 }
 
+static bool
+whole_pass(Pass *pass)
+{
+	if (!embed(pass))
+		return false;
+	for (int32_t layer = 0; layer < pass->config->n_layers; layer++)
+	{
+		if (!layer_pass(pass, layer))
+			return false;
+	}
+	return pass->step->n_logit_rows == 0 || project_logits(pass);
+}
+
+/* Timing waits for each operation, which a recorded pass cannot. */
+static bool
+recorded_pass(Pass *pass)
+{
+	const LlmComputeOps *ops = pass->ops;
+	bool is_replayed = false;
+	bool is_complete;
+
+	if (ops->pass_begin == NULL || pass->model->timing_enabled)
+		return whole_pass(pass);
+	if (!ops->pass_begin(pass->compute, pass->model, pass->kv, &is_replayed,
+						 pass->err))
+		return false;
+	if (is_replayed)
+		return true;
+	is_complete = whole_pass(pass);
+	return ops->pass_end(pass->compute, is_complete, pass->err) && is_complete;
+}
+
 bool
 llm_model_forward(LlmModel *model, const LlmStepInputs *step, LlmKvCache *kv,
 				  float **logits, LlmError *err)
@@ -474,12 +506,5 @@ llm_model_forward(LlmModel *model, const LlmStepInputs *step, LlmKvCache *kv,
 		pass.mark_us = llm_clock_us();
 		model->timing.n_steps++;
 	}
-	if (!embed(&pass))
-		return false;
-	for (int32_t layer = 0; layer < model->config.n_layers; layer++)
-	{
-		if (!layer_pass(&pass, layer))
-			return false;
-	}
-	return step->n_logit_rows == 0 || project_logits(&pass);
+	return recorded_pass(&pass);
 }

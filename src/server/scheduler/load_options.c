@@ -45,6 +45,7 @@ static const Option known_options[] = {
 	{ "gpu_memory_utilization", OPTION_SHARE },
 	{ "num_threads", OPTION_COUNT, NULL, 1024 },
 	{ "enable_prefix_caching", OPTION_BOOL },
+	{ "enforce_eager", OPTION_BOOL },
 	{ "aging_ms", OPTION_COUNT, NULL, PG_INT32_MAX },
 	{ "seed", OPTION_COUNT, NULL, INT64CONST(1) << 52 },
 	{ "debug_crash_token", OPTION_COUNT, NULL, PG_INT32_MAX, true },
@@ -190,6 +191,8 @@ add_settings(cJSON *object)
 								   llm_setting_num_threads) &&
 		   cJSON_AddBoolToObject(object, "enable_prefix_caching",
 								 llm_setting_enable_prefix_caching) &&
+		   cJSON_AddBoolToObject(object, "enforce_eager",
+								 llm_setting_enforce_eager) &&
 		   cJSON_AddNumberToObject(object, "aging_ms", llm_setting_aging_ms) &&
 		   cJSON_AddNumberToObject(object, "debug_crash_token",
 								   llm_setting_debug_crash_token);
