@@ -4,6 +4,8 @@
  *
  * test/unit/test_grammar.c
  */
+#include <cjson/cJSON.h>
+
 #include "src/common/grammar/grammar.h"
 #include "src/common/util/philox.h"
 #include "test/unit/unit_test.h"
@@ -647,6 +649,188 @@ test_schema_masks(void)
 				"\"additionalProperties\":{\"type\":\"boolean\"}}");
 }
 
+/* -- round trips: answers by masks, checked by a validator of their own -- */
+
+static bool
+is_valid(const cJSON *root, const cJSON *schema, const cJSON *value);
+
+static const cJSON *
+get(const cJSON *object, const char *key)
+{
+	return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+static bool
+is_of_type(const char *type, const cJSON *value)
+{
+	if (strcmp(type, "integer") == 0)
+		return cJSON_IsNumber(value) &&
+			   value->valuedouble == (double) (int64_t) value->valuedouble;
+	return strcmp(type, "null") == 0	  ? cJSON_IsNull(value)
+		   : strcmp(type, "boolean") == 0 ? cJSON_IsBool(value)
+		   : strcmp(type, "number") == 0  ? cJSON_IsNumber(value)
+		   : strcmp(type, "string") == 0  ? cJSON_IsString(value)
+		   : strcmp(type, "array") == 0	  ? cJSON_IsArray(value)
+										  : cJSON_IsObject(value);
+}
+
+static int
+count_chars(const char *text)
+{
+	int n = 0;
+
+	for (; *text != '\0'; text++)
+		n += (*text & 0xC0) != 0x80;
+	return n;
+}
+
+/* A count or number against the keywords of a lower and an upper bound. */
+static bool
+is_within(const cJSON *schema, const char *low, const char *high, double value)
+{
+	const cJSON *min = get(schema, low);
+	const cJSON *max = get(schema, high);
+
+	return (min == NULL || value >= min->valuedouble) &&
+		   (max == NULL || value <= max->valuedouble);
+}
+
+static bool
+is_valid_object(const cJSON *root, const cJSON *schema, const cJSON *value)
+{
+	const cJSON *properties = get(schema, "properties");
+	const cJSON *additional = get(schema, "additionalProperties");
+	const cJSON *name;
+	const cJSON *member;
+
+	cJSON_ArrayForEach(name, get(schema, "required"))
+	{
+		if (get(value, name->valuestring) == NULL)
+			return false;
+	}
+	cJSON_ArrayForEach(member, value)
+	{
+		const cJSON *own = get(properties, member->string);
+
+		if (own == NULL)
+			own = additional;
+		if (own != NULL && !is_valid(root, own, member))
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_valid_array(const cJSON *root, const cJSON *schema, const cJSON *value)
+{
+	const cJSON *items = get(schema, "items");
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, value)
+	{
+		if (items != NULL && !is_valid(root, items, item))
+			return false;
+	}
+	return is_within(schema, "minItems", "maxItems", cJSON_GetArraySize(value));
+}
+
+static bool
+is_any_of(const cJSON *root, const cJSON *list, const cJSON *value)
+{
+	const cJSON *schema;
+
+	cJSON_ArrayForEach(schema, list)
+	{
+		if (is_valid(root, schema, value))
+			return true;
+	}
+	return list == NULL;
+}
+
+static bool
+is_valid(const cJSON *root, const cJSON *schema, const cJSON *value)
+{
+	const cJSON *type = get(schema, "type");
+	const cJSON *list = get(schema, "enum");
+	const cJSON *option;
+	bool listed = list == NULL;
+
+	if (cJSON_IsBool(schema))
+		return cJSON_IsTrue(schema);
+	if (get(schema, "$ref") != NULL)
+		return is_valid(root, get(get(root, "$defs"), "t"), value);
+	cJSON_ArrayForEach(option, list)
+	{
+		listed = listed || cJSON_Compare(option, value, true);
+	}
+	if (!listed || (type != NULL && !is_of_type(type->valuestring, value)) ||
+		!is_any_of(root, get(schema, "anyOf"), value))
+		return false;
+	if (cJSON_IsNumber(value))
+		return is_within(schema, "minimum", "maximum", value->valuedouble);
+	if (cJSON_IsString(value))
+		return is_within(schema, "minLength", "maxLength",
+						 count_chars(value->valuestring));
+	if (cJSON_IsArray(value))
+		return is_valid_array(root, schema, value);
+	return !cJSON_IsObject(value) || is_valid_object(root, schema, value);
+}
+
+/* Answers of one schema; the number of those that ended. */
+static int
+check_answers(const char *source)
+{
+	LlmGrammar *grammar = open_source(SCHEMA, source);
+	cJSON *schema = cJSON_Parse(source);
+	int n_ended = 0;
+
+	if (grammar == NULL || schema == NULL)
+		CHECK_FAIL("%s: %s", source, err.message);
+	for (uint64_t seed = 100; grammar != NULL && seed < 160; seed++)
+	{
+		LlmStrbuf text = { 0 };
+		cJSON *value;
+
+		if (walk(grammar, seed, 150, false, &text))
+		{
+			value =
+				cJSON_ParseWithLengthOpts(text.data, text.len + 1, NULL, true);
+			n_ended++;
+			if (value == NULL || !is_valid(schema, schema, value))
+				CHECK_FAIL("%s: invalid answer %s", source, text.data);
+			cJSON_Delete(value);
+		}
+		llm_strbuf_free(&text);
+	}
+	cJSON_Delete(schema);
+	llm_grammar_close(grammar);
+	return n_ended;
+}
+
+static void
+test_round_trips(void)
+{
+	static const char *const schemas[] = {
+		"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\","
+		"\"minimum\":-7,\"maximum\":1200},\"b\":{\"type\":\"number\","
+		"\"minimum\":0.5,\"maximum\":2.25},\"c\":{\"enum\":[1,\"x\",null]}},"
+		"\"required\":[\"b\"],\"additionalProperties\":{\"type\":"
+		"\"boolean\"}}",
+		"{\"type\":\"array\",\"items\":{\"type\":\"string\",\"minLength\":1,"
+		"\"maxLength\":4},\"minItems\":1,\"maxItems\":4}",
+		"{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"array\",\"items\":"
+		"{\"type\":\"boolean\"},\"minItems\":2},{\"type\":\"string\","
+		"\"maxLength\":3}]}",
+		"{\"$ref\":\"#/$defs/t\",\"$defs\":{\"t\":{\"type\":\"object\","
+		"\"properties\":{\"v\":{\"type\":\"integer\"},\"k\":{\"type\":"
+		"\"array\",\"items\":{\"$ref\":\"#/$defs/t\"},\"maxItems\":2}},"
+		"\"required\":[\"v\"]}}}",
+	};
+
+	for (size_t i = 0; i < sizeof(schemas) / sizeof(schemas[0]); i++)
+		CHECK(check_answers(schemas[i]) >= 10);
+}
+
 /* The limit of depth ends a text, it does not get stuck in it. */
 static void
 test_depth(void)
@@ -806,6 +990,7 @@ main(void)
 	RUN_TEST(test_schema_combined);
 	RUN_TEST(test_schema_errors);
 	RUN_TEST(test_schema_masks);
+	RUN_TEST(test_round_trips);
 	RUN_TEST(test_depth);
 	RUN_TEST(test_rollback);
 	RUN_TEST(test_trim);
