@@ -22,37 +22,6 @@ template <int DIM, int TILES> struct Prefill
 		(rows + 4 * KEY_TILE) * DIM * (int) sizeof(bf16);
 };
 
-/* What a warp carries from tile to tile for 16 of its rows. */
-template <int DIM> struct RowTile
-{
-	float out[DIM / 8][4];
-	float max[2]; /* rows g and g + 8 */
-	float sum[2];
-	int32_t position[2];
-};
-
-template <int DIM>
-static __device__ __forceinline__ void
-tile_init(RowTile<DIM> &tile, const AttentionParams &p, int32_t first_position,
-		  int32_t first_row)
-{
-	const int lane = (int) threadIdx.x % WARP;
-
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		tile.max[h] = -INFINITY;
-		tile.sum[h] = 0;
-		tile.position[h] =
-			first_position + (first_row + lane / 4 + 8 * h) / p.group;
-	}
-#pragma unroll
-	for (int i = 0; i < DIM / 8; i++)
-#pragma unroll
-		for (int k = 0; k < 4; k++)
-			tile.out[i][k] = 0;
-}
-
 template <int DIM, int TILES>
 static __device__ __forceinline__ void
 compute_scores(float scores[TILES][KEY_TILE / 8][4], const bf16 *queries,
@@ -170,64 +139,6 @@ add_values(RowTile<DIM> tiles[TILES],
 	}
 }
 
-template <int DIM>
-static __device__ __forceinline__ void
-store_tile(const RowTile<DIM> &tile, const AttentionParams &p,
-		   int32_t first_token, int32_t n_rows, int32_t first_row,
-		   int32_t kv_head)
-{
-	const int lane = (int) threadIdx.x % WARP;
-
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		int32_t r = first_row + lane / 4 + 8 * h;
-		float sum = quad_sum(tile.sum[h]);
-		float factor = sum > 0 ? 1 / sum : 0;
-		bf16 *out = p.out + ((int64_t) (first_token + r / p.group) * p.n_heads +
-							 kv_head * p.group + r % p.group) *
-								p.head_dim;
-
-		if (r >= n_rows)
-			continue;
-#pragma unroll
-		for (int i = 0; i < DIM / 8; i++)
-		{
-			int d = i * 8 + lane % 4 * 2;
-
-			if (d < p.head_dim)
-				*(uint32_t *) (out + d) =
-					pack_bf16(tile.out[i][2 * h] * factor,
-							  tile.out[i][2 * h + 1] * factor);
-		}
-	}
-}
-
-/* Keys of a block: from the window of its first row to its last row's. */
-typedef struct KeyRange
-{
-	int32_t first_tile;
-	int32_t end_tile;
-	int32_t end_key;
-	int32_t first_masked; /* tiles from here on may need the causal mask */
-	int32_t end_windowed; /* tiles before this may need the window's */
-} KeyRange;
-
-static __device__ __forceinline__ KeyRange
-key_range(const AttentionParams &p, int32_t first, int32_t last)
-{
-	KeyRange range;
-	int32_t from = p.window > 0 ? max(first - p.window + 1, 0) : 0;
-
-	range.end_key = last + 1;
-	range.first_tile = from / KEY_TILE;
-	range.end_tile = last / KEY_TILE + 1;
-	range.first_masked = (first + 1) / KEY_TILE;
-	range.end_windowed =
-		p.window > 0 ? (max(last - p.window + 1, 0)) / KEY_TILE + 1 : 0;
-	return range;
-}
-
 template <int DIM, int TILES>
 static __global__ void
 __launch_bounds__(PREFILL_THREADS)
@@ -254,10 +165,10 @@ __launch_bounds__(PREFILL_THREADS)
 
 	if (first_row >= n_rows)
 		return;
-	range =
-		key_range(p, first_position + first_row / p.group,
-				  first_position +
-					  (min(first_row + n_rows_of_block, n_rows) - 1) / p.group);
+	range = key_range<KEY_TILE>(
+		p, first_position + first_row / p.group,
+		first_position +
+			(min(first_row + n_rows_of_block, n_rows) - 1) / p.group);
 #pragma unroll
 	for (int m = 0; m < TILES; m++)
 		tile_init(tiles[m], p, first_position, own_row + m * MMA_ROWS);
@@ -325,6 +236,8 @@ bool
 cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
 					   int32_t padded_dim, LlmError *err)
 {
+	if (cuda->capability == 90)
+		return cuda_attention_hopper(cuda, params, padded_dim, err);
 	switch (padded_dim)
 	{
 		case 64:

@@ -417,6 +417,9 @@ extern bool cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
 								  int32_t padded_dim, LlmError *err);
 extern bool cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
 								   int32_t padded_dim, LlmError *err);
+/* cuda_attention_hopper.cu: the same on Hopper */
+extern bool cuda_attention_hopper(LlmCuda *cuda, const AttentionParams *params,
+								  int32_t padded_dim, LlmError *err);
 
 /* cuda_moe.cu */
 extern bool cuda_moe_open(LlmCuda *cuda, LlmError *err);

@@ -14,7 +14,7 @@
  *
  * cuda/cuda_skinny_stream.cu
  */
-#include "cuda/cuda_internal.cuh"
+#include "cuda/cuda_hopper.cuh"
 
 #define STREAM_WARPS 8
 #define STREAM_THREADS ((STREAM_WARPS + 1) * WARP)
@@ -26,68 +26,6 @@
 #define STAGES_BYTES (STAGES * STAGE_ELEMENTS * (int) sizeof(bf16))
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-
-/* ------------------------------------------------------------------------
- * Barriers that count bytes
- * ------------------------------------------------------------------------
- */
-static __device__ __forceinline__ uint32_t
-address_of(const void *shared)
-{
-	return (uint32_t) __cvta_generic_to_shared(shared);
-}
-
-static __device__ __forceinline__ void
-barrier_init(uint64_t *barrier, int count)
-{
-	asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
-				 :
-				 : "r"(address_of(barrier)), "r"(count)
-				 : "memory");
-}
-
-static __device__ __forceinline__ void
-barrier_arrive(uint64_t *barrier)
-{
-	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
-				 :
-				 : "r"(address_of(barrier))
-				 : "memory");
-}
-
-static __device__ __forceinline__ void
-barrier_wait(uint64_t *barrier, int parity)
-{
-	asm volatile("{\n"
-				 ".reg .pred done;\n"
-				 "again:\n"
-				 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-				 "@!done bra again;\n"
-				 "}\n"
-				 :
-				 : "r"(address_of(barrier)), "r"(parity)
-				 : "memory");
-}
-
-static __device__ __forceinline__ void
-barrier_expect(uint64_t *barrier, int n_bytes)
-{
-	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
-				 :
-				 : "r"(address_of(barrier)), "r"(n_bytes)
-				 : "memory");
-}
-
-static __device__ __forceinline__ void
-copy_bulk(void *dest, const void *src, int n_bytes, uint64_t *barrier)
-{
-	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::"
-				 "bytes [%0], [%1], %2, [%3];"
-				 :
-				 : "r"(address_of(dest)), "l"(src), "r"(n_bytes),
-				   "r"(address_of(barrier))
-				 : "memory");
-}
 
 /* ------------------------------------------------------------------------
  * The kernel

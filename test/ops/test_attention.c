@@ -48,6 +48,14 @@ static const AttentionCase cases[] = {
 	{  2,  1,  34,   6, false, false, 16, BF16, 0, 64, 1, { 150 },        50 },
 	{  2,  1,  64,   0, false, false, 64, F32,  0,  0, 1, { 1300 },    512 },
 	{  2,  1,  32,  32, false, false, 32, BF16, 0, 1100, 1, { 1300 },    900 },
+	/* several tiles of 128 keys, groups of 4, 8 and 1 heads, ends anywhere */
+	{  4,  1, 128, 128, false, false, 32, BF16, 0,  0, 2, { 650, 333 },    0 },
+	{  4,  1, 128, 128, false, false, 64, BF16, 0,  0, 2, { 513, 256 },  130 },
+	{  8,  1, 128, 128, false, false, 16, BF16, 0, 200, 2, { 517, 260 }, 190 },
+	{  2,  2,  64,  64, false, false, 64, BF16, 30, 0, 2, { 640, 129 },  256 },
+	{  8,  1,  64,  64, false, false, 256, BF16, 20, 300, 1, { 700 },    400 },
+	{  3,  1,  96,  96, false, false, 128, BF16, 0, 70, 2, { 385, 40 },    0 },
+	{  2,  1, 256, 256, false, false, 16, BF16, 0,  0, 2, { 390, 127 },  193 },
 };
 /* clang-format on */
 

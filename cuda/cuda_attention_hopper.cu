@@ -1,0 +1,457 @@
+/*
+ * cuda_attention_hopper.cu
+ *	  Attention of many new tokens on Hopper.
+ *
+ * As cuda_attention_prefill.cu, with the means of FlashAttention-3 (Shah et
+ * al. 2024): a block has 128 rows (tokens times heads of a group), 64 for each
+ * of two warpgroups, and a warp that does nothing but order tiles of keys and
+ * values into rings in shared memory with the bulk copy engine, ahead of their
+ * use.  A warpgroup has the tensor cores compute the next tile's scores and
+ * this tile's values while it makes weights of scores; the two take turns, so
+ * that one's products run beside the other's powers.
+ *
+ * The pieces of the cache are the tensor cores' operands as they are.
+ *
+ * cuda/cuda_attention_hopper.cu
+ */
+#include "cuda/cuda_attention_tile.cuh"
+#include "cuda/cuda_hopper.cuh"
+
+#define GROUP_THREADS 128 /* of a warpgroup */
+#define GROUP_ROWS 64
+#define WORKER_THREADS (2 * GROUP_THREADS)
+#define WORKER_WARPS (WORKER_THREADS / WARP)
+#define HOPPER_THREADS (WORKER_THREADS + GROUP_THREADS)
+#define HOPPER_ROWS (2 * GROUP_ROWS)
+#define STAGES 2
+
+/* Barriers of hardware; 0 is __syncthreads. */
+#define WORKERS_BARRIER 1
+#define TURN_BARRIER 2 /* and 3: one for each warpgroup */
+
+template <int DIM> struct Hopper
+{
+	/* sums of scores and of values have to fit a thread's registers */
+	static const int keys = DIM <= 128 ? 128 : 64;
+	/* values of a product */
+	static const int part = DIM <= 128 ? DIM : 128;
+	static const int tile_elements = keys * DIM;
+	static const int shared_bytes =
+		(HOPPER_ROWS + 2 * STAGES * keys) * DIM * (int) sizeof(bf16);
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+typedef struct HopperBarriers
+{
+	uint64_t keys_full[STAGES];
+	uint64_t keys_empty[STAGES];
+	uint64_t values_full[STAGES];
+	uint64_t values_empty[STAGES];
+	uint64_t rest_copied; /* the values of a last tile that is not full */
+} HopperBarriers;
+
+/* What the threads of a block share. */
+template <int DIM> struct HopperBlock
+{
+	HopperBarriers *barriers;
+	bf16 *queries;
+	bf16 *keys;	  /* [STAGES] */
+	bf16 *values; /* [STAGES] */
+	const int32_t *table;
+	int32_t kv_head;
+	KeyRange range;
+};
+
+static __device__ __forceinline__ void
+named_sync(int barrier)
+{
+	asm volatile("bar.sync %0, %1;"
+				 :
+				 : "r"(barrier), "n"(WORKER_THREADS)
+				 : "memory");
+}
+
+static __device__ __forceinline__ void
+named_arrive(int barrier)
+{
+	asm volatile("bar.arrive %0, %1;"
+				 :
+				 : "r"(barrier), "n"(WORKER_THREADS)
+				 : "memory");
+}
+
+/* ------------------------------------------------------------------------
+ * The warp that orders copies
+ * ------------------------------------------------------------------------
+ */
+
+/* What lies together of a tile, piece by piece; beyond the end nothing. */
+template <int DIM>
+static __device__ __forceinline__ void
+order_tile(const AttentionParams &p, const HopperBlock<DIM> &block,
+		   const bf16 *cache, int32_t first_key, bf16 *dest, uint64_t *barrier)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t keys = Hopper<DIM>::keys;
+	const int32_t piece = min(1 << p.block_shift, keys);
+	const int32_t n_pieces =
+		(min(block.range.end_key - first_key, keys) + piece - 1) / piece;
+	const int n_bytes = piece * DIM * (int) sizeof(bf16);
+
+	if (lane == 0)
+		barrier_expect(barrier, n_pieces * n_bytes);
+	__syncwarp();
+	if (lane < n_pieces)
+	{
+		int32_t key = first_key + lane * piece;
+		int64_t at = (int64_t) block.table[key >> p.block_shift] * p.n_kv_heads;
+
+		at = ((at + block.kv_head) << p.block_shift) +
+			 (key & ((1 << p.block_shift) - 1));
+		copy_bulk(dest + lane * piece * DIM, cache + at * DIM, n_bytes,
+				  barrier);
+	}
+}
+
+/*
+ * The last tile's values, zeros from the end on: what else lies there may not
+ * be numbers, which weights of zero do not hide.
+ */
+template <int DIM>
+static __device__ __forceinline__ void
+order_last_values(const AttentionParams &p, const HopperBlock<DIM> &block,
+				  int32_t first_key, bf16 *dest, uint64_t *full)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t end = block.range.end_key - first_key;
+
+	order_tile<DIM>(p, block, p.values, first_key, dest,
+					&block.barriers->rest_copied);
+	barrier_wait(&block.barriers->rest_copied, 0);
+	for (int32_t i = end / 8 * DIM + lane; i < Hopper<DIM>::keys / 8 * DIM;
+		 i += WARP)
+		if (i / DIM * 8 + i % 8 >= end)
+			*(uint4 *) (dest + i * 8) = make_uint4(0, 0, 0, 0);
+	fence_async_proxy();
+	__syncwarp();
+	if (lane == 0)
+		barrier_arrive(full);
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
+{
+	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
+	HopperBarriers *barriers = block.barriers;
+
+	for (int32_t t = 0; t < n_tiles; t++)
+	{
+		int stage = t % STAGES;
+		int parity = (t / STAGES + 1) % 2;
+		int32_t first_key = (block.range.first_tile + t) * Hopper<DIM>::keys;
+		int offset = stage * Hopper<DIM>::tile_elements;
+		bool is_full = first_key + Hopper<DIM>::keys <= block.range.end_key;
+
+		barrier_wait(&barriers->keys_empty[stage], parity);
+		order_tile<DIM>(p, block, p.keys, first_key, block.keys + offset,
+						&barriers->keys_full[stage]);
+		barrier_wait(&barriers->values_empty[stage], parity);
+		if (is_full)
+			order_tile<DIM>(p, block, p.values, first_key,
+							block.values + offset,
+							&barriers->values_full[stage]);
+		else
+			order_last_values<DIM>(p, block, first_key, block.values + offset,
+								   &barriers->values_full[stage]);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * The warpgroups that compute
+ * ------------------------------------------------------------------------
+ */
+
+/* Start the scores of the warpgroup's rows with a tile of keys. */
+template <int DIM>
+static __device__ __forceinline__ void
+start_scores(float (&scores)[Hopper<DIM>::keys / 8][4], const bf16 *queries,
+			 const bf16 *keys)
+{
+	const uint64_t a = wgmma_matrix(queries, 128, DIM * 16);
+	const uint64_t b = wgmma_matrix(keys, 128, DIM * 16);
+
+	wgmma_pin(scores);
+	wgmma_fence();
+#pragma unroll
+	for (int s = 0; s < DIM / 16; s++)
+		/* an address counts in 16 bytes; two 8 x 8 matrices further */
+		wgmma_shared<Hopper<DIM>::keys>(scores, a + s * 16, b + s * 16, s > 0);
+	wgmma_commit();
+}
+
+/* Start adding a tile of values with their weights. */
+template <int DIM>
+static __device__ __forceinline__ void
+start_values(float (&out)[DIM / 8][4],
+			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
+			 const bf16 *values)
+{
+	const int part = Hopper<DIM>::part;
+	const uint64_t b = wgmma_matrix(values, DIM * 16, 128);
+
+	wgmma_pin(out);
+	wgmma_fence();
+#pragma unroll
+	for (int s = 0; s < Hopper<DIM>::keys / 16; s++)
+#pragma unroll
+		for (int d = 0; d < DIM; d += part)
+			wgmma_registers<part>(out + d / 8, weights[s],
+								  b + s * (2 * DIM) + d);
+	wgmma_commit();
+}
+
+/* Cap, mask, soften; weights replace scores.  Gives what to rescale by. */
+template <int DIM>
+static __device__ __forceinline__ void
+weigh(RowTile<DIM> &tile, float (&scores)[Hopper<DIM>::keys / 8][4],
+	  float factors[2], const AttentionParams &p, const KeyRange &range,
+	  int32_t key_tile)
+{
+	const int n = Hopper<DIM>::keys / 2;
+	const int32_t first_key =
+		key_tile * Hopper<DIM>::keys + (int) threadIdx.x % 4 * 2;
+	const float scale = score_scale(p);
+
+	if (p.soft_cap > 0)
+	{
+#pragma unroll
+		for (int i = 0; i < n; i++)
+			scores[i / 4][i % 4] = capped_score(p, scores[i / 4][i % 4]);
+	}
+	if (key_tile >= range.first_masked || key_tile < range.end_windowed)
+	{
+#pragma unroll
+		for (int i = 0; i < n; i++)
+			if (!sees(p, tile.position[i % 4 / 2],
+					  first_key + i / 4 * 8 + i % 2))
+				scores[i / 4][i % 4] = -INFINITY;
+	}
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+	{
+		float *row[n / 2];
+
+#pragma unroll
+		for (int i = 0; i < n / 2; i++)
+			row[i] = &scores[i / 2][2 * h + i % 2];
+		factors[h] = soften<n / 2>(row, scale, tile.max[h], tile.sum[h]);
+	}
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+rescale(RowTile<DIM> &tile, const float factors[2])
+{
+#pragma unroll
+	for (int i = 0; i < DIM / 8; i++)
+#pragma unroll
+		for (int k = 0; k < 4; k++)
+			tile.out[i][k] *= factors[k / 2];
+}
+
+/* A fragment of weights for each 16 keys. */
+template <int DIM>
+static __device__ __forceinline__ void
+pack_weights(uint32_t weights[Hopper<DIM>::keys / 16][4],
+			 const float scores[Hopper<DIM>::keys / 8][4])
+{
+#pragma unroll
+	for (int i = 0; i < Hopper<DIM>::keys / 4; i++)
+		weights[i / 4][i % 4] =
+			pack_bf16(scores[i / 2][i % 2 * 2], scores[i / 2][i % 2 * 2 + 1]);
+}
+
+/* One warp of a stage's readers is done with it. */
+static __device__ __forceinline__ void
+release(uint64_t *empty)
+{
+	if (threadIdx.x % WARP == 0)
+		barrier_arrive(empty);
+}
+
+/* Start the products of tile t, counted from the first one, when it is there. */
+template <int DIM>
+static __device__ __forceinline__ void
+await_scores(float (&scores)[Hopper<DIM>::keys / 8][4],
+			 const HopperBlock<DIM> &block, const bf16 *queries, int32_t t)
+{
+	barrier_wait(&block.barriers->keys_full[t % STAGES], t / STAGES % 2);
+	start_scores<DIM>(scores, queries,
+					  block.keys + t % STAGES * Hopper<DIM>::tile_elements);
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+await_values(float (&out)[DIM / 8][4],
+			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
+			 const HopperBlock<DIM> &block, int32_t t)
+{
+	barrier_wait(&block.barriers->values_full[t % STAGES], t / STAGES % 2);
+	start_values<DIM>(out, weights,
+					  block.values + t % STAGES * Hopper<DIM>::tile_elements);
+}
+
+/* All tiles of keys, for the 64 rows of a warpgroup. */
+template <int DIM>
+static __device__ __forceinline__ void
+attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
+			 const HopperBlock<DIM> &block)
+{
+	const KeyRange &range = block.range;
+	const int32_t n_tiles = range.end_tile - range.first_tile;
+	const int group = (int) threadIdx.x / GROUP_THREADS;
+	const bf16 *queries = block.queries + group * GROUP_ROWS * DIM;
+	float scores[Hopper<DIM>::keys / 8][4];
+	uint32_t weights[Hopper<DIM>::keys / 16][4];
+	float factors[2];
+
+	await_scores<DIM>(scores, block, queries, 0);
+	wgmma_wait<0>();
+	wgmma_pin(scores);
+	release(&block.barriers->keys_empty[0]);
+	weigh<DIM>(tile, scores, factors, p, range, range.first_tile);
+	pack_weights<DIM>(weights, scores);
+	if (group == 1 && n_tiles > 1)
+		named_arrive(TURN_BARRIER);
+	for (int32_t t = 1; t < n_tiles; t++)
+	{
+		named_sync(TURN_BARRIER + group);
+		await_scores<DIM>(scores, block, queries, t);
+		await_values<DIM>(tile.out, weights, block, t - 1);
+		if (group == 0 || t + 1 < n_tiles)
+			named_arrive(TURN_BARRIER + 1 - group);
+		wgmma_wait<1>();
+		wgmma_pin(scores);
+		release(&block.barriers->keys_empty[t % STAGES]);
+		weigh<DIM>(tile, scores, factors, p, range, range.first_tile + t);
+		wgmma_wait<0>();
+		wgmma_pin(tile.out);
+		release(&block.barriers->values_empty[(t - 1) % STAGES]);
+		rescale<DIM>(tile, factors);
+		pack_weights<DIM>(weights, scores);
+	}
+	await_values<DIM>(tile.out, weights, block, n_tiles - 1);
+	wgmma_wait<0>();
+	wgmma_pin(tile.out);
+}
+
+static __device__ __forceinline__ void
+init_barriers(HopperBarriers *barriers)
+{
+	for (int i = 0; i < STAGES; i++)
+	{
+		barrier_init(&barriers->keys_full[i], 1);
+		barrier_init(&barriers->values_full[i], 1);
+		barrier_init(&barriers->keys_empty[i], WORKER_WARPS);
+		barrier_init(&barriers->values_empty[i], WORKER_WARPS);
+	}
+	barrier_init(&barriers->rest_copied, 1);
+	fence_async_proxy();
+}
+
+#endif
+
+/* Grid: blocks of rows, kv heads, sequences. */
+template <int DIM>
+static __global__ void
+__launch_bounds__(HOPPER_THREADS, 1)
+	attention_hopper(const __grid_constant__ AttentionParams p,
+					 const int32_t *seqs)
+{
+/* on an older GPU it is never started */
+#if __CUDA_ARCH__ >= 900
+	extern __shared__ __align__(128) unsigned char shared[];
+	__shared__ HopperBarriers barriers;
+	const int32_t seq = seqs[blockIdx.z];
+	const int32_t first_token = p.query_start[seq];
+	const int32_t n_tokens = p.query_start[seq + 1] - first_token;
+	const int32_t n_rows = n_tokens * p.group;
+	/* late rows, which see most, start first */
+	const int32_t first_row =
+		(int32_t) (gridDim.x - 1 - blockIdx.x) * HOPPER_ROWS;
+	const int32_t first_position = p.context_len[seq] - n_tokens;
+	HopperBlock<DIM> block = { &barriers, (bf16 *) shared };
+
+	if (first_row >= n_rows)
+		return;
+	block.keys = block.queries + HOPPER_ROWS * DIM;
+	block.values = block.keys + STAGES * Hopper<DIM>::tile_elements;
+	block.table = p.block_tables + (int64_t) seq * p.table_stride;
+	block.kv_head = (int32_t) blockIdx.y;
+	block.range = key_range<Hopper<DIM>::keys>(
+		p, first_position + first_row / p.group,
+		first_position + (min(first_row + HOPPER_ROWS, n_rows) - 1) / p.group);
+	if (threadIdx.x == 0)
+		init_barriers(&barriers);
+	__syncthreads();
+	if (threadIdx.x >= WORKER_THREADS)
+	{
+		registers_give<24>();
+		if (threadIdx.x < WORKER_THREADS + WARP)
+			order_tiles<DIM>(p, block);
+	}
+	else
+	{
+		const int32_t own_row =
+			first_row + (int32_t) threadIdx.x / WARP * MMA_ROWS;
+		RowTile<DIM> tile;
+
+		registers_take<240>();
+		load_queries<DIM, HOPPER_ROWS, WORKER_THREADS>(
+			p, first_token, n_rows, first_row, block.kv_head, block.queries);
+		fence_async_proxy();
+		named_sync(WORKERS_BARRIER);
+		tile_init(tile, p, first_position, own_row);
+		attend_tiles<DIM>(tile, p, block);
+		store_tile(tile, p, first_token, n_rows, own_row, block.kv_head);
+	}
+#endif
+}
+
+template <int DIM>
+static bool
+launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
+{
+	const StepPlan *plan = &cuda->plan;
+	const int bytes = Hopper<DIM>::shared_bytes;
+	dim3 grid((unsigned) ceil_div((int64_t) plan->max_prefill_len * p.group,
+								  HOPPER_ROWS),
+			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);
+
+	CUDA_TRY(cudaFuncSetAttribute(attention_hopper<DIM>,
+								  cudaFuncAttributeMaxDynamicSharedMemorySize,
+								  bytes));
+	attention_hopper<DIM>
+		<<<grid, HOPPER_THREADS, bytes, cuda->stream>>>(p, plan->prefill_seqs);
+	return cuda_launched("prefill attention", err);
+}
+
+bool
+cuda_attention_hopper(LlmCuda *cuda, const AttentionParams *params,
+					  int32_t padded_dim, LlmError *err)
+{
+	assert(cuda->capability == 90);
+	switch (padded_dim)
+	{
+		case 64:
+			return launch<64>(cuda, *params, err);
+		case 96:
+			return launch<96>(cuda, *params, err);
+		case 128:
+			return launch<128>(cuda, *params, err);
+		default:
+			return launch<256>(cuda, *params, err);
+	}
+}
