@@ -651,7 +651,7 @@ llm_bpe_encode_word(LlmBpe *bpe, const char *word, size_t len, LlmIdbuf *out,
 	if (cached && llm_word_cache_get(&bpe->cache, &key, out))
 		return true;
 	ok = encode_uncached(bpe, word, len, out, err);
-	if (ok && cached && !out->failed)
+	if (ok && cached && !out->failed && out->n_ids > start)
 		llm_word_cache_put(&bpe->cache, &key, out->ids + start,
 						   out->n_ids - start);
 	if (bpe->symbol_capacity > KEEP_SYMBOLS ||

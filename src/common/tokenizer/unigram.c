@@ -271,7 +271,7 @@ llm_unigram_encode_word(LlmUnigram *unigram, const char *word, size_t len,
 	if (cached && llm_word_cache_get(&unigram->cache, &key, out))
 		return true;
 	ok = encode_uncached(unigram, word, len, out, err);
-	if (ok && cached && !out->failed)
+	if (ok && cached && !out->failed && out->n_ids > start)
 		llm_word_cache_put(&unigram->cache, &key, out->ids + start,
 						   out->n_ids - start);
 	if (unigram->node_capacity > KEEP_NODES)

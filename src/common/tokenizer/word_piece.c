@@ -183,7 +183,7 @@ llm_word_piece_encode_word(LlmWordPiece *wp, const char *word, size_t len,
 	if (cached && llm_word_cache_get(&wp->cache, &key, out))
 		return true;
 	ok = encode_uncached(wp, word, len, out, err);
-	if (ok && cached && !out->failed)
+	if (ok && cached && !out->failed && out->n_ids > start)
 		llm_word_cache_put(&wp->cache, &key, out->ids + start,
 						   out->n_ids - start);
 	return ok;
