@@ -213,10 +213,13 @@ time_first_call(const LlmStrbuf *image)
 	return best;
 }
 
+/* cleaned: with a configuration that cleans up spaces in decoded text */
 static void
-bench(const char *name, const char *json, size_t json_len,
+bench(const char *name, const char *json, size_t json_len, bool cleaned,
 	  const LlmStrbuf *text)
 {
+	const char *config =
+		cleaned ? "{\"clean_up_tokenization_spaces\": true}" : NULL;
 	LlmStrbuf image = { 0 };
 	LlmStrbuf decoded = { 0 };
 	LlmIdbuf ids = { 0 };
@@ -226,7 +229,9 @@ bench(const char *name, const char *json, size_t json_len,
 	int64_t start = llm_clock_us();
 	int64_t compile_us;
 
-	if (!llm_tokenizer_compile(json, json_len, NULL, 0, name, &image, &err))
+	if (!llm_tokenizer_compile(json, json_len, config,
+							   cleaned ? strlen(config) : 0, name, &image,
+							   &err))
 		die(name);
 	compile_us = llm_clock_us() - start;
 	tokenizer = llm_tokenizer_open(image.data, image.len, &err);
@@ -263,13 +268,14 @@ bench(const char *name, const char *json, size_t json_len,
 }
 
 static void
-bench_file(const char *name, const char *path, const LlmStrbuf *text)
+bench_file(const char *name, const char *path, bool cleaned,
+		   const LlmStrbuf *text)
 {
 	LlmMappedFile file;
 
 	if (!llm_mapped_file_open(&file, path, &err))
 		die(path);
-	bench(name, file.data, file.size, text);
+	bench(name, file.data, file.size, cleaned, text);
 	llm_mapped_file_close(&file);
 }
 
@@ -277,9 +283,10 @@ int
 main(int argc, char **argv)
 {
 	static const char *const names[] = {
-		"llama3", "qwen2",		"gpt2",	   "llama2", "mistral", "gemma",
-		"gpt4o",  "deepseek",	"falcon",  "t5",	 "xlmr",	"albert",
-		"bert",	  "bert_cased", "wav2vec", "phi3",	 "glm4"
+		"llama3",  "qwen2",	   "gpt2",	 "llama2", "mistral", "gemma",
+		"clip",	   "prefixed", "spaced", "mapped", "gpt4o",	  "deepseek",
+		"falcon",  "t5",	   "xlmr",	 "albert", "bert",	  "bert_cased",
+		"wav2vec", "phi3",	   "glm4"
 	};
 	LlmStrbuf text = { 0 };
 	LlmStrbuf json = { 0 };
@@ -298,7 +305,7 @@ main(int argc, char **argv)
 		   "image MB", "build us", "open", "first", "B/token", "enc MB/s",
 		   "dec MB/s");
 	if (argc > 1)
-		bench_file("file", argv[1], &text);
+		bench_file("file", argv[1], false, &text);
 	else
 	{
 		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -306,10 +313,12 @@ main(int argc, char **argv)
 			char path[256];
 
 			snprintf(path, sizeof(path), VECTORS "%s.json", names[i]);
-			bench_file(names[i], path, &text);
+			bench_file(names[i], path, false, &text);
 		}
+		bench_file("t5 cleaned", VECTORS "t5.json", true, &text);
+		bench_file("bert cleaned", VECTORS "bert.json", true, &text);
 		make_tokenizer(&json);
-		bench("synthetic", json.data, json.len, &text);
+		bench("synthetic", json.data, json.len, false, &text);
 	}
 	llm_strbuf_free(&text);
 	llm_strbuf_free(&json);

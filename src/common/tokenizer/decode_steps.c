@@ -25,15 +25,18 @@
 
 #define REPLACEMENT_CHARACTER "\xEF\xBF\xBD"
 #define FALLBACK_TOKEN_BYTES 6 /* <0x0A> */
+#define FUSED_BYTES 4096	   /* of whole texts, that go on in one chunk */
 
 typedef struct DecodeStage
 {
 	LlmTokenStepKind kind;
-	bool in_chunks;	 /* gets one token in chunks, not tokens */
-	bool has_begun;	 /* a token, or the first chunk, was seen */
-	bool is_passing; /* chunks: the start is dealt with */
-	size_t n_cut;	 /* characters taken off the start */
-	LlmStrbuf held;	 /* what later input may change */
+	bool in_chunks;	  /* gets one token in chunks, not tokens */
+	bool has_begun;	  /* a token, or the first chunk, was seen */
+	bool is_passing;  /* chunks: the start is dealt with */
+	bool may_skip;	  /* replaces a literal in tokens */
+	size_t n_cut;	  /* characters taken off the start */
+	LlmPiece literal; /* the step's first text */
+	LlmStrbuf held;	  /* what later input may change */
 	LlmStrbuf scratch;
 } DecodeStage;
 
@@ -42,12 +45,22 @@ struct LlmDecodeChain
 	LlmStepRow *row; /* borrowed */
 	LlmStrbuf *out;	 /* of the call at work */
 	LlmError *err;
+	bool is_whole; /* nobody waits for what is held */
 	size_t n_stages;
 	DecodeStage stages[];
 };
 
 static bool
 give(LlmDecodeChain *chain, size_t idx, const char *text, size_t len);
+
+static LlmPiece
+step_text(const LlmStepRow *row, size_t idx, int text_idx)
+{
+	LlmPiece piece = { 0 };
+
+	piece.text = llm_step_row_text(row, idx, text_idx, &piece.len);
+	return piece;
+}
 
 LlmDecodeChain *
 llm_decode_chain_create(LlmStepRow *row, LlmError *err)
@@ -66,8 +79,13 @@ llm_decode_chain_create(LlmStepRow *row, LlmError *err)
 	chain->n_stages = row->n_steps;
 	for (size_t i = 0; i < row->n_steps; i++)
 	{
-		chain->stages[i].kind = row->steps[i].kind;
-		chain->stages[i].in_chunks = in_chunks;
+		DecodeStage *stage = &chain->stages[i];
+
+		stage->kind = row->steps[i].kind;
+		stage->in_chunks = in_chunks;
+		stage->literal = step_text(row, i, 0);
+		stage->may_skip = stage->kind == LLM_DEC_REPLACE && !in_chunks &&
+						  stage->literal.len > 0;
 		if (row->steps[i].kind == LLM_DEC_FUSE ||
 			row->steps[i].kind == LLM_DEC_BYTE_LEVEL ||
 			row->steps[i].kind == LLM_DEC_JOIN_SPACE)
@@ -90,6 +108,12 @@ llm_decode_chain_free(LlmDecodeChain *chain)
 }
 
 void
+llm_decode_chain_expect_whole(LlmDecodeChain *chain)
+{
+	chain->is_whole = true;
+}
+
+void
 llm_decode_chain_reset(LlmDecodeChain *chain)
 {
 	for (size_t i = 0; i < chain->n_stages; i++)
@@ -104,12 +128,6 @@ llm_decode_chain_reset(LlmDecodeChain *chain)
 	}
 }
 
-static const char *
-step_text(const LlmDecodeChain *chain, size_t idx, int text_idx, size_t *len)
-{
-	return llm_step_row_text(chain->row, idx, text_idx, len);
-}
-
 /* Forget the first n bytes of what is held. */
 static void
 drop_held(DecodeStage *stage, size_t n)
@@ -119,6 +137,38 @@ drop_held(DecodeStage *stage, size_t n)
 		return;
 	memmove(stage->held.data, stage->held.data + n, stage->held.len - n + 1);
 	stage->held.len -= n;
+}
+
+/*
+ * Write a text up to its last match of the literal, with the content for
+ * every match; returns where the rest starts.
+ */
+static size_t
+replace_matches(LlmStrbuf *out, LlmPiece in, LlmPiece literal, LlmPiece content)
+{
+	size_t done = 0;
+
+	while (literal.len > 0)
+	{
+		const char *match =
+			memmem(in.text + done, in.len - done, literal.text, literal.len);
+
+		if (match == NULL)
+			break;
+		llm_strbuf_append(out, in.text + done,
+						  (size_t) (match - in.text) - done);
+		llm_strbuf_append(out, content.text, content.len);
+		done = (size_t) (match - in.text) + literal.len;
+	}
+	return done;
+}
+
+static void
+replace_all(LlmStrbuf *out, LlmPiece in, LlmPiece literal, LlmPiece content)
+{
+	size_t done = replace_matches(out, in, literal, content);
+
+	llm_strbuf_append(out, in.text + done, in.len - done);
 }
 
 /* -------------------------------------------------------------- byte level */
@@ -195,31 +245,6 @@ byte_level_end(LlmDecodeChain *chain, size_t idx)
 
 /* ----------------------------------------------------------------- replace */
 
-/* Every match of the literal in text; returns where the rest starts. */
-static size_t
-replace_literal(LlmDecodeChain *chain, size_t idx, const char *text, size_t len,
-				LlmStrbuf *out)
-{
-	size_t pattern_len;
-	size_t content_len;
-	const char *pattern = step_text(chain, idx, 0, &pattern_len);
-	const char *content = step_text(chain, idx, 1, &content_len);
-	size_t done = 0;
-
-	while (pattern_len > 0)
-	{
-		const char *match =
-			memmem(text + done, len - done, pattern, pattern_len);
-
-		if (match == NULL)
-			break;
-		llm_strbuf_append(out, text + done, (size_t) (match - text) - done);
-		llm_strbuf_append(out, content, content_len);
-		done = (size_t) (match - text) + pattern_len;
-	}
-	return done;
-}
-
 /* Bytes at the end of text that may be the start of the pattern. */
 static size_t
 partial_match(const char *pattern, size_t pattern_len, const char *text,
@@ -238,25 +263,26 @@ static bool
 replace_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 {
 	DecodeStage *stage = &chain->stages[idx];
-	size_t pattern_len;
-	const char *pattern = step_text(chain, idx, 0, &pattern_len);
+	LlmPiece literal = stage->literal;
+	LlmPiece content = step_text(chain->row, idx, 1);
+	LlmPiece in = { .text = text, .len = len };
 	size_t done;
 	size_t end;
 
 	llm_strbuf_reset(&stage->scratch);
 	if (!stage->in_chunks)
 	{
-		done = replace_literal(chain, idx, text, len, &stage->scratch);
-		llm_strbuf_append(&stage->scratch, text + done, len - done);
+		replace_all(&stage->scratch, in, literal, content);
 		return give(chain, idx + 1, llm_strbuf_str(&stage->scratch),
 					stage->scratch.len);
 	}
 	llm_strbuf_append(&stage->held, text, len);
-	text = llm_strbuf_str(&stage->held);
-	len = stage->held.len;
-	done = replace_literal(chain, idx, text, len, &stage->scratch);
-	end = len - partial_match(pattern, pattern_len, text + done, len - done);
-	llm_strbuf_append(&stage->scratch, text + done, end - done);
+	in.text = llm_strbuf_str(&stage->held);
+	in.len = stage->held.len;
+	done = replace_matches(&stage->scratch, in, literal, content);
+	end = in.len - partial_match(literal.text, literal.len, in.text + done,
+								 in.len - done);
+	llm_strbuf_append(&stage->scratch, in.text + done, end - done);
 	drop_held(stage, end);
 	return stage->scratch.len == 0 ||
 		   give(chain, idx + 1, stage->scratch.data, stage->scratch.len);
@@ -269,8 +295,7 @@ replace_regex(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 	DecodeStage *stage = &chain->stages[idx];
 	LlmSplitRegex *regex = llm_step_row_regex(chain->row, idx, chain->err);
 	LlmRegexScan scan = llm_regex_scan(text, len);
-	size_t content_len;
-	const char *content = step_text(chain, idx, 1, &content_len);
+	LlmPiece content = step_text(chain->row, idx, 1);
 	size_t done = 0;
 
 	if (regex == NULL)
@@ -288,7 +313,7 @@ replace_regex(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 		if (!found)
 			break;
 		llm_strbuf_append(&stage->scratch, text + done, start - done);
-		llm_strbuf_append(&stage->scratch, content, content_len);
+		llm_strbuf_append(&stage->scratch, content.text, content.len);
 		done = end;
 	}
 	llm_strbuf_append(&stage->scratch, text + done, len - done);
@@ -403,22 +428,22 @@ starts_with(const char *text, size_t len, const char *what, size_t what_len)
 static bool
 strip_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 {
+	const DecodeStage *stage = &chain->stages[idx];
 	const LlmTokenStep *step = &chain->row->steps[idx];
-	size_t char_len;
-	const char *character = step_text(chain, idx, 0, &char_len);
 	size_t start = 0;
 	size_t end = len;
 
-	for (int32_t i = 0;
-		 i < step->numbers[0] &&
-		 starts_with(text + start, len - start, character, char_len);
+	for (int32_t i = 0; i < step->numbers[0] &&
+						starts_with(text + start, len - start,
+									stage->literal.text, stage->literal.len);
 		 i++)
-		start += char_len;
+		start += stage->literal.len;
 	for (int32_t i = 0;
-		 i < step->numbers[1] && end - start >= char_len &&
-		 starts_with(text + end - char_len, char_len, character, char_len);
+		 i < step->numbers[1] && end - start >= stage->literal.len &&
+		 starts_with(text + end - stage->literal.len, stage->literal.len,
+					 stage->literal.text, stage->literal.len);
 		 i++)
-		end -= char_len;
+		end -= stage->literal.len;
 	return give(chain, idx + 1, text + start, end - start);
 }
 
@@ -431,8 +456,6 @@ strip_chunk(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 {
 	DecodeStage *stage = &chain->stages[idx];
 	const LlmTokenStep *step = &chain->row->steps[idx];
-	size_t char_len;
-	const char *character = step_text(chain, idx, 0, &char_len);
 	size_t max_held;
 	size_t tail;
 
@@ -441,12 +464,12 @@ strip_chunk(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 		if (len == 0)
 			return true;
 		if (stage->n_cut >= (size_t) step->numbers[0] ||
-			!starts_with(text, len, character, char_len))
+			!starts_with(text, len, stage->literal.text, stage->literal.len))
 			stage->is_passing = true;
 		else
 		{
-			text += char_len;
-			len -= char_len;
+			text += stage->literal.len;
+			len -= stage->literal.len;
 			stage->n_cut++;
 		}
 	}
@@ -456,11 +479,12 @@ strip_chunk(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 
 	llm_strbuf_append(&stage->held, text, len);
 	tail = stage->held.len;
-	max_held = (size_t) step->numbers[1] * char_len;
-	while (tail >= char_len && stage->held.len - tail < max_held &&
-		   starts_with(stage->held.data + tail - char_len, char_len, character,
-					   char_len))
-		tail -= char_len;
+	max_held = (size_t) step->numbers[1] * stage->literal.len;
+	while (tail >= stage->literal.len && stage->held.len - tail < max_held &&
+		   starts_with(stage->held.data + tail - stage->literal.len,
+					   stage->literal.len, stage->literal.text,
+					   stage->literal.len))
+		tail -= stage->literal.len;
 	if (tail > 0 && !give(chain, idx + 1, stage->held.data, tail))
 		return false;
 	drop_held(stage, tail);
@@ -477,24 +501,11 @@ metaspace_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 	bool is_first = stage->in_chunks || !stage->has_begun;
 	bool drops =
 		is_first && chain->row->steps[idx].numbers[0] != LLM_PREPEND_NEVER;
-	size_t char_len;
-	const char *character = step_text(chain, idx, 0, &char_len);
-	size_t off = 0;
 
 	stage->has_begun = true;
 	llm_strbuf_reset(&stage->scratch);
-	while (off < len)
-	{
-		const char *match =
-			char_len == 0 ? NULL
-						  : memmem(text + off, len - off, character, char_len);
-		size_t end = match == NULL ? len : (size_t) (match - text);
-
-		llm_strbuf_append(&stage->scratch, text + off, end - off);
-		if (match != NULL && !drops)
-			llm_strbuf_append_char(&stage->scratch, ' ');
-		off = match == NULL ? len : end + char_len;
-	}
+	replace_all(&stage->scratch, (LlmPiece){ .text = text, .len = len },
+				stage->literal, (LlmPiece){ .text = " ", .len = !drops });
 	return give(chain, idx + 1, llm_strbuf_str(&stage->scratch),
 				stage->scratch.len);
 }
@@ -504,25 +515,13 @@ static bool
 pass_suffix_token(LlmDecodeChain *chain, size_t idx, const char *replacement)
 {
 	DecodeStage *stage = &chain->stages[idx];
-	const char *text = llm_strbuf_str(&stage->held);
-	size_t suffix_len;
-	const char *suffix = step_text(chain, idx, 0, &suffix_len);
-	size_t off = 0;
 
 	llm_strbuf_reset(&stage->scratch);
-	while (off < stage->held.len)
-	{
-		const char *match =
-			suffix_len == 0
-				? NULL
-				: memmem(text + off, stage->held.len - off, suffix, suffix_len);
-		size_t end = match == NULL ? stage->held.len : (size_t) (match - text);
-
-		llm_strbuf_append(&stage->scratch, text + off, end - off);
-		if (match != NULL)
-			llm_strbuf_append_str(&stage->scratch, replacement);
-		off = match == NULL ? stage->held.len : end + suffix_len;
-	}
+	replace_all(&stage->scratch,
+				(LlmPiece){ .text = llm_strbuf_str(&stage->held),
+							.len = stage->held.len },
+				stage->literal,
+				(LlmPiece){ .text = replacement, .len = strlen(replacement) });
 	llm_strbuf_reset(&stage->held);
 	return give(chain, idx + 1, llm_strbuf_str(&stage->scratch),
 				stage->scratch.len);
@@ -562,19 +561,36 @@ word_piece_token(LlmDecodeChain *chain, size_t idx, const char *text,
 {
 	DecodeStage *stage = &chain->stages[idx];
 	bool is_first = stage->in_chunks || !stage->has_begun;
-	size_t prefix_len;
-	const char *prefix = step_text(chain, idx, 0, &prefix_len);
 
 	stage->has_begun = true;
 	if (is_first)
 		return give(chain, idx + 1, text, len);
-	if (len >= prefix_len && memcmp(text, prefix, prefix_len) == 0)
-		return give(chain, idx + 1, text + prefix_len, len - prefix_len);
+	if (len >= stage->literal.len &&
+		memcmp(text, stage->literal.text, stage->literal.len) == 0)
+		return give(chain, idx + 1, text + stage->literal.len,
+					len - stage->literal.len);
 	llm_strbuf_reset(&stage->scratch);
 	llm_strbuf_append_char(&stage->scratch, ' ');
 	llm_strbuf_append(&stage->scratch, text, len);
 	return give(chain, idx + 1, llm_strbuf_str(&stage->scratch),
 				stage->scratch.len);
+}
+
+/* Chunks of a whole text may be long ones. */
+static bool
+fuse_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
+{
+	LlmStrbuf *held = &chain->stages[idx].held;
+	bool ok;
+
+	if (!chain->is_whole || idx + 1 == chain->n_stages)
+		return give(chain, idx + 1, text, len);
+	llm_strbuf_append(held, text, len);
+	if (held->len < FUSED_BYTES)
+		return true;
+	ok = give(chain, idx + 1, llm_strbuf_str(held), held->len);
+	llm_strbuf_reset(held);
+	return ok;
 }
 
 /* A token that equals the one before is dropped. */
@@ -596,13 +612,33 @@ dedup_token(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 
 /* --------------------------------------------------------------- the chain */
 
-/* Hand a token or chunk to a stage, or to the caller behind the last one. */
+/* Is the literal in the text?  For texts as short as tokens. */
+static bool
+contains(const char *text, size_t len, LlmPiece literal)
+{
+	for (size_t off = 0; off + literal.len <= len; off++)
+	{
+		if (text[off] == literal.text[0] &&
+			memcmp(text + off, literal.text, literal.len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Hand a token or chunk to a stage, or to the caller behind the last one.
+ * Replacements that find nothing are passed by: cleaning up spaces is a row
+ * of them, and few tokens concern any.
+ */
 static bool
 give(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 {
 	DecodeStage *stage;
 
 	assert(idx <= chain->n_stages && chain->out != NULL);
+	while (idx < chain->n_stages && chain->stages[idx].may_skip &&
+		   !contains(text, len, chain->stages[idx].literal))
+		idx++;
 	if (idx == chain->n_stages)
 	{
 		llm_strbuf_append(chain->out, text, len);
@@ -625,7 +661,7 @@ give(LlmDecodeChain *chain, size_t idx, const char *text, size_t len)
 		case LLM_DEC_BYTE_FALLBACK:
 			return byte_fallback_token(chain, idx, text, len);
 		case LLM_DEC_FUSE:
-			return give(chain, idx + 1, text, len);
+			return fuse_token(chain, idx, text, len);
 		case LLM_DEC_STRIP:
 			return stage->in_chunks ? strip_chunk(chain, idx, text, len)
 									: strip_token(chain, idx, text, len);
@@ -659,6 +695,7 @@ end_stage(LlmDecodeChain *chain, size_t idx)
 		case LLM_DEC_BYTE_LEVEL:
 			return byte_level_end(chain, idx);
 		case LLM_DEC_REPLACE:
+		case LLM_DEC_FUSE:
 			return stage->held.len == 0 ||
 				   give(chain, idx + 1, stage->held.data, stage->held.len);
 		case LLM_DEC_REPLACE_REGEX:
@@ -711,36 +748,6 @@ llm_decode_chain_end(LlmDecodeChain *chain, LlmStrbuf *out, LlmError *err)
 
 /* ---------------------------------------------------------- single tokens */
 
-/* One step of a token on its own; *text may move to the buffer. */
-static void
-single_step(LlmStepRow *row, size_t idx, const char **text, size_t *len,
-			LlmStrbuf *buffer)
-{
-	size_t pattern_len;
-	size_t content_len = 1;
-	const char *pattern = llm_step_row_text(row, idx, 0, &pattern_len);
-	const char *content = " ";
-	size_t off = 0;
-
-	if (row->steps[idx].kind == LLM_DEC_REPLACE)
-		content = llm_step_row_text(row, idx, 1, &content_len);
-	if (pattern_len == 0)
-		return;
-	while (off < *len)
-	{
-		const char *match =
-			memmem(*text + off, *len - off, pattern, pattern_len);
-		size_t end = match == NULL ? *len : (size_t) (match - *text);
-
-		llm_strbuf_append(buffer, *text + off, end - off);
-		if (match != NULL)
-			llm_strbuf_append(buffer, content, content_len);
-		off = match == NULL ? *len : end + pattern_len;
-	}
-	*text = llm_strbuf_str(buffer);
-	*len = buffer->len;
-}
-
 bool
 llm_decode_token_bytes(LlmStepRow *row, const char *token, size_t len,
 					   LlmStrbuf *out, LlmError *err)
@@ -771,7 +778,14 @@ llm_decode_token_bytes(LlmStepRow *row, const char *token, size_t len,
 			case LLM_DEC_METASPACE:
 			case LLM_DEC_BPE_SUFFIX:
 				llm_strbuf_reset(&buffers[next]);
-				single_step(row, i, &token, &len, &buffers[next]);
+				replace_all(&buffers[next],
+							(LlmPiece){ .text = token, .len = len },
+							step_text(row, i, 0),
+							row->steps[i].kind == LLM_DEC_REPLACE
+								? step_text(row, i, 1)
+								: (LlmPiece){ .text = " ", .len = 1 });
+				token = llm_strbuf_str(&buffers[next]);
+				len = buffers[next].len;
 				next = 1 - next;
 				break;
 			default:

@@ -129,6 +129,7 @@ llm_tokenizer_decode(LlmTokenizer *tokenizer, const int32_t *ids, size_t n_ids,
 		tokenizer->decoder = llm_detokenizer_create(tokenizer, false, err);
 		if (tokenizer->decoder == NULL)
 			return false;
+		llm_decode_chain_expect_whole(tokenizer->decoder->chain);
 	}
 	tokenizer->decoder->skip_special_tokens = skip_special_tokens;
 	for (size_t i = 0; i < n_ids; i++)

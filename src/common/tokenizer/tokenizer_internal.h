@@ -241,6 +241,9 @@ extern LlmDecodeChain *llm_decode_chain_create(LlmStepRow *row, LlmError *err);
 extern void llm_decode_chain_free(LlmDecodeChain *chain);
 extern void llm_decode_chain_reset(LlmDecodeChain *chain);
 
+/* Only whole texts will be decoded: what may wait for more of them, does. */
+extern void llm_decode_chain_expect_whole(LlmDecodeChain *chain);
+
 /* Feed a token; what can be said of the text for sure goes to out. */
 extern bool llm_decode_chain_token(LlmDecodeChain *chain, const char *token,
 								   size_t len, LlmStrbuf *out, LlmError *err);

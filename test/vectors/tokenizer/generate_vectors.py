@@ -581,11 +581,11 @@ def mapped():
 TOKENIZERS = [
     ("llama3", llama3, 10000), ("qwen2", qwen2, 10000),
     ("llama2", llama2, 10000), ("mistral", mistral, 10000),
-    ("gpt2", gpt2, 10000), ("gemma", gemma, 4000),
-    ("deepseek", deepseek, 4000), ("gpt4o", gpt4o, 4000),
-    ("falcon", falcon, 4000), ("clip", clip, 4000),
-    ("prefixed", prefixed, 4000), ("spaced", spaced, 4000),
-    ("mapped", mapped, 4000),
+    ("gpt2", gpt2, 10000), ("gemma", gemma, 10000),
+    ("deepseek", deepseek, 10000), ("gpt4o", gpt4o, 10000),
+    ("falcon", falcon, 10000), ("clip", clip, 10000),
+    ("prefixed", prefixed, 10000), ("spaced", spaced, 10000),
+    ("mapped", mapped, 10000),
 ]
 
 # tokenizer_config.json beside llama2's and qwen2's file: what transformers
@@ -603,14 +603,14 @@ CONFIGS = {
         "add_eos_token": True, "image_token": "[INST]",
         "additional_special_tokens": ["<|im_end|>", "<think>"],
         "clean_up_tokenization_spaces": True,
-        "tokenizer_class": "PreTrainedTokenizerFast"}, 2000),
+        "tokenizer_class": "PreTrainedTokenizerFast"}, 10000),
     "qwen2_configured": ("qwen2", {
         "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<tool_call>",
         "extra_special_tokens": {"ent_token": "<ent>"},
         "split_special_tokens": True, "clean_up_tokenization_spaces": True,
         "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output":
             True,
-        "tokenizer_class": "PreTrainedTokenizerFast"}, 2000),
+        "tokenizer_class": "PreTrainedTokenizerFast"}, 10000),
 }
 
 
