@@ -294,38 +294,51 @@ llm_request_poll(LlmRequest *request)
 	return deliver(request);
 }
 
+/* When a wait first found no scheduler; 0 = it was there. */
+static int64 missing_since_us;
+
 /*
  * A scheduler that ends, or starts, fails what was in flight; this is for the
  * case that it cannot be started at all.
  */
 static void
-check_scheduler(LlmRequest *request, int64 *missing_since_us)
+check_scheduler(void)
 {
+	int64 now_us = llm_clock_us();
+
 	if (llm_shared->scheduler_pid != 0)
-		*missing_since_us = 0;
-	else if (*missing_since_us == 0)
-		*missing_since_us = llm_clock_us();
-	else if (llm_clock_us() - *missing_since_us >
+		missing_since_us = 0;
+	else if (missing_since_us == 0)
+		missing_since_us = now_us;
+	else if (now_us - missing_since_us >
 			 LLM_SCHEDULER_WAIT_MS * INT64CONST(1000))
 	{
-		llm_request_release(request);
-		llm_error_set(&request->error, LLM_ERROR_UNAVAILABLE,
-					  "the scheduler is not running");
+		while (!dlist_is_empty(&active_requests))
+		{
+			LlmRequest *request =
+				dlist_head_element(LlmRequest, node, &active_requests);
+
+			llm_request_release(request);
+			llm_error_set(&request->error, LLM_ERROR_UNAVAILABLE,
+						  "the scheduler is not running");
+		}
 	}
+}
+
+void
+llm_request_wait_any(void)
+{
+	wait_for_latch(TOKEN_WAIT_MS, llm_wait_event_tokens());
+	check_client();
+	check_scheduler();
 }
 
 const LlmRequestResult *
 llm_request_wait(LlmRequest *request)
 {
-	int64 missing_since_us = 0;
-
 	check_client();
 	while (!collect(request) && request->slot_idx != LLM_NONE)
-	{
-		wait_for_latch(TOKEN_WAIT_MS, llm_wait_event_tokens());
-		check_client();
-		check_scheduler(request, &missing_since_us);
-	}
+		llm_request_wait_any();
 	return deliver(request);
 }
 
@@ -399,6 +412,7 @@ try_claim(LlmRequest *request, const Submission *submission)
 		request->slot_generation = llm_slots[slot_idx].generation;
 		dlist_push_tail(&active_requests, &request->node);
 		n_active_requests++;
+		missing_since_us = 0;
 	}
 	llm_scheduler_unlock();
 	return outcome;
@@ -442,7 +456,7 @@ report_no_scheduler(void)
 static bool
 claim_slot(LlmRequest *request, const Submission *submission)
 {
-	int64 missing_since_us = 0;
+	int64 no_scheduler_since_us = 0;
 
 	for (;;)
 	{
@@ -456,14 +470,14 @@ claim_slot(LlmRequest *request, const Submission *submission)
 			case CLAIM_NO_MODEL:
 				return false;
 			case CLAIM_NO_SCHEDULER:
-				if (missing_since_us == 0)
-					missing_since_us = now_us;
-				else if (now_us - missing_since_us >
+				if (no_scheduler_since_us == 0)
+					no_scheduler_since_us = now_us;
+				else if (now_us - no_scheduler_since_us >
 						 LLM_SCHEDULER_WAIT_MS * INT64CONST(1000))
 					report_no_scheduler();
 				break;
 			case CLAIM_NO_SLOT:
-				missing_since_us = 0;
+				no_scheduler_since_us = 0;
 				collect_all();
 				if (try_claim(request, submission) == CLAIM_DONE)
 					return true;

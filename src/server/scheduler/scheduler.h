@@ -82,6 +82,13 @@ extern const LlmRequestResult *llm_request_poll(LlmRequest *request);
 /* Wait until there is more to poll.  Interruptible. */
 extern const LlmRequestResult *llm_request_wait(LlmRequest *request);
 
+/*
+ * Wait until there may be more to poll for some request of this process, or a
+ * while has passed.  Interruptible.  For callers that poll several: poll all,
+ * and wait where that brought nothing.
+ */
+extern void llm_request_wait_any(void);
+
 /* Give the slot up, finished or not.  The memory goes with its context. */
 extern void llm_request_release(LlmRequest *request);
 

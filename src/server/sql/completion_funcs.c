@@ -13,7 +13,7 @@
 #include <math.h>
 
 #include "src/common/util/json.h"
-#include "src/server/report.h"
+#include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
 
@@ -28,6 +28,7 @@
 
 typedef struct Completion
 {
+	LlmBatchCall batch; /* must be first */
 	bool is_chat;
 	LlmTemplateText request;
 	LlmGenerateOptions options;
@@ -166,21 +167,26 @@ start_choices(Completion *completion)
 }
 
 static bool
-run_choices(Completion *completion, LlmError *err)
+start_completion(Completion *completion, bool is_batch)
 {
 	LlmGenerateOptions as_written = completion->options;
 
+	completion->batch.null_on_error = as_written.null_on_error;
+	if (!as_written.has_class)
+		as_written.is_batch = is_batch;
 	do
 	{
 		completion->options = as_written;
 		completion->prompt = (LlmPrompt){ 0 };
 		completion->handle = llm_model_handle_get(completion->options.model);
-		if (!make_prompt(completion, err))
+		if (!make_prompt(completion, &completion->batch.err))
 			return false;
 	} while (!start_choices(completion));
-	for (int i = 0; i < completion->options.n_choices; i++)
-		if (!llm_generation_complete(completion->choices[i], err))
-			return false;
+	completion->batch.n_requests = completion->options.n_choices;
+	completion->batch.n_prompt_tokens =
+		(uint64) completion->prompt.n_ids * completion->options.n_choices;
+	completion->batch.is_repeatable =
+		llm_generate_options_repeatable(&completion->options);
 	return true;
 }
 
@@ -457,16 +463,13 @@ build_response(const Completion *completion, LlmError *err)
 	return response;
 }
 
-/* llm_completion(request json) → jsonb */
-Datum
-llm_completion(PG_FUNCTION_ARGS)
+static LlmBatchCall *
+start_call(FunctionCallInfo fcinfo, bool is_batch)
 {
 	Completion *completion;
-	LlmError err;
-	text *response = NULL;
 
 	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
+		return NULL;
 	completion = palloc0(sizeof(Completion));
 	completion->request = llm_json_text(PG_GETARG_DATUM(0), JSONOID);
 	if (llm_json_kind(completion->request) != '{')
@@ -474,14 +477,52 @@ llm_completion(PG_FUNCTION_ARGS)
 						errmsg("a request must be a JSON object")));
 	llm_generate_options_parse(completion->request, true, &completion->options);
 	llm_generate_options_refuse_stream(&completion->options);
-	if (run_choices(completion, &err))
-		response = build_response(completion, &err);
-	end_choices(completion);
-	if (response == NULL)
+	(void) start_completion(completion, is_batch);
+	return &completion->batch;
+}
+
+static bool
+advance_call(LlmBatchCall *batch)
+{
+	Completion *completion = (Completion *) batch;
+	bool is_done = true;
+
+	for (int i = 0; i < completion->options.n_choices; i++)
 	{
-		llm_report(completion->options.null_on_error ? WARNING : ERROR, &err);
-		PG_RETURN_NULL();
+		LlmGeneration *choice = completion->choices[i];
+
+		if (!llm_generation_advance(choice, false, &batch->err))
+			return true;
+		is_done &= choice->is_done;
 	}
-	PG_RETURN_DATUM(DirectFunctionCall1(
-		jsonb_in, CStringGetDatum(text_to_cstring(response))));
+	return is_done;
+}
+
+static Datum
+finish_call(LlmBatchCall *batch, bool *isnull)
+{
+	Completion *completion = (Completion *) batch;
+	text *response = build_response(completion, &batch->err);
+
+	*isnull = response == NULL;
+	if (response == NULL)
+		return (Datum) 0;
+	for (int i = 0; i < completion->options.n_choices; i++)
+	{
+		batch->n_cached_tokens += completion->choices[i]->result->n_cached;
+		batch->n_output_tokens += completion->choices[i]->n_tokens;
+	}
+	return DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(text_to_cstring(response)));
+}
+
+const LlmBatchOps llm_completion_ops = { "llm_completion", llm_completion,
+										 start_call, advance_call,
+										 finish_call };
+
+/* llm_completion(request json) → jsonb */
+Datum
+llm_completion(PG_FUNCTION_ARGS)
+{
+	return llm_batch_run(fcinfo, &llm_completion_ops);
 }

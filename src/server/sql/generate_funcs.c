@@ -3,13 +3,13 @@
  *	  llm_chat, llm_ask, llm_generate, llm_chat_stream.
  *
  * Each reads its arguments into a call (what to answer, how), makes the
- * prompt, and lets a generation answer it.
+ * prompt, and lets a generation answer it.  All but the stream are batchable.
  *
  * src/server/sql/generate_funcs.c
  */
 #include "postgres.h"
 
-#include "src/server/report.h"
+#include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
 
@@ -39,11 +39,13 @@ typedef enum InputKind
 
 typedef struct GenerateCall
 {
+	LlmBatchCall batch; /* must be first */
 	InputKind kind;
 	LlmTemplateText input; /* messages as JSON, or the prompt's text */
 	LlmGenerateOptions options;
 	LlmModelHandle *handle;
 	LlmPrompt prompt;
+	LlmGeneration *generation;
 } GenerateCall;
 
 PG_FUNCTION_INFO_V1(llm_chat);
@@ -152,78 +154,111 @@ make_prompt(GenerateCall *call, LlmError *err)
 
 /*
  * Look the model up, make the prompt and submit; again where the model was
- * replaced in between.  NULL: this row cannot be answered.
+ * replaced in between.  False: this row cannot be answered.
  */
-static LlmGeneration *
-start_answer(GenerateCall *call, LlmError *err)
+static bool
+start_answer(GenerateCall *call, bool is_batch)
 {
-	LlmGeneration *generation = NULL;
 	LlmGenerateOptions as_written = call->options;
 
-	while (generation == NULL)
+	call->batch.null_on_error = as_written.null_on_error;
+	if (!as_written.has_class)
+		as_written.is_batch = is_batch;
+	do
 	{
 		call->options = as_written;
 		call->handle = llm_model_handle_get(call->options.model);
-		if (!make_prompt(call, err))
-			return NULL;
-		generation =
+		if (!make_prompt(call, &call->batch.err))
+			return false;
+		call->generation =
 			llm_generation_start(call->handle, &call->options, &call->prompt,
 								 call->options.params.seed);
-	}
-	return generation;
+	} while (call->generation == NULL);
+	call->batch.n_requests = 1;
+	call->batch.n_prompt_tokens = call->prompt.n_ids;
+	call->batch.is_repeatable = llm_generate_options_repeatable(&call->options);
+	pfree(call->prompt.ids);
+	call->prompt.ids = NULL;
+	return true;
 }
 
-/* on_error = 'null' turns a failed row into NULL and a warning. */
-static void
-report_row_failure(const LlmGenerateOptions *options, const LlmError *err)
+static LlmBatchCall *
+start_call(FunctionCallInfo fcinfo, InputKind kind, bool is_batch)
 {
-	llm_report(options->null_on_error ? WARNING : ERROR, err);
+	GenerateCall *call;
+
+	if (PG_ARGISNULL(ARG_INPUT))
+		return NULL;
+	call = palloc(sizeof(GenerateCall));
+	read_call(fcinfo, kind, call);
+	llm_generate_options_refuse_stream(&call->options);
+	(void) start_answer(call, is_batch);
+	return &call->batch;
+}
+
+static bool
+advance_call(LlmBatchCall *batch)
+{
+	LlmGeneration *generation = ((GenerateCall *) batch)->generation;
+
+	return !llm_generation_advance(generation, false, &batch->err) ||
+		   generation->is_done;
 }
 
 static Datum
-answer(FunctionCallInfo fcinfo, InputKind kind)
+finish_call(LlmBatchCall *batch, bool *isnull)
 {
-	GenerateCall call;
-	LlmGeneration *generation = NULL;
-	LlmError err;
-	text *result = NULL;
+	const LlmGeneration *generation = ((GenerateCall *) batch)->generation;
 
-	if (PG_ARGISNULL(ARG_INPUT))
-		PG_RETURN_NULL();
-	read_call(fcinfo, kind, &call);
-	llm_generate_options_refuse_stream(&call.options);
-	generation = start_answer(&call, &err);
-	if (generation != NULL)
-	{
-		if (llm_generation_complete(generation, &err))
-			result = llm_text_try_from_utf8(llm_strbuf_str(&generation->text),
-											generation->text.len, &err);
-		llm_generation_end(generation);
-	}
-	if (result == NULL)
-	{
-		report_row_failure(&call.options, &err);
-		PG_RETURN_NULL();
-	}
-	PG_RETURN_TEXT_P(result);
+	batch->n_cached_tokens = generation->result->n_cached;
+	batch->n_output_tokens = generation->n_tokens;
+	*isnull = false;
+	return PointerGetDatum(llm_text_try_from_utf8(
+		llm_strbuf_str(&generation->text), generation->text.len, &batch->err));
 }
+
+static LlmBatchCall *
+start_chat(FunctionCallInfo fcinfo, bool is_batch)
+{
+	return start_call(fcinfo, INPUT_MESSAGES, is_batch);
+}
+
+static LlmBatchCall *
+start_ask(FunctionCallInfo fcinfo, bool is_batch)
+{
+	return start_call(fcinfo, INPUT_QUESTION, is_batch);
+}
+
+static LlmBatchCall *
+start_generate(FunctionCallInfo fcinfo, bool is_batch)
+{
+	return start_call(fcinfo, INPUT_PROMPT, is_batch);
+}
+
+const LlmBatchOps llm_chat_ops = { "llm_chat", llm_chat, start_chat,
+								   advance_call, finish_call };
+const LlmBatchOps llm_ask_ops = { "llm_ask", llm_ask, start_ask, advance_call,
+								  finish_call };
+const LlmBatchOps llm_generate_ops = { "llm_generate", llm_generate,
+									   start_generate, advance_call,
+									   finish_call };
 
 Datum
 llm_chat(PG_FUNCTION_ARGS)
 {
-	return answer(fcinfo, INPUT_MESSAGES);
+	return llm_batch_run(fcinfo, &llm_chat_ops);
 }
 
 Datum
 llm_ask(PG_FUNCTION_ARGS)
 {
-	return answer(fcinfo, INPUT_QUESTION);
+	return llm_batch_run(fcinfo, &llm_ask_ops);
 }
 
 Datum
 llm_generate(PG_FUNCTION_ARGS)
 {
-	return answer(fcinfo, INPUT_PROMPT);
+	return llm_batch_run(fcinfo, &llm_generate_ops);
 }
 
 /* -- streaming -- */
@@ -231,7 +266,6 @@ llm_generate(PG_FUNCTION_ARGS)
 typedef struct StreamState
 {
 	GenerateCall call;
-	LlmGeneration *generation;
 	size_t n_emitted; /* bytes */
 } StreamState;
 
@@ -240,12 +274,10 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	StreamState *state = palloc0(sizeof(StreamState));
-	LlmError err;
 
 	read_call(fcinfo, INPUT_MESSAGES, &state->call);
-	state->generation = start_answer(&state->call, &err);
-	if (state->generation == NULL)
-		report_row_failure(&state->call.options, &err);
+	if (!start_answer(&state->call, false))
+		llm_batch_report(&state->call.batch);
 	MemoryContextSwitchTo(old);
 	return state;
 }
@@ -254,8 +286,8 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 static text *
 next_piece(StreamState *state)
 {
-	LlmGeneration *generation = state->generation;
-	LlmError err;
+	LlmGeneration *generation = state->call.generation;
+	LlmBatchCall *batch = &state->call.batch;
 	text *piece;
 
 	if (generation == NULL)
@@ -264,17 +296,17 @@ next_piece(StreamState *state)
 	{
 		if (generation->is_done)
 			return NULL;
-		if (!llm_generation_advance(generation, true, &err))
+		if (!llm_generation_advance(generation, true, &batch->err))
 		{
-			report_row_failure(&state->call.options, &err);
+			llm_batch_report(batch);
 			return NULL;
 		}
 	}
-	piece =
-		llm_text_try_from_utf8(generation->text.data + state->n_emitted,
-							   generation->n_final - state->n_emitted, &err);
+	piece = llm_text_try_from_utf8(generation->text.data + state->n_emitted,
+								   generation->n_final - state->n_emitted,
+								   &batch->err);
 	if (piece == NULL)
-		report_row_failure(&state->call.options, &err);
+		llm_batch_report(batch);
 	state->n_emitted = generation->n_final;
 	return piece;
 }
@@ -304,7 +336,7 @@ llm_chat_stream(PG_FUNCTION_ARGS)
 	{
 		MemoryContext old =
 			MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		LlmGeneration *generation = state->generation;
+		LlmGeneration *generation = state->call.generation;
 
 		piece = next_piece(state);
 		if (piece == NULL && generation != NULL)

@@ -593,3 +593,9 @@ llm_generate_options_complete(LlmGenerateOptions *options,
 	}
 	return llm_sampling_params_check(params, PG_INT32_MAX, err);
 }
+
+bool
+llm_generate_options_repeatable(const LlmGenerateOptions *options)
+{
+	return options->has_seed || options->params.temperature == 0;
+}

@@ -91,4 +91,7 @@ llm_generate_options_complete(LlmGenerateOptions *options,
 							  uint32 n_prompt, int32 max_model_len,
 							  uint32 default_max_tokens, LlmError *err);
 
+/* Completed options: do equal prompts get equal answers? */
+extern bool llm_generate_options_repeatable(const LlmGenerateOptions *options);
+
 #endif /* LLM_GENERATE_OPTIONS_H */

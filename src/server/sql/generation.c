@@ -198,7 +198,7 @@ llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
 		.n_stop_ids = options->n_stop_ids,
 		.bias = options->bias,
 		.n_bias = options->n_bias,
-		.is_batch = options->has_class && options->is_batch,
+		.is_batch = options->is_batch,
 		.cache_salt = options->cache_salt,
 		.timeout_ms = options->timeout_ms > 0 ? options->timeout_ms
 											  : llm_setting_request_timeout_ms,
