@@ -32,19 +32,22 @@
 typedef enum LlmMessageType
 {
 	/* scheduler to executor */
-	LLM_MESSAGE_LOAD = 1, /* JSON text, see LlmExecutorOptions */
-	LLM_MESSAGE_REQUEST,  /* LlmWireRequest and its arrays */
-	LLM_MESSAGE_CANCEL,	  /* empty; a request that is gone is ignored */
-	LLM_MESSAGE_STOP,	  /* empty; finish nothing, exit with 0 */
+	LLM_MESSAGE_LOAD = 1,		/* JSON text, see LlmExecutorOptions */
+	LLM_MESSAGE_REQUEST,		/* LlmWireRequest and its arrays */
+	LLM_MESSAGE_CANCEL,			/* empty; a request that is gone is ignored */
+	LLM_MESSAGE_STOP,			/* empty; finish nothing, exit with 0 */
+	LLM_MESSAGE_ADAPTER,		/* LlmWireAdapter and its path */
+	LLM_MESSAGE_ADAPTER_FORGET, /* LlmWireAdapter without a path */
 
 	/* executor to scheduler */
-	LLM_MESSAGE_LOADED = 64, /* JSON text: facts of the loaded model */
-	LLM_MESSAGE_LOAD_FAILED, /* LlmError; the executor then exits */
-	LLM_MESSAGE_TOKENS,		 /* LlmWireTokens and its entries */
-	LLM_MESSAGE_FINISHED,	 /* LlmWireFinished */
-	LLM_MESSAGE_FAILED,		 /* LlmError: this request cannot be served */
-	LLM_MESSAGE_STATS,		 /* LlmWireStats, about once a second */
-	LLM_MESSAGE_LOG			 /* LlmWireLog and its text */
+	LLM_MESSAGE_LOADED = 64,  /* JSON text: facts of the loaded model */
+	LLM_MESSAGE_LOAD_FAILED,  /* LlmError; the executor then exits */
+	LLM_MESSAGE_TOKENS,		  /* LlmWireTokens and its entries */
+	LLM_MESSAGE_FINISHED,	  /* LlmWireFinished */
+	LLM_MESSAGE_FAILED,		  /* LlmError: this request cannot be served */
+	LLM_MESSAGE_STATS,		  /* LlmWireStats, about once a second */
+	LLM_MESSAGE_LOG,		  /* LlmWireLog and its text */
+	LLM_MESSAGE_ADAPTER_STATE /* LlmWireAdapterState, when it changes */
 } LlmMessageType;
 
 typedef struct LlmFrameHeader
@@ -136,5 +139,45 @@ typedef struct LlmWireLog
 	uint32_t is_warning; /* 0: LOG, 1: WARNING */
 	uint32_t n_bytes;	 /* of the text that follows */
 } LlmWireLog;
+
+/*
+ * An adapter's version, by the id that requests name it by and that is never
+ * used for other tensors; followed by the path of its image, which the
+ * executor reads when a request asks for it, and perhaps again later.  It
+ * comes before the first such request; once more changes what it says.
+ *
+ * ADAPTER_FORGET says that no more requests for it will come: those that are
+ * there finish as if nothing had been said, then its memory is free.
+ *
+ * Neither is answered.  An image that cannot be served fails the requests that
+ * ask for it, with the reason.
+ */
+typedef struct LlmWireAdapter
+{
+	uint64_t adapter_id;   /* not 0 */
+	uint32_t is_pinned;	   /* loaded at once, and not evicted */
+	uint32_t n_path_bytes; /* of the text that follows; 0: FORGET */
+} LlmWireAdapter;
+
+_Static_assert(sizeof(LlmWireAdapter) == 16, "wire layout");
+
+typedef enum LlmAdapterResidency
+{
+	LLM_ADAPTER_ABSENT, /* known by its path alone */
+	LLM_ADAPTER_LOADING,
+	LLM_ADAPTER_ON_HOST,   /* ready to be copied to the device */
+	LLM_ADAPTER_ON_DEVICE, /* requests can use it */
+	LLM_ADAPTER_FAILED	   /* its image cannot be served */
+} LlmAdapterResidency;
+
+typedef struct LlmWireAdapterState
+{
+	uint64_t adapter_id;
+	uint64_t n_bytes;	/* where it is resident; 0 before it was loaded */
+	uint32_t residency; /* LlmAdapterResidency */
+	uint32_t max_rank;	/* of its modules; 0 before it was loaded */
+} LlmWireAdapterState;
+
+_Static_assert(sizeof(LlmWireAdapterState) == 24, "wire layout");
 
 #endif /* LLM_IPC_MESSAGE_H */
