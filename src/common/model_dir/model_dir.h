@@ -25,6 +25,7 @@
 struct LlmCheckpoint;
 
 #define LLM_MAX_STOP_IDS 16
+#define LLM_FINGERPRINT_BYTES 32
 #define LLM_MAX_HEAD_DIM 512
 #define LLM_MAX_LAYERS 2048
 #define LLM_MAX_EXPERTS 1024
@@ -268,6 +269,17 @@ extern int llm_model_check_tensors(const LlmModelConfig *config,
 
 /* Parameters of the whole model; a tied head counts once. */
 extern int64_t llm_model_n_params(const LlmModelConfig *config);
+
+/*
+ * Tell base models apart: a hash of what an adapter's matrices depend on, the
+ * family, its shapes and its rotary embedding, and of the final norm's values,
+ * which differ between models of equal shapes but not between the formats in
+ * which their matrices are stored.  A directory without weights hashes
+ * without them.
+ */
+extern bool llm_model_fingerprint(const LlmModelConfig *config, const char *dir,
+								  uint8_t fingerprint[LLM_FINGERPRINT_BYTES],
+								  LlmError *err);
 
 /* KV cache bytes of one token. */
 extern int64_t

@@ -18,9 +18,10 @@
 #include <unistd.h>
 
 #include "src/common/util/mapped_file.h"
+#include "src/common/util/sha256.h"
 
 #define IMAGE_MAGIC UINT64_C(0x31474D494D4C4C50)
-#define IMAGE_VERSION 2
+#define IMAGE_VERSION 3
 #define SECTION_ALIGNMENT ((size_t) 64)
 
 typedef enum ImageSection
@@ -155,7 +156,18 @@ gather_facts(const char *dir, const LlmModelConfig *config,
 	memcpy(facts->stop_ids, config->stop_ids, sizeof(facts->stop_ids));
 	memcpy(facts->architecture, config->architecture,
 		   sizeof(facts->architecture));
-	return llm_generation_defaults_read(dir, &facts->defaults, err);
+	return llm_generation_defaults_read(dir, &facts->defaults, err) &&
+		   llm_model_fingerprint(config, dir, facts->fingerprint, err);
+}
+
+static void
+hash_text(const LlmStrbuf *text, uint8_t hash[LLM_FINGERPRINT_BYTES])
+{
+	LlmSha256 sha;
+
+	llm_sha256_init(&sha);
+	llm_sha256_update(&sha, llm_strbuf_str(text), text->len);
+	llm_sha256_final(&sha, hash);
 }
 
 /* What goes into an image. */
@@ -174,17 +186,22 @@ gather_content(const char *dir, const LlmModelConfig *config,
 {
 	bool found;
 
+	bool ok;
+
 	llm_strbuf_init(&content->tokenizer);
 	llm_strbuf_init(&content->chat_template);
 	llm_strbuf_init(&content->tool_template);
 	llm_strbuf_init(&content->special_tokens);
-	return gather_facts(dir, config, &content->facts, err) &&
-		   compile_tokenizer(dir, &content->tokenizer, err) &&
-		   llm_model_chat_template_read(dir, &content->chat_template, &found,
-										err) &&
-		   llm_model_tool_template_read(dir, &content->tool_template, &found,
-										err) &&
-		   llm_model_special_tokens_read(dir, &content->special_tokens, err);
+	ok = gather_facts(dir, config, &content->facts, err) &&
+		 compile_tokenizer(dir, &content->tokenizer, err) &&
+		 llm_model_chat_template_read(dir, &content->chat_template, &found,
+									  err) &&
+		 llm_model_tool_template_read(dir, &content->tool_template, &found,
+									  err) &&
+		 llm_model_special_tokens_read(dir, &content->special_tokens, err);
+	hash_text(&content->chat_template, content->facts.template_hash);
+	hash_text(&content->tokenizer, content->facts.tokenizer_hash);
+	return ok;
 }
 
 static void

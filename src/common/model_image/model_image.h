@@ -29,6 +29,11 @@ typedef struct LlmModelImageFacts
 	int32_t stop_ids[LLM_MAX_STOP_IDS];
 	char architecture[64];
 	LlmGenerationDefaults defaults;
+
+	/* what an adapter is held against */
+	uint8_t fingerprint[LLM_FINGERPRINT_BYTES]; /* llm_model_fingerprint */
+	uint8_t template_hash[LLM_FINGERPRINT_BYTES];
+	uint8_t tokenizer_hash[LLM_FINGERPRINT_BYTES];
 } LlmModelImageFacts;
 
 /*

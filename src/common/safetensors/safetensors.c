@@ -310,6 +310,7 @@ llm_safetensors_close(LlmSafetensors *tensors)
 	free(tensors->files);
 	free(tensors->tensors);
 	free(tensors->tensor_file);
+	cJSON_Delete(tensors->metadata);
 	llm_arena_free(tensors->arena);
 	free(tensors);
 }
@@ -346,6 +347,13 @@ llm_safetensors_find(const LlmSafetensors *tensors, const char *name)
 			low = middle + 1;
 	}
 	return NULL;
+}
+
+const char *
+llm_safetensors_metadata(const LlmSafetensors *tensors, const char *key)
+{
+	return cJSON_GetStringValue(
+		cJSON_GetObjectItemCaseSensitive(tensors->metadata, key));
 }
 
 const char *

@@ -14,6 +14,9 @@
 
 #include "src/common/util/dtype.h"
 #include "src/common/util/error.h"
+#include "src/common/util/strbuf.h"
+
+struct cJSON;
 
 #define LLM_SAFETENSORS_MAX_DIMS 8
 
@@ -47,6 +50,13 @@ llm_safetensors_get(const LlmSafetensors *tensors, int tensor_idx);
 extern const LlmStoredTensor *
 llm_safetensors_find(const LlmSafetensors *tensors, const char *name);
 
+/*
+ * A text of the first file's "__metadata__"; borrowed.  NULL: it has none of
+ * that key.
+ */
+extern const char *
+llm_safetensors_metadata(const LlmSafetensors *tensors, const char *key);
+
 /* The file that holds a tensor of these; borrowed. */
 extern const char *llm_safetensors_path(const LlmSafetensors *tensors,
 										const LlmStoredTensor *tensor);
@@ -58,6 +68,19 @@ extern const char *llm_safetensors_path(const LlmSafetensors *tensors,
  */
 extern bool
 llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err);
+
+/* "F32" ...; only those that files can hold. */
+extern const char *llm_safetensors_dtype_name(LlmDtype dtype);
+
+/*
+ * Append the beginning of a safetensors file, up to where the data begins,
+ * which is a multiple of 64 bytes: tensors' data follows in the order of the
+ * array, without gaps.  Of the tensors name, dtype_name, shape and n_bytes
+ * are read.  metadata: an object of strings, or NULL.
+ */
+extern void
+llm_safetensors_append_header(LlmStrbuf *file, const LlmStoredTensor *tensors,
+							  int n_tensors, const struct cJSON *metadata);
 
 /* Bytes of all files. */
 extern size_t llm_safetensors_total_bytes(const LlmSafetensors *tensors);

@@ -55,6 +55,18 @@ typedef struct HeaderParse
 	LlmError *err;
 } HeaderParse;
 
+const char *
+llm_safetensors_dtype_name(LlmDtype dtype)
+{
+	for (size_t i = 0; i < sizeof(dtype_names) / sizeof(dtype_names[0]); i++)
+	{
+		if (dtype_names[i].is_known && dtype_names[i].dtype == dtype)
+			return dtype_names[i].name;
+	}
+	assert(false);
+	return "";
+}
+
 static const DtypeName *
 find_dtype(const char *name)
 {
@@ -334,6 +346,9 @@ safetensors_read_header(LlmSafetensors *tensors, int file_idx, LlmError *err)
 	if (header == NULL)
 		return false;
 	ok = read_members(tensors, file_idx, header, &parse);
+	if (ok && file_idx == 0)
+		tensors->metadata =
+			cJSON_DetachItemFromObjectCaseSensitive(header, "__metadata__");
 	cJSON_Delete(header);
 	return ok;
 }

@@ -9,6 +9,7 @@
 
 #include "src/common/safetensors/safetensors.h"
 #include "src/common/util/arena.h"
+#include "src/common/util/json.h"
 #include "src/common/util/mapped_file.h"
 
 /* The reference implementation's own limit on the header. */
@@ -33,6 +34,7 @@ struct LlmSafetensors
 	int n_tensors;
 	int capacity;
 	size_t total_bytes;
+	cJSON *metadata; /* the first file's; NULL where it has none */
 };
 
 /*

@@ -1,0 +1,176 @@
+/*
+ * adapter_targets.c
+ *	  The modules of a model that adapters may change.
+ *
+ * They follow from the family's list of weights: a module is a weight, or all
+ * weights that are stored as one tensor, by the tensor's name without
+ * ".weight".  Experts of mixtures are not among them.
+ *
+ * src/common/adapter/adapter_targets.c
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/common/adapter/adapter_internal.h"
+
+/* False: no adapter changes weights of this role. */
+static bool
+module_of_role(LlmWeightRole role, LlmAdapterModule *module)
+{
+	switch (role)
+	{
+		case LLM_WEIGHT_Q:
+			*module = LLM_ADAPTER_Q;
+			return true;
+		case LLM_WEIGHT_K:
+			*module = LLM_ADAPTER_K;
+			return true;
+		case LLM_WEIGHT_V:
+			*module = LLM_ADAPTER_V;
+			return true;
+		case LLM_WEIGHT_O:
+			*module = LLM_ADAPTER_O;
+			return true;
+		case LLM_WEIGHT_GATE:
+			*module = LLM_ADAPTER_GATE;
+			return true;
+		case LLM_WEIGHT_UP:
+			*module = LLM_ADAPTER_UP;
+			return true;
+		case LLM_WEIGHT_DOWN:
+			*module = LLM_ADAPTER_DOWN;
+			return true;
+		case LLM_WEIGHT_LM_HEAD:
+			*module = LLM_ADAPTER_LM_HEAD;
+			return true;
+		case LLM_WEIGHT_EMBED:
+			*module = LLM_ADAPTER_EMBED;
+			return true;
+		default:
+			return false;
+	}
+}
+
+void
+adapter_plain_name(const char *name, char plain[ADAPTER_NAME_BYTES])
+{
+	static const char *const prefixes[] = { "base_model.", "model.",
+											"language_model." };
+	bool again = true;
+
+	while (again)
+	{
+		again = false;
+		for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		{
+			size_t len = strlen(prefixes[i]);
+
+			if (strncmp(name, prefixes[i], len) == 0)
+			{
+				name += len;
+				again = true;
+			}
+		}
+	}
+	snprintf(plain, ADAPTER_NAME_BYTES, "%s", name);
+}
+
+static void
+start_target(AdapterTarget *target, const LlmWeightSpec *spec)
+{
+	size_t len = strlen(spec->name);
+	static const char suffix[] = ".weight";
+
+	if (len > sizeof(suffix) - 1 &&
+		strcmp(spec->name + len - (sizeof(suffix) - 1), suffix) == 0)
+		len -= sizeof(suffix) - 1;
+	memset(target, 0, sizeof(*target));
+	memcpy(target->name, spec->name, len);
+	target->layer_idx = spec->layer_idx;
+	target->n_in = spec->n_cols;
+}
+
+static void
+add_part(AdapterTarget *target, LlmAdapterModule module,
+		 const LlmWeightSpec *spec)
+{
+	int part = target->n_parts++;
+
+	assert(part < ADAPTER_MAX_PARTS);
+	assert(spec->first_row == target->n_out);
+	target->parts[part].module = module;
+	target->parts[part].first_row = spec->first_row;
+	target->parts[part].n_rows = spec->n_rows;
+	target->n_out += spec->n_rows;
+	if (module == LLM_ADAPTER_EMBED)
+	{
+		/* a table of rows is multiplied from the other side */
+		target->n_in = spec->n_rows;
+		target->n_out = spec->n_cols;
+		target->parts[part].n_rows = spec->n_cols;
+	}
+}
+
+/* A tied head is no weight, but a module like any other. */
+static void
+add_tied_head(AdapterTarget *target, const LlmModelConfig *config)
+{
+	LlmWeightSpec spec = { .role = LLM_WEIGHT_LM_HEAD,
+						   .layer_idx = -1,
+						   .name = "lm_head.weight",
+						   .n_rows = config->n_vocab,
+						   .n_cols = config->hidden_size };
+
+	start_target(target, &spec);
+	add_part(target, LLM_ADAPTER_LM_HEAD, &spec);
+}
+
+static int
+compare_targets(const void *a, const void *b)
+{
+	const AdapterTarget *x = a;
+	const AdapterTarget *y = b;
+	uint32_t x_layer = (uint32_t) x->layer_idx; /* -1 comes last */
+	uint32_t y_layer = (uint32_t) y->layer_idx;
+
+	if (x_layer != y_layer)
+		return x_layer < y_layer ? -1 : 1;
+	return (int) x->parts[0].module - (int) y->parts[0].module;
+}
+
+AdapterTarget *
+adapter_targets_list(const LlmModelConfig *config, int *n_targets,
+					 LlmError *err)
+{
+	size_t capacity = (size_t) config->n_layers * LLM_ADAPTER_LM_HEAD + 2;
+	AdapterTarget *targets = calloc(capacity, sizeof(*targets));
+	LlmAdapterModule module;
+	LlmWeightSpec spec;
+	int n = 0;
+
+	if (targets == NULL)
+	{
+		llm_error_no_memory(err, capacity * sizeof(*targets),
+							"the list of modules");
+		return NULL;
+	}
+	for (int i = 0; llm_model_weight_spec(config, i, &spec); i++)
+	{
+		if (!module_of_role(spec.role, &module))
+			continue;
+		if (spec.first_row == 0)
+		{
+			assert((size_t) n < capacity);
+			start_target(&targets[n++], &spec);
+		}
+		assert(n > 0);
+		add_part(&targets[n - 1], module, &spec);
+	}
+	if (config->tie_word_embeddings)
+		add_tied_head(&targets[n++], config);
+	qsort(targets, (size_t) n, sizeof(*targets), compare_targets);
+	*n_targets = n;
+	return targets;
+}
