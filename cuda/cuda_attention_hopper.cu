@@ -23,7 +23,7 @@
 #define WORKER_WARPS (WORKER_THREADS / WARP)
 #define HOPPER_THREADS (WORKER_THREADS + GROUP_THREADS)
 #define HOPPER_ROWS (2 * GROUP_ROWS)
-#define STAGES 2
+#define MAX_STAGES 3
 
 /* Barriers of hardware; 0 is __syncthreads. */
 #define WORKERS_BARRIER 1
@@ -36,18 +36,19 @@ template <int DIM> struct Hopper
 	/* values of a product */
 	static const int part = DIM <= 128 ? DIM : 128;
 	static const int tile_elements = keys * DIM;
+	static const int stages = DIM <= 128 ? 3 : 2;
 	static const int shared_bytes =
-		(HOPPER_ROWS + 2 * STAGES * keys) * DIM * (int) sizeof(bf16);
+		(HOPPER_ROWS + 2 * stages * keys) * DIM * (int) sizeof(bf16);
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
 typedef struct HopperBarriers
 {
-	uint64_t keys_full[STAGES];
-	uint64_t keys_empty[STAGES];
-	uint64_t values_full[STAGES];
-	uint64_t values_empty[STAGES];
+	uint64_t keys_full[MAX_STAGES];
+	uint64_t keys_empty[MAX_STAGES];
+	uint64_t values_full[MAX_STAGES];
+	uint64_t values_empty[MAX_STAGES];
 	uint64_t rest_copied; /* the values of a last tile that is not full */
 } HopperBarriers;
 
@@ -56,8 +57,8 @@ template <int DIM> struct HopperBlock
 {
 	HopperBarriers *barriers;
 	bf16 *queries;
-	bf16 *keys;	  /* [STAGES] */
-	bf16 *values; /* [STAGES] */
+	bf16 *keys;	  /* [stages] */
+	bf16 *values; /* [stages] */
 	const int32_t *table;
 	int32_t kv_head;
 	KeyRange range;
@@ -143,13 +144,14 @@ template <int DIM>
 static __device__ __forceinline__ void
 order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
 {
+	const int stages = Hopper<DIM>::stages;
 	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
 	HopperBarriers *barriers = block.barriers;
 
 	for (int32_t t = 0; t < n_tiles; t++)
 	{
-		int stage = t % STAGES;
-		int parity = (t / STAGES + 1) % 2;
+		int stage = t % stages;
+		int parity = (t / stages + 1) % 2;
 		int32_t first_key = (block.range.first_tile + t) * Hopper<DIM>::keys;
 		int offset = stage * Hopper<DIM>::tile_elements;
 		bool is_full = first_key + Hopper<DIM>::keys <= block.range.end_key;
@@ -250,10 +252,13 @@ weigh(RowTile<DIM> &tile, float (&scores)[Hopper<DIM>::keys / 8][4],
 	}
 }
 
+/* Most tiles of a long context have no new maximum. */
 template <int DIM>
 static __device__ __forceinline__ void
 rescale(RowTile<DIM> &tile, const float factors[2])
 {
+	if (__all_sync(FULL_MASK, factors[0] == 1 && factors[1] == 1))
+		return;
 #pragma unroll
 	for (int i = 0; i < DIM / 8; i++)
 #pragma unroll
@@ -287,9 +292,11 @@ static __device__ __forceinline__ void
 await_scores(float (&scores)[Hopper<DIM>::keys / 8][4],
 			 const HopperBlock<DIM> &block, const bf16 *queries, int32_t t)
 {
-	barrier_wait(&block.barriers->keys_full[t % STAGES], t / STAGES % 2);
+	const int stages = Hopper<DIM>::stages;
+
+	barrier_wait(&block.barriers->keys_full[t % stages], t / stages % 2);
 	start_scores<DIM>(scores, queries,
-					  block.keys + t % STAGES * Hopper<DIM>::tile_elements);
+					  block.keys + t % stages * Hopper<DIM>::tile_elements);
 }
 
 template <int DIM>
@@ -298,9 +305,11 @@ await_values(float (&out)[DIM / 8][4],
 			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
 			 const HopperBlock<DIM> &block, int32_t t)
 {
-	barrier_wait(&block.barriers->values_full[t % STAGES], t / STAGES % 2);
+	const int stages = Hopper<DIM>::stages;
+
+	barrier_wait(&block.barriers->values_full[t % stages], t / stages % 2);
 	start_values<DIM>(out, weights,
-					  block.values + t % STAGES * Hopper<DIM>::tile_elements);
+					  block.values + t % stages * Hopper<DIM>::tile_elements);
 }
 
 /* All tiles of keys, for the 64 rows of a warpgroup. */
@@ -309,6 +318,7 @@ static __device__ __forceinline__ void
 attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 			 const HopperBlock<DIM> &block)
 {
+	const int stages = Hopper<DIM>::stages;
 	const KeyRange &range = block.range;
 	const int32_t n_tiles = range.end_tile - range.first_tile;
 	const int group = (int) threadIdx.x / GROUP_THREADS;
@@ -334,11 +344,11 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 			named_arrive(TURN_BARRIER + 1 - group);
 		wgmma_wait<1>();
 		wgmma_pin(scores);
-		release(&block.barriers->keys_empty[t % STAGES]);
+		release(&block.barriers->keys_empty[t % stages]);
 		weigh<DIM>(tile, scores, factors, p, range, range.first_tile + t);
 		wgmma_wait<0>();
 		wgmma_pin(tile.out);
-		release(&block.barriers->values_empty[(t - 1) % STAGES]);
+		release(&block.barriers->values_empty[(t - 1) % stages]);
 		rescale<DIM>(tile, factors);
 		pack_weights<DIM>(weights, scores);
 	}
@@ -350,7 +360,7 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 static __device__ __forceinline__ void
 init_barriers(HopperBarriers *barriers)
 {
-	for (int i = 0; i < STAGES; i++)
+	for (int i = 0; i < MAX_STAGES; i++)
 	{
 		barrier_init(&barriers->keys_full[i], 1);
 		barrier_init(&barriers->values_full[i], 1);
@@ -387,7 +397,8 @@ __launch_bounds__(HOPPER_THREADS, 1)
 	if (first_row >= n_rows)
 		return;
 	block.keys = block.queries + HOPPER_ROWS * DIM;
-	block.values = block.keys + STAGES * Hopper<DIM>::tile_elements;
+	block.values =
+		block.keys + Hopper<DIM>::stages * Hopper<DIM>::tile_elements;
 	block.table = p.block_tables + (int64_t) seq * p.table_stride;
 	block.kv_head = (int32_t) blockIdx.y;
 	block.range = key_range<Hopper<DIM>::keys>(

@@ -102,7 +102,10 @@ fetch_tile(const AttentionParams &p, const bf16 *cache, const int32_t *table,
 	}
 }
 
-/* Rows first_row .. of the queries to shared memory, N_ROWS of them. */
+/*
+ * Rows first_row .. of the queries to shared memory, N_ROWS of them; zeros
+ * where there are none.  Waits for all of the thread's copies.
+ */
 template <int DIM, int N_ROWS, int N_THREADS>
 static __device__ __forceinline__ void
 load_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
@@ -110,30 +113,27 @@ load_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
 {
 	for (int i = (int) threadIdx.x; i < N_ROWS * DIM / 8; i += N_THREADS)
 	{
-		int row = i / DIM * 8 + i % 8;
+		int32_t r = first_row + i / DIM * 8 + i % 8;
 		int d = i % DIM / 8 * 8;
-		int32_t r = first_row + row;
-		uint4 values = make_uint4(0, 0, 0, 0);
-		bf16 *each = reinterpret_cast<bf16 *>(&values);
+		bool is_there = r < n_rows && d < p.head_dim;
+		const bf16 *src = p.q;
 
-		if (r < n_rows)
+		if (is_there)
+			src += (int64_t) (first_token + r / p.group) * p.q_stride +
+				   (kv_head * p.group + r % p.group) * p.head_dim + d;
+		if (p.q_is_aligned)
+			copy_async(tile + i * 8, src, is_there);
+		else
 		{
-			const bf16 *src =
-				p.q + (int64_t) (first_token + r / p.group) * p.q_stride +
-				(kv_head * p.group + r % p.group) * p.head_dim;
-
-			if (p.q_is_aligned && d + 8 <= p.head_dim)
-				values = *(const uint4 *) (src + d);
-			else
-			{
 #pragma unroll
-				for (int k = 0; k < 8; k++)
-					if (d + k < p.head_dim)
-						each[k] = src[d + k];
-			}
+			for (int k = 0; k < 8; k++)
+				tile[i * 8 + k] = is_there && d + k < p.head_dim
+									  ? src[k]
+									  : __float2bfloat16(0);
 		}
-		*(uint4 *) (tile + (int64_t) i * 8) = values;
 	}
+	copies_commit();
+	copies_wait<0>();
 }
 
 /* The fragment of rows first .. first + 15, dims 16 s .. 16 s + 15. */
@@ -221,15 +221,17 @@ template <int N_SCORES>
 static __device__ __forceinline__ float
 soften(float *const scores[N_SCORES], float scale, float &max, float &sum)
 {
-	float new_max = max;
-	float added = 0;
+	/* four chains each, which do not wait for one another */
+	float most[4] = { max, max, max, max };
+	float added[4] = {};
+	float new_max;
 	float factor;
 	float base;
 
 #pragma unroll
 	for (int i = 0; i < N_SCORES; i++)
-		new_max = fmaxf(new_max, *scores[i]);
-	new_max = quad_max(new_max);
+		most[i % 4] = fmaxf(most[i % 4], *scores[i]);
+	new_max = quad_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
 	/* nothing seen yet: exp2(-inf - 0) = 0 */
 	base = new_max == -INFINITY ? 0 : new_max * scale;
 	factor = exp2_fast(max * scale - base);
@@ -237,9 +239,10 @@ soften(float *const scores[N_SCORES], float scale, float &max, float &sum)
 	for (int i = 0; i < N_SCORES; i++)
 	{
 		*scores[i] = exp2_fast(*scores[i] * scale - base);
-		added += *scores[i];
+		added[i % 4] += *scores[i];
 	}
-	sum = sum * factor + added; /* of this thread's columns alone */
+	/* of this thread's columns alone */
+	sum = sum * factor + ((added[0] + added[1]) + (added[2] + added[3]));
 	max = new_max;
 	return factor;
 }
