@@ -133,6 +133,9 @@ llm_grammar_matcher_accept_bytes(LlmGrammarMatcher *matcher, const char *bytes,
 extern bool
 llm_grammar_matcher_rollback(LlmGrammarMatcher *matcher, size_t n_tokens);
 
+/* Was an end id accepted? */
+extern bool llm_grammar_matcher_has_ended(const LlmGrammarMatcher *matcher);
+
 /* Is the text so far an answer?  Is it one that nothing can follow? */
 extern bool llm_grammar_matcher_may_end(const LlmGrammarMatcher *matcher);
 extern bool llm_grammar_matcher_must_end(const LlmGrammarMatcher *matcher);

@@ -232,6 +232,12 @@ config_of(const LlmGrammarMatcher *matcher)
 }
 
 bool
+llm_grammar_matcher_has_ended(const LlmGrammarMatcher *matcher)
+{
+	return matcher->config == LLM_GRAMMAR_DEAD;
+}
+
+bool
 llm_grammar_matcher_may_end(const LlmGrammarMatcher *matcher)
 {
 	return config_of(matcher)->may_end;

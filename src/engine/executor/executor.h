@@ -7,6 +7,7 @@
  *	  executor_device.c		the device, and its memory
  *	  executor_load.c		model directory to a ready executor
  *	  request_table.c		requests by id
+ *	  constraint.c			requests with a grammar (constraint.h)
  *	  step_loop.c			receive, plan, compute, sample, send; forever
  *
  * src/engine/executor/executor.h
@@ -16,6 +17,7 @@
 
 #include "src/common/ipc/ipc_channel.h"
 #include "src/engine/batch/batch.h"
+#include "src/engine/executor/constraint.h"
 #include "src/engine/model/model.h"
 #include "src/engine/sample/sample.h"
 
@@ -63,6 +65,7 @@ struct LlmExecRequest
 	uint64_t request_id;
 	LlmSequence *sequence; /* owned by the planner */
 	LlmSampler *sampler;
+	LlmConstraint *constraint; /* NULL: no grammar */
 	bool has_logprobs;
 	uint32_t n_prompt;
 };
@@ -75,7 +78,7 @@ llm_request_table_add(LlmRequestTable *table, uint64_t request_id,
 extern LlmExecRequest *
 llm_request_table_find(const LlmRequestTable *table, uint64_t request_id);
 
-/* Frees the record and its sampler; the sequence must be gone. */
+/* Frees the record and what it owns; the sequence must be gone. */
 extern void
 llm_request_table_remove(LlmRequestTable *table, LlmExecRequest *request);
 
@@ -92,6 +95,7 @@ typedef struct LlmExecutor
 	LlmKvCache *kv;
 	LlmPlanner *planner;
 	LlmRequestTable requests;
+	LlmConstraints *constraints; /* NULL: there is no image, so no tokenizer */
 	int32_t max_model_len;
 	int32_t max_num_seqs;
 	int32_t max_num_batched_tokens;

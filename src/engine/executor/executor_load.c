@@ -175,6 +175,24 @@ create_planner(LlmExecutor *executor, LlmError *err)
 	return true;
 }
 
+/* What grammars need: the tokenizer, as backend processes have it. */
+static bool
+create_constraints(LlmExecutor *executor, LlmError *err)
+{
+	LlmConstraintsConfig config = {
+		.image_path = executor->options.image_path,
+		.n_vocab = executor->config.n_vocab,
+		.end_ids = executor->config.stop_ids,
+		.n_end_ids = executor->config.n_stop_ids,
+		.max_rows = executor->max_num_seqs,
+	};
+
+	if (config.image_path[0] == '\0')
+		return true;
+	executor->constraints = llm_constraints_create(&config, err);
+	return executor->constraints != NULL;
+}
+
 static bool
 load_all(LlmExecutor *executor, LlmError *err)
 {
@@ -201,7 +219,7 @@ load_all(LlmExecutor *executor, LlmError *err)
 		return false;
 	return open_compute(executor, precision, err) &&
 		   load_weights(executor, weight_dtype, err) &&
-		   create_planner(executor, err);
+		   create_planner(executor, err) && create_constraints(executor, err);
 }
 
 bool
@@ -222,6 +240,7 @@ void
 llm_executor_unload(LlmExecutor *executor)
 {
 	llm_request_table_destroy(&executor->requests);
+	llm_constraints_free(executor->constraints);
 	if (executor->planner != NULL)
 		llm_planner_free(executor->planner);
 	if (executor->kv != NULL)
@@ -233,6 +252,7 @@ llm_executor_unload(LlmExecutor *executor)
 	free(executor->rows);
 	free(executor->results);
 	free(executor->row_requests);
+	executor->constraints = NULL;
 	executor->planner = NULL;
 	executor->kv = NULL;
 	executor->model = NULL;

@@ -87,5 +87,6 @@ llm_request_table_remove(LlmRequestTable *table, LlmExecRequest *request)
 	assert(table->n_requests > 0);
 	table->n_requests--;
 	llm_sampler_free(request->sampler);
+	llm_constraint_close(request->constraint);
 	free(request);
 }

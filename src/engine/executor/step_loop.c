@@ -118,6 +118,7 @@ typedef struct RequestArrays
 	const int32_t *output_ids;
 	const int32_t *stop_ids;
 	const LlmLogitBias *bias;
+	const uint32_t *grammar;
 } RequestArrays;
 
 _Static_assert(sizeof(LlmLogitBias) == sizeof(LlmWireBias),
@@ -136,9 +137,6 @@ locate_arrays(const LlmWireRequest *wire, size_t n_bytes, RequestArrays *arrays,
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "request message of %zu bytes should have %llu",
 							 n_bytes, (unsigned long long) need);
-	if (wire->n_grammar_words > 0)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "this executor does not serve grammars");
 	if (wire->adapter_id != 0)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "this executor does not serve adapters");
@@ -146,6 +144,7 @@ locate_arrays(const LlmWireRequest *wire, size_t n_bytes, RequestArrays *arrays,
 	arrays->output_ids = arrays->prompt_ids + wire->n_prompt;
 	arrays->stop_ids = arrays->output_ids + wire->n_output;
 	arrays->bias = (const LlmLogitBias *) (arrays->stop_ids + wire->n_stop_ids);
+	arrays->grammar = (const uint32_t *) (arrays->bias + wire->n_bias);
 	return true;
 }
 
@@ -192,6 +191,23 @@ create_sampler(const LlmExecutor *executor, const LlmWireRequest *wire,
 	return llm_sampler_create(&spec, err);
 }
 
+static bool
+open_constraint(LlmExecutor *executor, LlmExecRequest *request,
+				const LlmWireRequest *wire, const RequestArrays *arrays,
+				LlmError *err)
+{
+	if (wire->n_grammar_words == 0)
+		return true;
+	if (executor->constraints == NULL)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "this executor has no tokenizer, which grammars "
+							 "need");
+	request->constraint = llm_constraint_open(
+		executor->constraints, arrays->grammar, wire->n_grammar_words,
+		arrays->output_ids, wire->n_output, err);
+	return request->constraint != NULL;
+}
+
 static LlmSequence *
 add_sequence(LlmExecutor *executor, LlmExecRequest *request,
 			 const LlmWireRequest *wire, const RequestArrays *arrays,
@@ -225,6 +241,9 @@ finished_before(const LlmExecRequest *request, const LlmWireRequest *wire,
 {
 	if (wire->n_output == 0)
 		return LLM_FINISH_NONE;
+	if (request->constraint != NULL &&
+		llm_constraint_has_ended(request->constraint))
+		return LLM_FINISH_STOP;
 	return llm_sampler_finish_reason(request->sampler,
 									 arrays->output_ids[wire->n_output - 1],
 									 (int32_t) wire->n_output);
@@ -269,13 +288,16 @@ try_add_request(LlmExecutor *executor, uint64_t request_id,
 	request->has_logprobs = wire->params.n_logprobs >= 0;
 	request->n_prompt = wire->n_prompt;
 	request->sampler = create_sampler(executor, wire, &arrays, err);
-	if (request->sampler != NULL && finished_before(request, wire, &arrays))
+	if (request->sampler != NULL &&
+		open_constraint(executor, request, wire, &arrays, err))
 	{
-		answer_finished(executor, request, wire, &arrays);
-		return true;
-	}
-	if (request->sampler != NULL)
+		if (finished_before(request, wire, &arrays))
+		{
+			answer_finished(executor, request, wire, &arrays);
+			return true;
+		}
 		request->sequence = add_sequence(executor, request, wire, &arrays, err);
+	}
 	if (request->sequence == NULL)
 	{
 		llm_request_table_remove(&executor->requests, request);
@@ -346,6 +368,15 @@ receive_frames(LlmExecutor *executor)
 
 /* -- one step -- */
 
+/* Grammars' masks are computed beside the logits, and needed from here on. */
+static bool
+masks_are_ready(LlmExecutor *executor)
+{
+	if (executor->constraints != NULL)
+		llm_constraints_wait(executor->constraints);
+	return true;
+}
+
 /* Compute the planned step's logits and draw from them. */
 static bool
 compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
@@ -378,6 +409,7 @@ compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
 		   compute->ops->step_upload(compute, &host, &device, err) &&
 		   llm_model_forward(executor->model, &device, executor->kv,
 							 &sample.logits, err) &&
+		   masks_are_ready(executor) &&
 		   (step->n_logit_rows == 0 ||
 			compute->ops->sample(compute, &sample, err)) &&
 		   compute->ops->sync(compute, err);
@@ -401,8 +433,15 @@ prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step)
 		ids = llm_sequence_ids(planned->sequence, &n_prompt, &n_output);
 		llm_sampler_fill_row(request->sampler, ids, n_prompt, ids + n_prompt,
 							 n_output, &executor->rows[planned->logit_row]);
+		if (request->constraint != NULL)
+			executor->rows[planned->logit_row].allowed_mask =
+				llm_constraints_add_row(executor->constraints,
+										planned->logit_row,
+										request->constraint);
 		executor->row_requests[planned->logit_row] = request;
 	}
+	if (executor->constraints != NULL)
+		llm_constraints_start(executor->constraints);
 }
 
 /* TOKENS with one token. */
@@ -448,14 +487,19 @@ deliver_row(LlmExecutor *executor, int32_t row)
 	LlmFinishReason reason;
 	int32_t n_prompt;
 	int32_t n_output;
+	LlmError err;
 
 	if (result->token_id < 0)
 	{
-		LlmError err;
-
 		llm_error_set(&err, LLM_ERROR_INVALID,
 					  "no token has a probability: the logits are not finite, "
 					  "or the options exclude every token");
+		fail_request(executor, request, &err);
+		return;
+	}
+	if (request->constraint != NULL &&
+		!llm_constraint_accept(request->constraint, result->token_id, &err))
+	{
 		fail_request(executor, request, &err);
 		return;
 	}
@@ -464,6 +508,9 @@ deliver_row(LlmExecutor *executor, int32_t row)
 	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_output);
 	reason =
 		llm_sampler_finish_reason(request->sampler, result->token_id, n_output);
+	if (request->constraint != NULL &&
+		llm_constraint_has_ended(request->constraint))
+		reason = LLM_FINISH_STOP;
 	if (reason != LLM_FINISH_NONE)
 		finish_request(executor, request, reason);
 }
