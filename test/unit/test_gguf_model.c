@@ -120,9 +120,85 @@ converted_models_compute_the_same_in_bf16(void)
 		check_model(i, LLM_DTYPE_BF16);
 }
 
+/* ---- all block formats ---- */
+
+/* The rig of a file with its matrices decoded to f32, or as they are. */
+static bool
+open_blocks(Rig *rig, LlmQuantization quantization)
+{
+	static const char path[] = GGUF_VECTORS "/blocks.gguf";
+	LlmModelOptions options = model_options(LLM_DTYPE_F32);
+	LlmError err = { 0 };
+
+	options.quantization = quantization;
+	options.n_threads = 2;
+	if (rig_open(rig, path, NULL, LLM_DTYPE_F32, &err))
+	{
+		llm_model_free(rig->model);
+		rig->model =
+			llm_model_load(path, &rig->config, &options, rig->compute, &err);
+		if (rig->model != NULL)
+			return true;
+		rig_close(rig);
+	}
+	CHECK_FAIL("%s: %s", path, err.message);
+	return false;
+}
+
+static double
+blocks_error(Rig *rig, const Expected *expected, int prompt_idx)
+{
+	static float actual[MAX_STEP_TOKENS * MAX_VOCAB];
+	const LlmStoredTensor *ids = find_expected(expected, prompt_idx, "ids");
+	const LlmStoredTensor *logits =
+		find_expected(expected, prompt_idx, "logits_f32");
+	struct ExpectedPrompt prompt = { .ids = ids->data,
+									 .n_ids = (int32_t) ids->shape[0],
+									 .n_rows = (int32_t) ids->shape[0] };
+
+	if (!run_prompt(rig, &prompt, actual))
+		return INFINITY;
+	return relative_error(actual, logits->data, prompt.n_rows,
+						  rig->config.n_vocab);
+}
+
+/*
+ * As floats they are what python's gguf package makes of them.  As they are,
+ * the inputs of products are rounded to 8 bits, too, and weights of formats
+ * without a plain form.
+ */
+static void
+block_formats_compute_what_they_say(void)
+{
+	Expected expected = { 0 };
+	LlmError err = { 0 };
+	Rig rig;
+
+	expected.file =
+		llm_safetensors_open(GGUF_VECTORS "/blocks.safetensors", &err);
+	REQUIRE(expected.file != NULL);
+	for (int stored = 0; stored < 2; stored++)
+	{
+		REQUIRE(open_blocks(&rig, stored ? LLM_QUANTIZATION_NONE
+										 : LLM_QUANTIZATION_DECODE));
+		for (int i = 0; i < 3; i++)
+		{
+			double error = blocks_error(&rig, &expected, i);
+
+			if (!(error <= (stored ? 5e-2 : 1e-4)))
+				CHECK_FAIL("prompt %d, %s: error %g", i,
+						   stored ? "stored" : "decoded", error);
+			CHECK(!stored || error > 1e-4);
+		}
+		rig_close(&rig);
+	}
+	llm_safetensors_close(expected.file);
+}
+
 int
 main(void)
 {
+	RUN_TEST(block_formats_compute_what_they_say);
 	RUN_TEST(converted_models_compute_the_same_in_f32);
 	RUN_TEST(converted_models_compute_the_same_in_bf16);
 	return unit_test_finish();

@@ -17,8 +17,11 @@
 #define N_BLOCKS 24
 #define MAX_ELEMENTS (N_BLOCKS * 256)
 
-static const LlmDtype block_dtypes[] = { LLM_DTYPE_Q8_0, LLM_DTYPE_Q4_0,
-										 LLM_DTYPE_Q4_K, LLM_DTYPE_Q6_K };
+static const LlmDtype block_dtypes[] = {
+	LLM_DTYPE_Q8_0, LLM_DTYPE_Q4_0, LLM_DTYPE_Q4_K,	  LLM_DTYPE_Q6_K,
+	LLM_DTYPE_Q4_1, LLM_DTYPE_Q5_0, LLM_DTYPE_Q5_1,	  LLM_DTYPE_Q2_K,
+	LLM_DTYPE_Q3_K, LLM_DTYPE_Q5_K, LLM_DTYPE_IQ4_NL, LLM_DTYPE_IQ4_XS
+};
 
 typedef struct Vector
 {

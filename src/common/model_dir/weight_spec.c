@@ -412,7 +412,8 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 					  "%s: tensor \"%s\" has dtype %s, which is not supported",
 					  path, spec->name, tensor->dtype_name);
 		llm_error_hint(problem, "Supported are F32, F16 and BF16, and in GGUF "
-								"files Q8_0, Q4_0, Q4_K and Q6_K.");
+								"files Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, "
+								"IQ4_NL and IQ4_XS.");
 	}
 }
 

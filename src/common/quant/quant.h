@@ -39,15 +39,15 @@ typedef struct LlmQuantGroups
 } LlmQuantGroups;
 
 /*
- * n elements, a multiple of the block's, of a block format (q8_0 ... q6_k) as
+ * n elements, a multiple of the block's, of a block format (q8_0 ... iq4_xs) as
  * floats, with the formulas of the format's definition (ggml) in f32.
  */
 extern void
 llm_quant_decode(LlmDtype dtype, const void *src, int64_t n, float *out);
 
 /*
- * The plain form that holds exactly what a block format says: q8_0 -> int8,
- * q4_0 -> int4, q4_k -> int4_k.  false: this format has none (q6_k).
+ * The plain form that holds exactly what a block format says: q8_0, q5_0 and
+ * iq4_nl -> int8, q4_0 -> int4, q4_k -> int4_k.  false: this format has none.
  */
 extern bool llm_quant_unpack(LlmDtype dtype, const void *src, int64_t n,
 							 const LlmQuantGroups *out);

@@ -14,8 +14,8 @@
  * The formats up to INT8 have elements of their own.  INT4 and those after it
  * come in blocks: elements of a row that share scales.  INT8, INT4 and INT4_K
  * as the format of a matrix are what a compute backend makes of quantized
- * weights, in a layout of its own; Q8_0 to Q6_K are blocks as GGUF files store
- * them.
+ * weights, in a layout of its own; Q8_0 and those after it are blocks as GGUF
+ * files store them.
  */
 typedef enum LlmDtype
 {
@@ -30,6 +30,14 @@ typedef enum LlmDtype
 	LLM_DTYPE_Q4_0,
 	LLM_DTYPE_Q4_K,
 	LLM_DTYPE_Q6_K,
+	LLM_DTYPE_Q4_1,
+	LLM_DTYPE_Q5_0,
+	LLM_DTYPE_Q5_1,
+	LLM_DTYPE_Q2_K,
+	LLM_DTYPE_Q3_K,
+	LLM_DTYPE_Q5_K,
+	LLM_DTYPE_IQ4_NL,
+	LLM_DTYPE_IQ4_XS,
 	LLM_DTYPE_COUNT
 } LlmDtype;
 
@@ -64,11 +72,19 @@ llm_dtype_block_elements(LlmDtype dtype)
 	{
 		case LLM_DTYPE_Q8_0:
 		case LLM_DTYPE_Q4_0:
+		case LLM_DTYPE_Q4_1:
+		case LLM_DTYPE_Q5_0:
+		case LLM_DTYPE_Q5_1:
+		case LLM_DTYPE_IQ4_NL:
 		case LLM_DTYPE_INT4:
 		case LLM_DTYPE_INT4_K:
 			return 32;
+		case LLM_DTYPE_Q2_K:
+		case LLM_DTYPE_Q3_K:
 		case LLM_DTYPE_Q4_K:
+		case LLM_DTYPE_Q5_K:
 		case LLM_DTYPE_Q6_K:
+		case LLM_DTYPE_IQ4_XS:
 			return 256;
 		default:
 			return 1;
@@ -84,11 +100,26 @@ llm_dtype_block_bytes(LlmDtype dtype)
 		case LLM_DTYPE_Q8_0:
 			return 34;
 		case LLM_DTYPE_Q4_0:
+		case LLM_DTYPE_IQ4_NL:
 			return 18;
+		case LLM_DTYPE_Q4_1:
+			return 20;
+		case LLM_DTYPE_Q5_0:
+			return 22;
+		case LLM_DTYPE_Q5_1:
+			return 24;
+		case LLM_DTYPE_Q2_K:
+			return 84;
+		case LLM_DTYPE_Q3_K:
+			return 110;
 		case LLM_DTYPE_Q4_K:
 			return 144;
+		case LLM_DTYPE_Q5_K:
+			return 176;
 		case LLM_DTYPE_Q6_K:
 			return 210;
+		case LLM_DTYPE_IQ4_XS:
+			return 136;
 		default:
 			return llm_dtype_bytes(dtype);
 	}
@@ -107,8 +138,9 @@ static inline const char *
 llm_dtype_name(LlmDtype dtype)
 {
 	static const char *const names[LLM_DTYPE_COUNT] = {
-		"float32", "float16", "bfloat16", "fp8",  "int8", "int4",
-		"int4_k",  "q8_0",	  "q4_0",	  "q4_k", "q6_k"
+		"float32", "float16", "bfloat16", "fp8",	"int8",	 "int4", "int4_k",
+		"q8_0",	   "q4_0",	  "q4_k",	  "q6_k",	"q4_1",	 "q5_0", "q5_1",
+		"q2_k",	   "q3_k",	  "q5_k",	  "iq4_nl", "iq4_xs"
 	};
 
 	return names[dtype];

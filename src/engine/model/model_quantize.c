@@ -2,9 +2,10 @@
  * model_quantize.c
  *	  Quantized weights: of floats, and of the blocks of GGUF files.
  *
- * q8_0, q4_0 and q4_k blocks become exactly what they say.  q6_k, which
- * compute backends have no kernels for, becomes int8: what rounding its
- * values to 8 bits adds is small beside the error that 6 bits have already.
+ * Blocks become exactly what they say where there is a plain form for it
+ * (src/common/quant).  Others, which compute backends have no kernels for,
+ * become int8: what rounding their values to 8 bits adds is small beside the
+ * error that 6 bits and fewer have already.
  *
  * Floats are rounded as the options ask.  A matrix whose rows are no multiple
  * of a group stays floats.
@@ -51,7 +52,7 @@ model_quantized_dtype(const LlmModel *model, const LlmWeightSpec *spec,
 		LlmDtype plain = llm_quant_plain_dtype(stored);
 
 		if (plain == stored)
-			plain = LLM_DTYPE_INT8; /* q6_k */
+			plain = LLM_DTYPE_INT8; /* there is none */
 		/* more bits than are stored would tell nothing more */
 		if (plain != LLM_DTYPE_INT8 || quantization != LLM_QUANTIZATION_INT4)
 			return plain;
