@@ -64,7 +64,7 @@ SELECT llm_completion('{"prompt": "x", "stream": true}');
 SELECT llm_completion('{"prompt": "x", "best_of": 3}');
 SELECT llm_completion('{"prompt": "x", "n": 0}');
 SELECT llm_completion('{"prompt": "x", "logprobs": 21}');
-SELECT llm_completion('{"prompt": "x", "response_format": {"type": "json_object"}}');
+SELECT llm_completion('{"prompt": "x", "response_format": {"type": "grammar"}}');
 SELECT llm_completion('{"prompt": "x", "adapter": "a"}');
 SELECT llm_completion('{"messages": "x"}');
 -- of equal keys the last counts, as everywhere in PostgreSQL; keys may be written with escapes

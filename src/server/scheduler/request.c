@@ -543,20 +543,23 @@ serialize_request(Submission *submission, MemoryContext context)
 		.n_prompt = spec->n_prompt,
 		.n_stop_ids = spec->n_stop_ids,
 		.n_bias = spec->n_bias,
+		.n_grammar_words = spec->n_grammar_words,
 	};
 	Size prompt_bytes = (Size) spec->n_prompt * sizeof(int32);
 	Size stop_bytes = (Size) spec->n_stop_ids * sizeof(int32);
 	Size bias_bytes = (Size) spec->n_bias * sizeof(LlmWireBias);
+	Size grammar_bytes = (Size) spec->n_grammar_words * sizeof(uint32);
 	char *dest;
 
 	submission->input_bytes =
-		sizeof(wire) + prompt_bytes + stop_bytes + bias_bytes;
+		sizeof(wire) + prompt_bytes + stop_bytes + bias_bytes + grammar_bytes;
 	if (submission->input_bytes > LLM_IPC_MAX_FRAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("request of %u prompt tokens, %u stop tokens and %u "
-						"biases is too large",
-						spec->n_prompt, spec->n_stop_ids, spec->n_bias)));
+				 errmsg("request of %u prompt tokens, %u stop tokens, %u "
+						"biases and %u words of grammar is too large",
+						spec->n_prompt, spec->n_stop_ids, spec->n_bias,
+						spec->n_grammar_words)));
 	dest = MemoryContextAllocHuge(context, submission->input_bytes);
 	submission->input = dest;
 	memcpy(dest, &wire, sizeof(wire));
@@ -569,6 +572,9 @@ serialize_request(Submission *submission, MemoryContext context)
 	dest += stop_bytes;
 	if (bias_bytes > 0)
 		memcpy(dest, spec->bias, bias_bytes);
+	dest += bias_bytes;
+	if (grammar_bytes > 0)
+		memcpy(dest, spec->grammar, grammar_bytes);
 }
 
 static LlmRequest *

@@ -36,6 +36,8 @@ typedef struct LlmRequestSpec
 	uint32 n_stop_ids;
 	const LlmWireBias *bias;
 	uint32 n_bias;
+	const uint32 *grammar; /* a compiled program */
+	uint32 n_grammar_words;
 	bool is_batch; /* one of many rows of a statement */
 	uint64 cache_salt;
 	int timeout_ms; /* 0 = none besides statement_timeout */

@@ -357,19 +357,6 @@ read_on_error(LlmGenerateOptions *options, const char *key, const cJSON *value)
 }
 
 static void
-read_response_format(LlmGenerateOptions *options, const char *key,
-					 const cJSON *value)
-{
-	const cJSON *type = llm_json_get(value, "type");
-
-	if (type == NULL ||
-		strcmp(string_of("response_format.type", type), "text") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("option \"%s\" supports only the type \"text\"", key)));
-}
-
-static void
 read_tool_choice(LlmGenerateOptions *options, const char *key,
 				 const cJSON *value)
 {
@@ -401,6 +388,7 @@ typedef struct OptionKey
 	const char *key;
 	OptionReader read; /* NULL: taken as text, or changes nothing */
 	bool request_only; /* a request's key, not an option */
+	bool is_format;	   /* says what the answer has to look like */
 } OptionKey;
 
 /* tool_choice stands behind tools, top_logprobs behind logprobs */
@@ -438,7 +426,12 @@ static const OptionKey option_keys[] = {
 	{ "timeout_ms", read_timeout, false },
 	{ "return_token_ids", read_return_token_ids, true },
 	{ "on_error", read_on_error, false },
-	{ "response_format", read_response_format, false },
+	{ "response_format", NULL, false, true },
+	{ "guided_json", NULL, false, true },
+	{ "guided_regex", NULL, false, true },
+	{ "guided_choice", NULL, false, true },
+	{ "guided_grammar", NULL, false, true },
+	{ "structured_outputs", NULL, false, true },
 	{ "messages", NULL, true },
 	{ "prompt", NULL, true },
 	{ "adapter", read_adapter, true },
@@ -488,6 +481,25 @@ read_option(const OptionKey *option, LlmTemplateText text,
 	PG_END_TRY();
 }
 
+static void
+read_format(const OptionKey *option, LlmTemplateText text,
+			LlmGenerateOptions *options)
+{
+	LlmGrammarSource format;
+
+	if (text.len == 4 && memcmp(text.data, "null", 4) == 0)
+		return;
+	format = llm_answer_format_read(option->key, text);
+	if (format.kind == LLM_GRAMMAR_NONE)
+		return;
+	if (options->format.kind != LLM_GRAMMAR_NONE)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options \"%s\" and \"%s\" exclude each other",
+							   options->format_key, option->key)));
+	options->format = format;
+	options->format_key = option->key;
+}
+
 /*
  * Values are read one by one, so that messages, which may be long, are not
  * parsed here; in the table's order, since some keys refine others.
@@ -514,8 +526,14 @@ llm_generate_options_parse(LlmTemplateText text, bool request_keys,
 	options->chat_template_kwargs =
 		llm_json_member(text, "chat_template_kwargs");
 	for (int i = 0; i < (int) lengthof(option_keys); i++)
-		if (option_keys[i].read != NULL && values[i].data != NULL)
+	{
+		if (values[i].data == NULL)
+			continue;
+		if (option_keys[i].is_format)
+			read_format(&option_keys[i], values[i], options);
+		else if (option_keys[i].read != NULL)
 			read_option(&option_keys[i], values[i], options);
+	}
 }
 
 void

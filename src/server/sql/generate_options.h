@@ -12,6 +12,7 @@
 #include "src/common/ipc/ipc_message.h"
 #include "src/common/model_dir/model_dir.h"
 #include "src/common/template/chat_template.h"
+#include "src/server/sql/answer_format.h"
 
 #define LLM_MAX_STOP_STRINGS 16
 #define LLM_MAX_CHOICES 128
@@ -55,6 +56,10 @@ typedef struct LlmGenerateOptions
 	LlmTemplateText chat_template_kwargs;
 	bool add_generation_prompt;
 	bool continue_final_message;
+
+	/* what the answer has to look like, and the option that says so */
+	LlmGrammarSource format;
+	const char *format_key;
 
 	/* the call */
 	uint64 cache_salt;

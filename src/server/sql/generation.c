@@ -203,8 +203,13 @@ llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
 		.timeout_ms = options->timeout_ms > 0 ? options->timeout_ms
 											  : llm_setting_request_timeout_ms,
 	};
+	LlmGrammarProgram grammar;
 	LlmError err;
 
+	if (!llm_grammar_cache_get(options->format, &grammar, &err))
+		llm_report(ERROR, &err);
+	spec.grammar = grammar.words;
+	spec.n_grammar_words = grammar.n_words;
 	spec.params.seed = seed;
 	generation->options = options;
 	generation->stop_id = -1;
