@@ -108,6 +108,7 @@ cuda_ops(void)
 	ops.soft_cap = cuda_soft_cap;
 	ops.moe = cuda_moe;
 	ops.gather = cuda_gather;
+	ops.sum_rows = cuda_sum_rows;
 	ops.sample = cuda_sample;
 	ops.sync = cuda_sync;
 	return &ops;

@@ -1,11 +1,13 @@
 /*
  * cuda_elementwise.cu
  *	  Operations that compute each element by itself: embedding, gather,
- *	  activation, soft cap, and made-up weights.
+ *	  sums of rows, activation, soft cap, and made-up weights.
  *
  * cuda/cuda_elementwise.cu
  */
 #include "cuda/cuda_internal.cuh"
+
+#include <string.h>
 
 #define THREADS 256
 #define VALUES 8 /* of a 16-byte access */
@@ -81,6 +83,61 @@ cuda_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err)
 				  llm_cuda(compute)->stream>>>(
 		(const bf16 *) args->x, args->rows, (bf16 *) args->out, args->dim);
 	return cuda_launched("gather", err);
+}
+
+/* ------------------------------------------------------------------------
+ * Sums of rows
+ * ------------------------------------------------------------------------
+ */
+
+/* Ranges travel as a kernel's parameter, so many at a time. */
+#define SUM_RANGES 128
+
+typedef struct SumParams
+{
+	const bf16 *x;
+	float *out;
+	int32_t dim;
+	LlmRowRange ranges[SUM_RANGES];
+} SumParams;
+
+/* A column of range blockIdx.y: in double, so that long ranges lose nothing. */
+static __global__ void
+__launch_bounds__(THREADS) sum_range(const __grid_constant__ SumParams p)
+{
+	int32_t column = (int32_t) (blockIdx.x * THREADS + threadIdx.x);
+	const LlmRowRange range = p.ranges[blockIdx.y];
+	const bf16 *x = p.x + (int64_t) range.first_row * p.dim + column;
+	double sum = 0;
+
+	if (column >= p.dim)
+		return;
+#pragma unroll 8
+	for (int32_t row = 0; row < range.n_rows; row++)
+		sum += (double) __bfloat162float(x[(int64_t) row * p.dim]);
+	p.out[(int64_t) blockIdx.y * p.dim + column] = (float) sum;
+}
+
+bool
+cuda_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err)
+{
+	for (int32_t first = 0; first < args->n_ranges; first += SUM_RANGES)
+	{
+		int32_t n = args->n_ranges - first < SUM_RANGES ? args->n_ranges - first
+														: SUM_RANGES;
+		SumParams params;
+
+		params.x = (const bf16 *) args->x;
+		params.out = args->out + (int64_t) first * args->dim;
+		params.dim = args->dim;
+		memcpy(params.ranges, args->ranges + first,
+			   (size_t) n * sizeof(LlmRowRange));
+		sum_range<<<dim3(blocks_for(args->dim), (unsigned) n), THREADS, 0,
+					llm_cuda(compute)->stream>>>(params);
+		if (!cuda_launched("sum_rows", err))
+			return false;
+	}
+	return true;
 }
 
 /* ------------------------------------------------------------------------

@@ -369,6 +369,8 @@ cuda_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err);
 extern bool
 cuda_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err);
 extern bool
+cuda_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err);
+extern bool
 cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err);
 extern bool
 cuda_soft_cap(LlmCompute *compute, const LlmSoftCapArgs *args, LlmError *err);

@@ -42,7 +42,8 @@ typedef struct DeviceRow
 	int32_t n_forbidden;
 	int32_t has_mask;
 	int32_t is_edited;
-	uint32_t lists; /* forbidden, bias ids, outputs, prompt, bias values */
+	int32_t forced_id; /* -1: none */
+	uint32_t lists;	   /* forbidden, bias ids, outputs, prompt, bias values */
 	uint32_t mask;
 } DeviceRow;
 
@@ -775,6 +776,11 @@ __launch_bounds__(SAMPLE_THREADS)
 					 min(row.params.n_logprobs, LLM_MAX_LOGPROBS), log_sum,
 					 result);
 	}
+	if (row.forced_id >= 0)
+	{
+		finish_row(row, logits, lists, saved, row.forced_id, log_sum, result);
+		return;
+	}
 	if (row.is_edited)
 	{
 		edit_row(logits, p.n_vocab, row, lists, saved,
@@ -839,6 +845,8 @@ pack_row(const LlmSampleRow *row, int32_t n_vocab, DeviceRow *dest,
 	dest->has_mask = row->allowed_mask != NULL;
 	dest->is_edited =
 		dest->has_mask || row->n_bias > 0 || row->n_forbidden > 0 || penalized;
+	assert(!row->is_forced || !dest->is_edited);
+	dest->forced_id = row->is_forced ? row->forced_id : -1;
 	dest->lists = (uint32_t) (at - first);
 	at = put_words(at, row->forbidden_ids, row->n_forbidden);
 	for (int32_t i = 0; i < row->n_bias; i++)

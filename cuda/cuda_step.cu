@@ -327,7 +327,8 @@ copy_tables(LlmCuda *cuda, const LlmStepInputs *host, char *pinned,
 static bool
 is_decode_only(const LlmStepInputs *host)
 {
-	if (host->n_tokens != host->n_seqs || host->n_logit_rows != host->n_seqs)
+	if (host->n_tokens != host->n_seqs || host->n_logit_rows != host->n_seqs ||
+		host->keeps_all_rows || host->skips_logits)
 		return false;
 	for (int32_t s = 0; s < host->n_seqs; s++)
 	{

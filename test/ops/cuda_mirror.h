@@ -227,6 +227,29 @@ mirror_gather(LlmCompute *compute, const LlmGatherArgs *host, LlmError *err)
 	return ok;
 }
 
+/* The device's sums are f32, whatever its activations are. */
+static inline bool
+mirror_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *host, LlmError *err)
+{
+	LlmSumRowsArgs args = *host;
+	size_t n_bytes =
+		(size_t) args.n_ranges * (size_t) args.dim * sizeof(float);
+	int32_t end = 0;
+	bool ok;
+
+	for (int32_t i = 0; i < args.n_ranges; i++)
+		if (host->ranges[i].first_row + host->ranges[i].n_rows > end)
+			end = host->ranges[i].first_row + host->ranges[i].n_rows;
+	args.x = mirror_in(compute, host->x, (int64_t) end * args.dim);
+	args.out = mirror_bytes(compute, host->out, n_bytes);
+	ok = mirrored(compute)->ops->sum_rows(mirrored(compute), &args, err) &&
+		 mirrored(compute)->ops->read(mirrored(compute), host->out, args.out,
+									  n_bytes, err);
+	mirror_free(compute, args.x);
+	mirror_free(compute, args.out);
+	return ok;
+}
+
 static inline bool
 mirror_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *host, LlmError *err)
 {
@@ -454,6 +477,7 @@ mirror_open(const LlmComputeOptions *options, LlmError *err)
 	ops.step_upload = mirror_step_upload;
 	ops.embed = mirror_embed;
 	ops.gather = mirror_gather;
+	ops.sum_rows = mirror_sum_rows;
 	ops.rms_norm = mirror_rms_norm;
 	ops.linear = mirror_linear;
 	ops.rope_kv = mirror_rope_kv;

@@ -501,6 +501,53 @@ test_embed_gather(void)
 	}
 }
 
+/* Ranges that overlap, touch, and are as long as all rows. */
+static void
+check_sum_rows(LlmCompute *compute, const char *isa, int n_rows, int dim)
+{
+	Tensor x = tensor_random((int64_t) n_rows * dim, BF16, 1.0f, 2);
+	float *rows = need((size_t) (n_rows * dim) * sizeof(float));
+	LlmRowRange ranges[] = {
+		{ 0, n_rows }, { 0, 1 }, { n_rows - 1, 1 }, { n_rows / 3, n_rows / 2 }
+	};
+	int64_t n = 4 * (int64_t) dim;
+	float *out = need((size_t) n * sizeof(float));
+	double *expected = need((size_t) n * sizeof(double));
+	LlmError err = { 0 };
+	LlmSumRowsArgs args = {
+		.x = rows, .ranges = ranges, .out = out, .n_ranges = 4, .dim = dim
+	};
+
+	for (int64_t i = 0; i < (int64_t) n_rows * dim; i++)
+		rows[i] = (float) x.value[i];
+	for (int64_t i = 0; i < n; i++)
+	{
+		const LlmRowRange *range = &ranges[i / dim];
+
+		expected[i] = 0;
+		for (int32_t r = 0; r < range->n_rows; r++)
+			expected[i] += x.value[(range->first_row + r) * dim + i % dim];
+	}
+	CHECK(compute->ops->sum_rows(compute, &args, &err));
+	/* sums are exact up to their own rounding */
+	CHECK_NMSE(out, expected, n, 1e-14, "%s sum_rows %dx%d", isa, n_rows, dim);
+	tensor_free(&x);
+	free(rows);
+	free(out);
+	free(expected);
+}
+
+static void
+test_sum_rows(void)
+{
+	FOR_EACH_PATH(F32, 2)
+	{
+		check_sum_rows(compute, isa, 2, 64);
+		check_sum_rows(compute, isa, 7, 33);
+		check_sum_rows(compute, isa, 70, 1025);
+	}
+}
+
 /* Every number of the two 16-bit formats, as half_float.h converts it. */
 static void
 test_all_halves(void)
@@ -839,6 +886,7 @@ main(void)
 	RUN_TEST(test_linear_mixed_parts);
 	RUN_TEST(test_rms_norm);
 	RUN_TEST(test_embed_gather);
+	RUN_TEST(test_sum_rows);
 	RUN_TEST(test_all_halves);
 	RUN_TEST(test_gated_act);
 	RUN_TEST(test_gated_act_extremes);

@@ -351,6 +351,12 @@ random_row_create(int n_vocab)
 	r->row.n_prompt = random_int(0, 30);
 	r->row.output_ids = r->ids + 30;
 	r->row.n_output = random_int(0, 34);
+	if (random_int(0, 7) == 0)
+	{
+		r->row.is_forced = true;
+		r->row.forced_id = random_int(0, n_vocab - 1);
+		return r;
+	}
 	if (!edits)
 		return r;
 	r->row.params.repetition_penalty = random_int(0, 1) ? 1.3f : 1;
@@ -416,6 +422,8 @@ check_row(RandomRow *r, int n_vocab, const LlmSampleResult *result,
 
 	if (n.logits[n.order[0]] == -INFINITY)
 		CHECK_INT_EQ(result->token_id, -1);
+	else if (r->row.is_forced)
+		CHECK_INT_EQ(result->token_id, r->row.forced_id);
 	else if (r->row.params.temperature < 1e-5f)
 	{
 		/* ties may come from f32 rounding of the edits */

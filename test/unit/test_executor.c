@@ -10,32 +10,18 @@
  *
  * test/unit/test_executor.c
  */
-#include <errno.h>
-#include <libgen.h>
-#include <limits.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "src/common/ipc/ipc_channel.h"
 #include "src/common/safetensors/safetensors.h"
-#include "src/common/util/json.h"
-#include "src/common/util/strbuf.h"
+#include "test/unit/executor_rig.h"
 #include "test/unit/unit_test.h"
 
 #define N_VOCAB 300
 #define MAX_ANSWER 600
 #define MAX_PROMPT 200
 
-static char executor_path[PATH_MAX];
 static char model_dir[] = "/tmp/llm_ext-test-executor.XXXXXX";
-
-static pid_t child;
-static LlmChannel *channel;
 
 /* What came back for one request. */
 typedef struct Answer
@@ -53,110 +39,6 @@ typedef struct Answer
 #define MAX_REQUESTS 65
 static Answer answers[MAX_REQUESTS];
 
-static void
-start_executor(void)
-{
-	int sv[2];
-	LlmError err;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv) != 0)
-		abort();
-	child = fork();
-	if (child == 0)
-	{
-		if (sv[1] != LLM_IPC_EXECUTOR_FD)
-			dup2(sv[1], LLM_IPC_EXECUTOR_FD);
-		for (int fd = LLM_IPC_EXECUTOR_FD + 1; fd < 64; fd++)
-			close(fd);
-		execl(executor_path, "llm_executor", (char *) NULL);
-		_exit(127);
-	}
-	close(sv[1]);
-	channel = llm_channel_create(sv[0], &err);
-	memset(answers, 0, sizeof(answers));
-}
-
-/* Exit status, or 1000 + signal. */
-static int
-wait_for_exit(void)
-{
-	int status;
-
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
-static int
-stop_executor(void)
-{
-	llm_channel_free(channel);
-	channel = NULL;
-	return wait_for_exit();
-}
-
-static void
-send_frame(LlmMessageType type, uint64_t id, const void *bytes, size_t n)
-{
-	LlmError err;
-
-	if (!llm_channel_send(channel, type, id, bytes, n, NULL, 0, &err) ||
-		!llm_channel_flush(channel, &err))
-		CHECK_FAIL("could not send: %s", err.message);
-}
-
-/* The next frame; false at the end of the stream or after 60 s of silence. */
-static bool
-next_frame(LlmFrameHeader *header, const void **payload)
-{
-	LlmError err;
-
-	for (;;)
-	{
-		struct pollfd pfd = { .fd = llm_channel_fd(channel), .events = POLLIN };
-		LlmReceiveResult result;
-
-		if (llm_channel_pending_bytes(channel) > 0)
-		{
-			(void) llm_channel_flush(channel, &err);
-			pfd.events |= POLLOUT;
-		}
-		result = llm_channel_receive(channel, header, payload, &err);
-		if (result != LLM_RECEIVE_NOTHING)
-			return result == LLM_RECEIVE_FRAME;
-		if (poll(&pfd, 1, 60000) == 0)
-			return false;
-	}
-}
-
-/* Start and load; returns the facts, or NULL with *err. */
-static cJSON *
-load_from(const char *dir, const char *options, LlmError *err)
-{
-	LlmStrbuf json;
-	LlmFrameHeader header;
-	const void *payload;
-
-	start_executor();
-	llm_strbuf_init(&json);
-	llm_strbuf_printf(&json, "{\"path\": \"%s\", \"num_threads\": 2%s}", dir,
-					  options);
-	send_frame(LLM_MESSAGE_LOAD, 0, json.data, json.len);
-	llm_strbuf_free(&json);
-	while (next_frame(&header, &payload))
-	{
-		if (header.type == LLM_MESSAGE_LOADED)
-			return llm_json_parse(payload, header.n_bytes, "facts", err);
-		if (header.type == LLM_MESSAGE_LOAD_FAILED)
-		{
-			memcpy(err, payload, sizeof(*err));
-			return NULL;
-		}
-	}
-	llm_error_set(err, LLM_ERROR_INTERNAL, "no answer");
-	return NULL;
-}
-
 static cJSON *
 load(const char *more_options, LlmError *err)
 {
@@ -164,6 +46,7 @@ load(const char *more_options, LlmError *err)
 
 	snprintf(options, sizeof(options), ", \"load_format\": \"dummy\"%s",
 			 more_options);
+	memset(answers, 0, sizeof(answers));
 	return load_from(model_dir, options, err);
 }
 
@@ -680,6 +563,7 @@ a_short_context_rotates_as_a_long_one(void)
 						  "\"max_model_len\": 48",
 						  &err);
 		REQUIRE(facts != NULL);
+		memset(answers, 0, sizeof(answers));
 		for (int i = 0; i < N_PROMPTS; i++)
 		{
 			int n_tokens = 48 - reference.n_prompt[i];
@@ -773,9 +657,7 @@ main(int argc, char **argv)
 {
 	char command[PATH_MAX + 16];
 
-	/* <build>/test/unit/test_executor runs <build>/llm_executor */
-	snprintf(executor_path, sizeof(executor_path), "%s/../../llm_executor",
-			 dirname(argv[0]));
+	find_executor(argv[0]);
 	if (!write_config())
 		return 1;
 	RUN_TEST(loads_and_describes_itself);

@@ -40,14 +40,15 @@ typedef enum LlmMessageType
 	LLM_MESSAGE_ADAPTER_FORGET, /* LlmWireAdapter without a path */
 
 	/* executor to scheduler */
-	LLM_MESSAGE_LOADED = 64,  /* JSON text: facts of the loaded model */
-	LLM_MESSAGE_LOAD_FAILED,  /* LlmError; the executor then exits */
-	LLM_MESSAGE_TOKENS,		  /* LlmWireTokens and its entries */
-	LLM_MESSAGE_FINISHED,	  /* LlmWireFinished */
-	LLM_MESSAGE_FAILED,		  /* LlmError: this request cannot be served */
-	LLM_MESSAGE_STATS,		  /* LlmWireStats, about once a second */
-	LLM_MESSAGE_LOG,		  /* LlmWireLog and its text */
-	LLM_MESSAGE_ADAPTER_STATE /* LlmWireAdapterState, when it changes */
+	LLM_MESSAGE_LOADED = 64,   /* JSON text: facts of the loaded model */
+	LLM_MESSAGE_LOAD_FAILED,   /* LlmError; the executor then exits */
+	LLM_MESSAGE_TOKENS,		   /* LlmWireTokens and its entries */
+	LLM_MESSAGE_FINISHED,	   /* LlmWireFinished */
+	LLM_MESSAGE_FAILED,		   /* LlmError: this request cannot be served */
+	LLM_MESSAGE_STATS,		   /* LlmWireStats, about once a second */
+	LLM_MESSAGE_LOG,		   /* LlmWireLog and its text */
+	LLM_MESSAGE_ADAPTER_STATE, /* LlmWireAdapterState, when it changes */
+	LLM_MESSAGE_EMBEDDING	   /* float [hidden_size], once, before FINISHED */
 } LlmMessageType;
 
 typedef struct LlmFrameHeader
@@ -66,7 +67,20 @@ _Static_assert(sizeof(LlmFrameHeader) == 16, "wire layout");
  * grammar[n_grammar_words].  output_ids are tokens that an earlier executor
  * generated for the same request: generation goes on behind them as if it had
  * never stopped.
+ *
+ * A request to SCORE generates nothing: its tokens are the last n_scored ones
+ * of the prompt, in TOKENS with log-probabilities; max_tokens is n_scored.  A
+ * request to embed is answered with an EMBEDDING instead of TOKENS.
  */
+typedef enum LlmRequestKind
+{
+	LLM_REQUEST_GENERATE = 0,
+	LLM_REQUEST_SCORE,
+	LLM_REQUEST_EMBED_LAST, /* the last token's final hidden state */
+	LLM_REQUEST_EMBED_MEAN, /* the mean of all tokens' */
+	LLM_REQUEST_KIND_COUNT
+} LlmRequestKind;
+
 typedef struct LlmWireRequest
 {
 	LlmSamplingParams params;
@@ -79,10 +93,12 @@ typedef struct LlmWireRequest
 	uint32_t n_stop_ids;
 	uint32_t n_bias;
 	uint32_t n_grammar_words; /* 0: no grammar */
+	uint32_t kind;			  /* LlmRequestKind */
+	uint32_t n_scored;		  /* SCORE: 1 to n_prompt - 1; else 0 */
 	uint32_t reserved;
 } LlmWireRequest;
 
-_Static_assert(sizeof(LlmWireRequest) == 104, "wire layout");
+_Static_assert(sizeof(LlmWireRequest) == 112, "wire layout");
 
 typedef struct LlmWireBias
 {
@@ -111,8 +127,9 @@ typedef enum LlmFinishReason
 
 typedef struct LlmWireFinished
 {
-	uint32_t reason; /* LlmFinishReason */
-	uint32_t n_prompt;
+	uint32_t reason;   /* LlmFinishReason */
+	uint32_t n_prompt; /* computed or found in the prefix cache: all, unless
+						* it was cancelled */
 	uint32_t n_cached; /* of the prompt, found in the prefix cache */
 	uint32_t n_output;
 } LlmWireFinished;

@@ -50,14 +50,13 @@ count_promised(LlmPlanner *planner)
 
 /*
  * Find the cached blocks that a waiting sequence starts with, and put them
- * into its table without referring to them.  Its last token is always left to
- * compute, since it is the one that yields logits.
+ * into its table without referring to them.
  */
 static int32_t
 match_prefix(LlmPlanner *planner, LlmSequence *sequence)
 {
 	int32_t block_size = planner->config.block_size;
-	int32_t max_hits = (sequence->n_tokens - 1) / block_size;
+	int32_t max_hits = llm_sequence_reusable(sequence) / block_size;
 	int32_t n_hits = 0;
 
 	if (sequence->digests == NULL)

@@ -55,7 +55,16 @@ typedef struct LlmPlannerRequest
 								* is the same when a request is resumed */
 	const int32_t *output_ids; /* copied: tokens of an earlier executor */
 	int32_t n_output;
-	int32_t max_tokens; /* most output tokens, n_output included */
+	int32_t max_tokens;	   /* most output tokens, n_output included; 0 = none:
+						 * the sequence is to be removed when its prompt is
+						 * computed */
+	int32_t n_prompt_rows; /* so many of the prompt's last tokens get logit
+							* rows; 0 = one.  More than one only without
+							* output */
+	int32_t n_rotated;	   /* the length by which the prompt is rotated; 0 =
+							* its own */
+	bool is_pooled;		   /* every token has to be computed: it takes
+							* nothing from the prefix cache */
 	LlmRequestClass request_class;
 	uint32_t tenant_id;	 /* fairness is between tenants */
 	uint64_t adapter_id; /* 0 = none; part of the prefix key */
@@ -70,8 +79,9 @@ typedef struct LlmPlannedSequence
 	LlmSequence *sequence;
 	int32_t first_token; /* index into the step's tokens */
 	int32_t n_tokens;
-	int32_t logit_row; /* index into logit_rows, or -1 while its
-								 * prompt is not complete */
+	int32_t logit_row;	  /* index into logit_rows of the first, or -1:
+						* its prompt is not so far yet */
+	int32_t n_logit_rows; /* of its last tokens of this step */
 } LlmPlannedSequence;
 
 /*
@@ -162,6 +172,9 @@ extern const int32_t *llm_sequence_ids(const LlmSequence *sequence,
 
 /* Prompt tokens that were found in the prefix cache at first admission. */
 extern int32_t llm_sequence_n_cached(const LlmSequence *sequence);
+
+/* Prompt tokens computed, or found in the cache, at any time so far. */
+extern int32_t llm_sequence_n_prompt_done(const LlmSequence *sequence);
 
 /* False while the sequence waits (for its turn or after preemption). */
 extern bool llm_sequence_is_running(const LlmSequence *sequence);

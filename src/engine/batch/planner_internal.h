@@ -35,6 +35,7 @@ struct LlmPlanner
 	int64_t now_us;
 	int32_t n_tokens_left;	   /* of the step's budget */
 	int32_t n_tokens_reserved; /* of those, for sequences that decode */
+	int32_t n_rows_left;	   /* logit rows beyond one per sequence */
 	int32_t n_blocks_promised; /* for known tokens of running ones */
 	LlmSequence **planned;	   /* [max_num_seqs] */
 	int32_t n_planned;

@@ -14,6 +14,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * Whose logits are wanted has to be computed, whatever the cache holds.  One
+ * row is that of the last token, wherever that will be.
+ */
+static void
+set_rows(LlmSequence *sequence, const LlmPlannerRequest *request)
+{
+	bool has_many = request->n_prompt_rows > 1;
+
+	sequence->first_row =
+		has_many ? request->n_prompt - request->n_prompt_rows : INT32_MAX;
+	sequence->max_reusable = request->is_pooled ? 0
+							 : has_many			? sequence->first_row
+												: INT32_MAX;
+}
+
 LlmSequence *
 llm_sequence_create(const LlmPlannerRequest *request,
 					const LlmPlannerConfig *config, LlmError *err)
@@ -51,15 +67,19 @@ llm_sequence_create(const LlmPlannerRequest *request,
 	sequence->n_cached = -1;
 	sequence->max_tokens = max_tokens;
 	sequence->max_blocks = max_blocks;
+	set_rows(sequence, request);
 	sequence->arrival_us = request->arrival_us;
 	sequence->request_id = request->request_id;
 	sequence->owner = request->owner;
 	sequence->adapter_id = request->adapter_id;
 	sequence->cache_salt = request->cache_salt;
-	llm_sequence_rotate(sequence,
-						config->rope_restarts ? sequence->n_tokens
-											  : sequence->n_prompt,
-						config);
+	if (request->n_rotated > 0)
+		llm_sequence_rotate(sequence, request->n_rotated, config);
+	else
+		llm_sequence_rotate(sequence,
+							config->rope_restarts ? sequence->n_tokens
+												  : sequence->n_prompt,
+							config);
 	memcpy(sequence->ids, request->prompt_ids,
 		   (size_t) request->n_prompt * sizeof(int32_t));
 	if (request->n_output > 0)
@@ -129,6 +149,13 @@ int32_t
 llm_sequence_n_cached(const LlmSequence *sequence)
 {
 	return sequence->n_cached < 0 ? 0 : sequence->n_cached;
+}
+
+int32_t
+llm_sequence_n_prompt_done(const LlmSequence *sequence)
+{
+	return sequence->n_charged < sequence->n_prompt ? sequence->n_charged
+													: sequence->n_prompt;
 }
 
 bool

@@ -42,6 +42,7 @@ struct LlmSequence
 	int32_t n_tokens;	/* prompt and output */
 	int32_t n_computed; /* whose keys and values are in its blocks */
 	int32_t n_planned;	/* of the step that is planned */
+	int32_t n_rows;		/* logit rows of these: of the last ones */
 	int32_t n_blocks;
 	int32_t n_prompt;
 	int32_t rope_len;		  /* 0, or beyond rope_short_len */
@@ -65,6 +66,8 @@ struct LlmSequence
 	uint64_t request_id;
 	int32_t max_tokens; /* prompt included */
 	int32_t max_blocks;
+	int32_t first_row;	  /* tokens from this one on get logit rows */
+	int32_t max_reusable; /* most tokens to take from the prefix cache */
 	uint64_t adapter_id;
 	uint64_t cache_salt;
 
@@ -91,6 +94,15 @@ extern void llm_sequence_rotate(LlmSequence *sequence, int32_t n_tokens,
 /* The digest of its block so many; all of the block's tokens are known. */
 extern const LlmPrefixDigest *
 llm_sequence_digest(LlmSequence *sequence, int32_t idx, int32_t block_size);
+
+/* The last known token is always computed: it is the one that yields logits. */
+static inline int32_t
+llm_sequence_reusable(const LlmSequence *sequence)
+{
+	return sequence->n_tokens - 1 < sequence->max_reusable
+			   ? sequence->n_tokens - 1
+			   : sequence->max_reusable;
+}
 
 static inline int32_t
 llm_blocks_for(int32_t n_tokens, int32_t block_size)

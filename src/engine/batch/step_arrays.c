@@ -35,22 +35,22 @@ fill_sequence(LlmPlanner *planner, LlmSequence *sequence)
 	int32_t n_planned = sequence->n_planned;
 	int32_t context_len = sequence->n_computed + n_planned;
 	bool is_complete = context_len == sequence->n_tokens;
+	int32_t n_rows = sequence->n_rows;
 
 	fill_tokens(planner, sequence);
 	out->sequence = sequence;
 	out->first_token = step->n_tokens;
 	out->n_tokens = n_planned;
-	out->logit_row = -1;
+	out->logit_row = n_rows > 0 ? step->n_logit_rows : -1;
+	out->n_logit_rows = n_rows;
 	planner->query_start[step->n_seqs] = step->n_tokens;
 	planner->context_len[step->n_seqs] = context_len;
 	planner->rope_len[step->n_seqs] = sequence->rope_len;
 	step->n_tokens += n_planned;
 	step->n_seqs++;
-	if (is_complete)
-	{
-		out->logit_row = step->n_logit_rows;
-		planner->logit_rows[step->n_logit_rows++] = step->n_tokens - 1;
-	}
+	for (int32_t i = n_rows; i > 0; i--)
+		planner->logit_rows[step->n_logit_rows++] = step->n_tokens - i;
+	assert(step->n_logit_rows <= planner->config.max_num_seqs);
 	if (!is_complete || n_planned > 1 ||
 		sequence->n_computed < sequence->n_prompt)
 		step->n_prefill_tokens += n_planned;

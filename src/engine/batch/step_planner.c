@@ -192,11 +192,13 @@ check_request(const LlmPlanner *planner, const LlmPlannerRequest *request,
 
 	if (request->n_prompt < 1)
 		return llm_error_set(err, LLM_ERROR_INVALID, "the prompt is empty");
-	if (request->max_tokens < 1)
+	if (request->max_tokens < 0)
 		return llm_error_set(err, LLM_ERROR_INVALID,
-							 "max_tokens is %d, but must be at least 1",
+							 "max_tokens is %d, but must be at least 0",
 							 request->max_tokens);
-	if (request->n_output < 0 || request->n_output >= request->max_tokens)
+	if (request->n_output < 0 ||
+		request->n_output >=
+			(request->max_tokens > 0 ? request->max_tokens : 1))
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "the request has %d output tokens already, but "
 							 "max_tokens is %d",
@@ -208,8 +210,9 @@ check_request(const LlmPlanner *planner, const LlmPlannerRequest *request,
 							 request->n_prompt, request->max_tokens,
 							 config->max_model_len);
 
-	/* the last token ends the request and is never computed */
-	n_blocks = llm_blocks_for((int32_t) n_tokens - 1, config->block_size);
+	/* the last generated token ends the request and is never computed */
+	n_blocks = llm_blocks_for((int32_t) n_tokens - (request->max_tokens > 0),
+							  config->block_size);
 	if (n_blocks > config->n_blocks)
 		return llm_error_set(err, LLM_ERROR_LIMIT,
 							 "prompt of %d tokens and max_tokens of %d need "
@@ -227,6 +230,9 @@ llm_planner_add(LlmPlanner *planner, const LlmPlannerRequest *request,
 
 	if (!check_request(planner, request, err))
 		return NULL;
+	assert(request->n_prompt_rows >= 0);
+	assert(request->n_prompt_rows <= request->n_prompt);
+	assert(request->n_prompt_rows <= 1 || request->max_tokens == 0);
 	sequence = llm_sequence_create(request, &planner->config, err);
 	if (sequence == NULL)
 		return NULL;
@@ -399,7 +405,7 @@ static void
 skip_cached(LlmPlanner *planner, LlmSequence *sequence)
 {
 	int32_t block_size = planner->config.block_size;
-	int32_t max_hits = (sequence->n_tokens - 1) / block_size;
+	int32_t max_hits = llm_sequence_reusable(sequence) / block_size;
 
 	if (sequence->digests == NULL ||
 		sequence->n_computed != sequence->n_blocks * block_size)
@@ -449,6 +455,36 @@ charge(LlmSequence *sequence)
 		sequence->n_charged = end;
 }
 
+/*
+ * Of so many next tokens, those whose logit rows find room: one row is there
+ * for every sequence.
+ */
+static int32_t
+limit_rows(const LlmPlanner *planner, const LlmSequence *sequence,
+		   int32_t n_tokens)
+{
+	int32_t n_before = sequence->first_row > sequence->n_computed
+						   ? sequence->first_row - sequence->n_computed
+						   : 0;
+	int64_t n_most = (int64_t) n_before + 1 + planner->n_rows_left;
+
+	return n_tokens < n_most ? n_tokens : (int32_t) n_most;
+}
+
+/* How many logit rows the planned tokens have. */
+static int32_t
+count_rows(const LlmSequence *sequence)
+{
+	int32_t end = sequence->n_computed + sequence->n_planned;
+	int32_t first = sequence->first_row > sequence->n_computed
+						? sequence->first_row
+						: sequence->n_computed;
+
+	if (sequence->first_row == INT32_MAX)
+		return end == sequence->n_tokens;
+	return end > first ? end - first : 0;
+}
+
 void
 llm_planner_schedule(LlmPlanner *planner, LlmSequence *sequence)
 {
@@ -460,18 +496,24 @@ llm_planner_schedule(LlmPlanner *planner, LlmSequence *sequence)
 	assert(sequence->state == LLM_SEQUENCE_RUNNING);
 	assert(sequence->n_planned == 0);
 	assert(planner->n_tokens_left >= planner->n_tokens_reserved);
-	assert(sequence->n_tokens < sequence->max_tokens);
+	assert(sequence->n_tokens < sequence->max_tokens ||
+		   sequence->max_tokens == sequence->n_prompt);
 
 	if (n_limit <= 0 || sequence->n_computed == sequence->n_tokens)
 		return;
 	if (!sequence->is_reserved)
 		skip_cached(planner, sequence);
 	n_tokens = sequence->n_tokens - sequence->n_computed;
-	n_tokens = grow(planner, sequence, n_tokens < n_limit ? n_tokens : n_limit);
+	n_tokens =
+		limit_rows(planner, sequence, n_tokens < n_limit ? n_tokens : n_limit);
+	n_tokens = grow(planner, sequence, n_tokens);
 	if (n_tokens == 0)
 		return;
 
 	sequence->n_planned = n_tokens;
+	sequence->n_rows = count_rows(sequence);
+	if (sequence->n_rows > 1)
+		planner->n_rows_left -= sequence->n_rows - 1;
 	sequence->last_planned_us = planner->now_us;
 	sequence->last_planned_step = planner->n_steps;
 	planner->planned[planner->n_planned++] = sequence;
@@ -549,6 +591,13 @@ llm_planner_plan(LlmPlanner *planner, int64_t now_us)
 	planner->had_no_blocks = false;
 	raise_starved(planner);
 	reserve_tokens(planner);
+
+	planner->n_rows_left = planner->config.max_num_seqs -
+						   llm_planner_n_running(planner) -
+						   planner->waiting.n_waiting[LLM_RANK_HIGH] -
+						   planner->waiting.n_waiting[LLM_RANK_LOW];
+	if (planner->n_rows_left < 0)
+		planner->n_rows_left = 0;
 
 	schedule_running(planner, LLM_RANK_HIGH);
 	llm_planner_admit_high(planner);

@@ -90,6 +90,9 @@ typedef struct LlmStepInputs
 	int32_t max_blocks_per_seq;
 	int32_t max_query_len;
 	int32_t max_context_len;
+	bool keeps_all_rows; /* the last layer's output is wanted of all tokens,
+						  * not of logit_rows alone */
+	bool skips_logits;	 /* nobody looks at logits */
 	const int32_t *token_ids;	 /* [n_tokens] */
 	const int32_t *positions;	 /* [n_tokens] */
 	const int32_t *rope_rows;	 /* [n_tokens] each token's in cos_sin */
@@ -281,6 +284,23 @@ typedef struct LlmFillNormalArgs
 	uint64_t sequence;
 } LlmFillNormalArgs;
 
+/* Rows first_row .. first_row + n_rows - 1. */
+typedef struct LlmRowRange
+{
+	int32_t first_row;
+	int32_t n_rows; /* at least 1 */
+} LlmRowRange;
+
+/* out[i] = the sum of range i's rows of x, in f32 and by columns */
+typedef struct LlmSumRowsArgs
+{
+	const void *x;			   /* [any, dim] */
+	const LlmRowRange *ranges; /* [n_ranges] host */
+	float *out;				   /* [n_ranges, dim] */
+	int32_t n_ranges;
+	int32_t dim;
+} LlmSumRowsArgs;
+
 typedef struct LlmLogitBias
 {
 	int32_t token_id;
@@ -294,6 +314,8 @@ typedef struct LlmLogitBias
  * repetition, frequency and presence penalties; temperature; min_p; top_k;
  * top_p; then the draw.  The draw uses Philox with key params.seed and
  * counter n_output, so it does not depend on what else is in the batch.
+ * Where is_forced is set none of this happens behind the raw
+ * log-probabilities: the token is forced_id.
  */
 typedef struct LlmSampleRow
 {
@@ -308,6 +330,8 @@ typedef struct LlmSampleRow
 	const int32_t *forbidden_ids; /* impossible now: stop ids before
 									 * min_tokens */
 	const uint32_t *allowed_mask; /* bit per token id, or NULL */
+	bool is_forced;
+	int32_t forced_id;
 } LlmSampleRow;
 
 typedef struct LlmSampleResult
@@ -408,6 +432,7 @@ typedef struct LlmComputeOps
 	bool (*soft_cap)(LlmCompute *, const LlmSoftCapArgs *, LlmError *);
 	bool (*moe)(LlmCompute *, const LlmMoeArgs *, LlmError *);
 	bool (*gather)(LlmCompute *, const LlmGatherArgs *, LlmError *);
+	bool (*sum_rows)(LlmCompute *, const LlmSumRowsArgs *, LlmError *);
 	bool (*sample)(LlmCompute *, const LlmSampleArgs *, LlmError *);
 
 	/* wait until everything enqueued is done; reports a device's late errors */

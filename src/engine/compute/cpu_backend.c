@@ -224,6 +224,7 @@ static const LlmComputeOps cpu_ops = {
 	.soft_cap = llm_cpu_soft_cap,
 	.moe = llm_cpu_moe,
 	.gather = llm_cpu_gather,
+	.sum_rows = llm_cpu_sum_rows,
 	.sample = llm_cpu_sample,
 	.sync = cpu_sync,
 };

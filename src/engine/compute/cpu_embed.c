@@ -1,6 +1,6 @@
 /*
  * cpu_embed.c
- *	  Rows of a table: embedding by token id, gathering by row index.
+ *	  Rows of a table: embedding by token id, gathering by row index, sums.
  *
  * src/engine/compute/cpu_embed.c
  */
@@ -93,5 +93,70 @@ llm_cpu_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err)
 
 	(void) err;
 	run_rows(cpu, &job);
+	return true;
+}
+
+/* Columns that are summed at once: an accumulator each. */
+#define SUM_COLUMNS 64
+
+typedef struct SumJob
+{
+	const LlmSumRowsArgs *args;
+	int64_t n_tiles; /* of columns */
+} SumJob;
+
+/* Columns first .. first + n - 1 of a range's sum. */
+static void
+sum_tile(const LlmSumRowsArgs *args, int64_t range_idx, int64_t first,
+		 int64_t n)
+{
+	const LlmRowRange *range = &args->ranges[range_idx];
+	const float *x =
+		(const float *) args->x + (int64_t) range->first_row * args->dim;
+	double sums[SUM_COLUMNS] = { 0 };
+
+	for (int64_t row = 0; row < range->n_rows; row++)
+		for (int64_t i = 0; i < n; i++)
+			sums[i] += (double) x[row * args->dim + first + i];
+	for (int64_t i = 0; i < n; i++)
+		args->out[range_idx * args->dim + first + i] = (float) sums[i];
+}
+
+static void
+sum_job(void *arg, int thread_idx, int n_threads)
+{
+	const SumJob *job = arg;
+	int64_t begin;
+	int64_t end;
+
+	llm_cpu_share(job->args->n_ranges * job->n_tiles, 1, thread_idx, n_threads,
+				  &begin, &end);
+	for (int64_t i = begin; i < end; i++)
+	{
+		int64_t first = i % job->n_tiles * SUM_COLUMNS;
+		int64_t n = job->args->dim - first;
+
+		sum_tile(job->args, i / job->n_tiles, first,
+				 n < SUM_COLUMNS ? n : SUM_COLUMNS);
+	}
+}
+
+bool
+llm_cpu_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err)
+{
+	SumJob job = { .args = args,
+				   .n_tiles = (args->dim + SUM_COLUMNS - 1) / SUM_COLUMNS };
+	int64_t n_values = 0;
+
+	(void) err;
+	for (int32_t i = 0; i < args->n_ranges; i++)
+	{
+		assert(args->ranges[i].first_row >= 0 && args->ranges[i].n_rows > 0);
+		n_values += (int64_t) args->ranges[i].n_rows * args->dim;
+	}
+	if (n_values < PARALLEL_VALUES)
+		sum_job(&job, 0, 1);
+	else
+		llm_cpu_threads_run(llm_cpu(compute)->threads, sum_job, &job);
 	return true;
 }

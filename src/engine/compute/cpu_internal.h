@@ -318,6 +318,8 @@ extern bool
 llm_cpu_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err);
 extern bool
 llm_cpu_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err);
+extern bool llm_cpu_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args,
+							 LlmError *err);
 extern bool llm_cpu_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *args,
 							 LlmError *err);
 extern bool

@@ -553,7 +553,8 @@ sample_row(Sampler *s, LlmSampleResult *result)
 	result->token_id = -1;
 	result->logprob = 0;
 	result->n_top = 0;
-	if (is_greedy && params->n_logprobs < 0 && !row_is_edited(s->row))
+	if (is_greedy && params->n_logprobs < 0 && !s->row->is_forced &&
+		!row_is_edited(s->row))
 	{
 		result->token_id = (int32_t) s->kernels->argmax(s->raw, s->n_vocab);
 		return;
@@ -568,6 +569,14 @@ sample_row(Sampler *s, LlmSampleResult *result)
 										  1.0f, NULL));
 		if (params->n_logprobs > 0)
 			list_top(s, log_sum, result);
+	}
+	if (s->row->is_forced)
+	{
+		assert(is_token(s, s->row->forced_id));
+		result->token_id = s->row->forced_id;
+		result->logprob =
+			(float) ((double) s->scratch.logits[result->token_id] - log_sum);
+		return;
 	}
 	if (row_is_edited(s->row))
 	{

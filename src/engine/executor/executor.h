@@ -9,6 +9,7 @@
  *	  request_table.c		requests by id
  *	  constraint.c			requests with a grammar (constraint.h)
  *	  step_loop.c			receive, plan, compute, sample, send; forever
+ *	  row_answers.c			what each row of a step is for: draw, score, embed
  *
  * src/engine/executor/executor.h
  */
@@ -64,10 +65,21 @@ struct LlmExecRequest
 	LlmExecRequest *next; /* in its bucket */
 	uint64_t request_id;
 	LlmSequence *sequence; /* owned by the planner */
-	LlmSampler *sampler;
+	LlmSampler *sampler;	   /* GENERATE */
 	LlmConstraint *constraint; /* NULL: no grammar */
 	bool has_logprobs;
 	uint32_t n_prompt;
+	LlmRequestKind kind;
+
+	/* SCORE */
+	int32_t n_top; /* alternatives wanted beside each token */
+	int32_t n_scored;
+	int32_t n_scores; /* of those, sent */
+	int32_t last_id;  /* the prompt's last token: scored, never computed */
+
+	/* EMBED_MEAN */
+	double *sums; /* [hidden_size] over the first n_summed tokens */
+	int32_t n_summed;
 };
 
 extern bool llm_request_table_init(LlmRequestTable *table, LlmError *err);
@@ -104,7 +116,11 @@ typedef struct LlmExecutor
 	/* [max_num_seqs] each, taken once at load */
 	LlmSampleRow *rows;
 	LlmSampleResult *results;
-	LlmExecRequest **row_requests;
+	LlmExecRequest **row_requests; /* NULL: the row is nobody's */
+	LlmRowRange *ranges;		   /* to be summed, of planned sequence ... */
+	int32_t *range_seqs;
+	int32_t n_ranges;
+	float *sums; /* [max_num_seqs, hidden_size] */
 
 	uint64_t busy_us;
 	int64_t next_stats_us;
@@ -122,6 +138,30 @@ extern LlmComputeOptions
 llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision);
 extern LlmModelOptions
 llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype);
+
+/* -- row_answers.c -- */
+
+/*
+ * Make a request that generates nothing ready: its kind, and what the planner
+ * is to compute.  Call with planned describing the whole prompt.
+ */
+extern bool
+llm_executor_prepare_answer(const LlmExecutor *executor,
+							LlmExecRequest *request, const LlmWireRequest *wire,
+							LlmPlannerRequest *planned, LlmError *err);
+
+/* Fill executor->rows and ranges, and what the step's inputs say of them. */
+extern void
+llm_executor_prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step,
+						  LlmStepInputs *inputs);
+
+/*
+ * After the step: add the sums of a sequence's tokens to its request.  True:
+ * they are all there, and *embedding [hidden_size] is the answer.
+ */
+extern bool
+llm_executor_take_sums(LlmExecutor *executor, const LlmPlannedStep *step,
+					   int32_t range_idx, float **embedding);
 
 /* Make an executor ready to serve.  On failure what was taken is freed. */
 extern bool llm_executor_load(LlmExecutor *executor, LlmError *err);

@@ -168,10 +168,15 @@ create_planner(LlmExecutor *executor, LlmError *err)
 	executor->rows = calloc(n, sizeof(LlmSampleRow));
 	executor->results = calloc(n, sizeof(LlmSampleResult));
 	executor->row_requests = calloc(n, sizeof(LlmExecRequest *));
+	executor->ranges = calloc(n, sizeof(LlmRowRange));
+	executor->range_seqs = calloc(n, sizeof(int32_t));
+	executor->sums =
+		calloc(n * (size_t) executor->config.hidden_size, sizeof(float));
 	if (executor->rows == NULL || executor->results == NULL ||
-		executor->row_requests == NULL)
+		executor->row_requests == NULL || executor->ranges == NULL ||
+		executor->range_seqs == NULL || executor->sums == NULL)
 		return llm_error_no_memory(err, n * sizeof(LlmSampleResult),
-								   "sampling");
+								   "the rows of a step");
 	return true;
 }
 
@@ -252,6 +257,9 @@ llm_executor_unload(LlmExecutor *executor)
 	free(executor->rows);
 	free(executor->results);
 	free(executor->row_requests);
+	free(executor->ranges);
+	free(executor->range_seqs);
+	free(executor->sums);
 	executor->constraints = NULL;
 	executor->planner = NULL;
 	executor->kv = NULL;
@@ -260,6 +268,9 @@ llm_executor_unload(LlmExecutor *executor)
 	executor->rows = NULL;
 	executor->results = NULL;
 	executor->row_requests = NULL;
+	executor->ranges = NULL;
+	executor->range_seqs = NULL;
+	executor->sums = NULL;
 }
 
 void

@@ -88,5 +88,6 @@ llm_request_table_remove(LlmRequestTable *table, LlmExecRequest *request)
 	table->n_requests--;
 	llm_sampler_free(request->sampler);
 	llm_constraint_close(request->constraint);
+	free(request->sums);
 	free(request);
 }

@@ -76,6 +76,17 @@ send_or_give_up(LlmExecutor *executor, LlmMessageType type, uint64_t request_id,
 
 /* -- requests come and go -- */
 
+static uint32_t
+n_output(const LlmExecRequest *request)
+{
+	int32_t n_prompt;
+	int32_t n_drawn;
+
+	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_drawn);
+	return (uint32_t) (request->kind == LLM_REQUEST_SCORE ? request->n_scores
+														  : n_drawn);
+}
+
 /*
  * A request ends: tell the scheduler, then forget it.  An error without a
  * record (the request was refused) is sent by refuse_request.
@@ -84,17 +95,16 @@ static void
 finish_request(LlmExecutor *executor, LlmExecRequest *request,
 			   LlmFinishReason reason)
 {
-	int32_t n_prompt;
-	int32_t n_output;
-	LlmWireFinished finished;
-
-	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_output);
-	finished = (LlmWireFinished){
+	LlmWireFinished finished = {
 		.reason = reason,
-		.n_prompt = (uint32_t) n_prompt,
+		.n_prompt = (uint32_t) llm_sequence_n_prompt_done(request->sequence),
 		.n_cached = (uint32_t) llm_sequence_n_cached(request->sequence),
-		.n_output = (uint32_t) n_output,
+		.n_output = n_output(request),
 	};
+
+	/* the last token that is scored is never computed */
+	if (request->kind == LLM_REQUEST_SCORE && reason == LLM_FINISH_STOP)
+		finished.n_prompt = request->n_prompt;
 	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
 					&finished, sizeof(finished));
 	llm_planner_remove(executor->planner, request->sequence);
@@ -156,6 +166,9 @@ check_ids(const LlmExecutor *executor, const LlmWireRequest *wire,
 
 	if (wire->n_prompt == 0)
 		return llm_error_set(err, LLM_ERROR_INVALID, "the prompt is empty");
+	if (wire->kind >= LLM_REQUEST_KIND_COUNT)
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "unexpected request of kind %u", wire->kind);
 	for (uint64_t i = 0; i < n_ids; i++)
 	{
 		int32_t id = arrays->prompt_ids[i];
@@ -229,6 +242,9 @@ add_sequence(LlmExecutor *executor, LlmExecRequest *request,
 		.owner = request,
 	};
 
+	if (request->kind != LLM_REQUEST_GENERATE &&
+		!llm_executor_prepare_answer(executor, request, wire, &planned, err))
+		return NULL;
 	return llm_planner_add(executor->planner, &planned, err);
 }
 
@@ -241,6 +257,9 @@ finished_before(const LlmExecRequest *request, const LlmWireRequest *wire,
 {
 	if (wire->n_output == 0)
 		return LLM_FINISH_NONE;
+	if (request->kind != LLM_REQUEST_GENERATE)
+		return wire->n_output == wire->n_scored ? LLM_FINISH_STOP
+												: LLM_FINISH_NONE;
 	if (request->constraint != NULL &&
 		llm_constraint_has_ended(request->constraint))
 		return LLM_FINISH_STOP;
@@ -264,6 +283,21 @@ answer_finished(LlmExecutor *executor, LlmExecRequest *request,
 	llm_request_table_remove(&executor->requests, request);
 }
 
+/* Sampler and grammar, where tokens are drawn. */
+static bool
+prepare_drawing(LlmExecutor *executor, LlmExecRequest *request,
+				const LlmWireRequest *wire, const RequestArrays *arrays,
+				LlmError *err)
+{
+	if (request->kind != LLM_REQUEST_GENERATE)
+		return wire->n_grammar_words == 0 ||
+			   llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "a request of kind %u has a grammar", wire->kind);
+	request->sampler = create_sampler(executor, wire, arrays, err);
+	return request->sampler != NULL &&
+		   open_constraint(executor, request, wire, arrays, err);
+}
+
 static bool
 try_add_request(LlmExecutor *executor, uint64_t request_id,
 				const LlmWireRequest *wire, size_t n_bytes, LlmError *err)
@@ -285,11 +319,10 @@ try_add_request(LlmExecutor *executor, uint64_t request_id,
 	request = llm_request_table_add(&executor->requests, request_id, err);
 	if (request == NULL)
 		return false;
+	request->kind = (LlmRequestKind) wire->kind;
 	request->has_logprobs = wire->params.n_logprobs >= 0;
 	request->n_prompt = wire->n_prompt;
-	request->sampler = create_sampler(executor, wire, &arrays, err);
-	if (request->sampler != NULL &&
-		open_constraint(executor, request, wire, &arrays, err))
+	if (prepare_drawing(executor, request, wire, &arrays, err))
 	{
 		if (finished_before(request, wire, &arrays))
 		{
@@ -405,43 +438,18 @@ compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
 		.results = executor->results,
 	};
 
+	llm_executor_prepare_rows(executor, step, &host);
 	return llm_model_rotate_step(executor->model, &host, step->rope_len, err) &&
 		   compute->ops->step_upload(compute, &host, &device, err) &&
 		   llm_model_forward(executor->model, &device, executor->kv,
 							 &sample.logits, err) &&
 		   masks_are_ready(executor) &&
-		   (step->n_logit_rows == 0 ||
+		   (step->n_logit_rows == 0 || host.skips_logits ||
 			compute->ops->sample(compute, &sample, err)) &&
+		   (executor->n_ranges == 0 ||
+			llm_model_sum_hidden(executor->model, executor->ranges,
+								 executor->n_ranges, executor->sums, err)) &&
 		   compute->ops->sync(compute, err);
-}
-
-static void
-prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step)
-{
-	for (int32_t i = 0; i < step->n_seqs; i++)
-	{
-		const LlmPlannedSequence *planned = &step->sequences[i];
-		LlmExecRequest *request;
-		const int32_t *ids;
-		int32_t n_prompt;
-		int32_t n_output;
-
-		if (planned->logit_row < 0)
-			continue;
-		assert(planned->logit_row < executor->max_num_seqs);
-		request = llm_sequence_owner(planned->sequence);
-		ids = llm_sequence_ids(planned->sequence, &n_prompt, &n_output);
-		llm_sampler_fill_row(request->sampler, ids, n_prompt, ids + n_prompt,
-							 n_output, &executor->rows[planned->logit_row]);
-		if (request->constraint != NULL)
-			executor->rows[planned->logit_row].allowed_mask =
-				llm_constraints_add_row(executor->constraints,
-										planned->logit_row,
-										request->constraint);
-		executor->row_requests[planned->logit_row] = request;
-	}
-	if (executor->constraints != NULL)
-		llm_constraints_start(executor->constraints);
 }
 
 /* TOKENS with one token. */
@@ -479,22 +487,61 @@ send_token(LlmExecutor *executor, const LlmExecRequest *request,
 					n_bytes);
 }
 
+/* After a preemption, rows come again that were delivered before. */
+static void
+deliver_score(LlmExecutor *executor, LlmExecRequest *request, int32_t row)
+{
+	if (executor->rows[row].n_output != request->n_scores)
+		return;
+	send_token(executor, request, &executor->results[row]);
+	request->n_scores++;
+	if (request->n_scores < request->n_scored)
+		return;
+	finish_request(executor, request, LLM_FINISH_STOP);
+}
+
+static void
+deliver_embedding(LlmExecutor *executor, const LlmPlannedStep *step,
+				  int32_t range_idx)
+{
+	const LlmPlannedSequence *planned =
+		&step->sequences[executor->range_seqs[range_idx]];
+	LlmExecRequest *request = llm_sequence_owner(planned->sequence);
+	float *embedding;
+
+	if (!llm_executor_take_sums(executor, step, range_idx, &embedding))
+		return;
+	send_or_give_up(executor, LLM_MESSAGE_EMBEDDING, request->request_id,
+					embedding,
+					(size_t) executor->config.hidden_size * sizeof(float));
+	finish_request(executor, request, LLM_FINISH_STOP);
+}
+
 static void
 deliver_row(LlmExecutor *executor, int32_t row)
 {
 	LlmExecRequest *request = executor->row_requests[row];
 	const LlmSampleResult *result = &executor->results[row];
 	LlmFinishReason reason;
-	int32_t n_prompt;
-	int32_t n_output;
 	LlmError err;
 
+	if (request == NULL)
+		return;
 	if (result->token_id < 0)
 	{
 		llm_error_set(&err, LLM_ERROR_INVALID,
 					  "no token has a probability: the logits are not finite, "
 					  "or the options exclude every token");
+		/* nor will it want its other rows of this step */
+		for (int32_t i = row + 1; i < executor->max_num_seqs; i++)
+			if (executor->row_requests[i] == request)
+				executor->row_requests[i] = NULL;
 		fail_request(executor, request, &err);
+		return;
+	}
+	if (request->kind == LLM_REQUEST_SCORE)
+	{
+		deliver_score(executor, request, row);
 		return;
 	}
 	if (request->constraint != NULL &&
@@ -505,9 +552,8 @@ deliver_row(LlmExecutor *executor, int32_t row)
 	}
 	send_token(executor, request, result);
 	llm_planner_append(executor->planner, request->sequence, result->token_id);
-	(void) llm_sequence_ids(request->sequence, &n_prompt, &n_output);
-	reason =
-		llm_sampler_finish_reason(request->sampler, result->token_id, n_output);
+	reason = llm_sampler_finish_reason(request->sampler, result->token_id,
+									   (int32_t) n_output(request));
 	if (request->constraint != NULL &&
 		llm_constraint_has_ended(request->constraint))
 		reason = LLM_FINISH_STOP;
@@ -522,12 +568,13 @@ run_step(LlmExecutor *executor, const LlmPlannedStep *step)
 	int64_t start_us = llm_clock_us();
 	int32_t n_rows = step->n_logit_rows;
 
-	prepare_rows(executor, step);
 	if (!compute_step(executor, step, &err))
 		give_up(executor, &err);
 	llm_planner_commit(executor->planner);
 	for (int32_t row = 0; row < n_rows; row++)
 		deliver_row(executor, row);
+	for (int32_t i = 0; i < executor->n_ranges; i++)
+		deliver_embedding(executor, step, i);
 	executor->busy_us += (uint64_t) (llm_clock_us() - start_us);
 }
 

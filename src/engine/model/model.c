@@ -56,6 +56,8 @@ buffer_sizes(const LlmModelConfig *config, const LlmModelOptions *options,
 	sizes[BUFFER_ROW_RESIDUAL] = row * (size_t) config->hidden_size;
 	sizes[BUFFER_LOGITS] = sizeof(float) * (size_t) options->max_logit_rows *
 						   (size_t) config->n_vocab;
+	sizes[BUFFER_SUMS] = sizeof(float) * (size_t) options->max_logit_rows *
+						 (size_t) config->hidden_size;
 }
 
 size_t

@@ -71,11 +71,21 @@ llm_model_activation_bytes(const LlmModelConfig *config,
 
 /*
  * Run one step: embeds the step's tokens, passes all layers, appends to the
- * cache, and leaves the logits of step->logit_rows in the model's logits
- * buffer [n_logit_rows, n_vocab] f32 (device), which *logits points to.
+ * cache, and leaves the logits of step->logit_rows, unless it skips_logits, in
+ * the model's logits buffer [n_logit_rows, n_vocab] f32 (device), which
+ * *logits points to.
  */
 extern bool llm_model_forward(LlmModel *model, const LlmStepInputs *step,
 							  LlmKvCache *kv, float **logits, LlmError *err);
+
+/*
+ * Sums of the last hidden states, behind the final norm, of the step that
+ * was passed forward last: ranges are of its tokens where it keeps_all_rows,
+ * else of its logit rows.  sums [n_ranges, hidden_size] is on the host; at
+ * most max_logit_rows ranges.  Waits for the device.
+ */
+extern bool llm_model_sum_hidden(LlmModel *model, const LlmRowRange *ranges,
+								 int32_t n_ranges, float *sums, LlmError *err);
 
 /* Where the time of forward passes went, in us since timing was enabled. */
 typedef enum LlmModelPart

@@ -392,7 +392,8 @@ narrow_to_logit_rows(Pass *pass)
 	};
 
 	/* ascending rows, as many as tokens: all of them, in place */
-	if (pass->step->n_logit_rows == pass->step->n_tokens)
+	if (pass->step->n_logit_rows == pass->step->n_tokens ||
+		pass->step->keeps_all_rows)
 		return true;
 	pass->n_rows = pass->step->n_logit_rows;
 	pass->residual = residual.out;
@@ -400,6 +401,13 @@ narrow_to_logit_rows(Pass *pass)
 	return pass->ops->gather(pass->compute, &residual, pass->err) &&
 		   pass->ops->gather(pass->compute, &attention, pass->err) &&
 		   mark(pass, LLM_PART_GATHER);
+}
+
+/* Is anything wanted beside keys and values? */
+static bool
+has_output(const Pass *pass)
+{
+	return pass->step->n_logit_rows > 0 || pass->step->keeps_all_rows;
 }
 
 static bool
@@ -411,7 +419,7 @@ layer_pass(Pass *pass, int32_t layer)
 	if (!norm(pass, LLM_WEIGHT_ATTN_NORM, layer, BUFFER_X) ||
 		!project_qkv(pass, layer) || !rotate_and_cache(pass, layer))
 		return false;
-	if (is_last && pass->step->n_logit_rows == 0)
+	if (is_last && !has_output(pass))
 		return true;
 	return attend(pass, layer) && (!is_last || narrow_to_logit_rows(pass)) &&
 		   project_o(pass, layer) &&
@@ -422,21 +430,43 @@ layer_pass(Pass *pass, int32_t layer)
 		   post_norm(pass, LLM_WEIGHT_POST_MLP_NORM, layer);
 }
 
+/* *x = the normed rows whose logits are wanted; BUFFER_X stays as it is. */
+static bool
+select_logit_rows(Pass *pass, const void **x)
+{
+	LlmGatherArgs args = {
+		.x = pass->model->buffers[BUFFER_X],
+		.rows = pass->step->logit_rows,
+		.out = pass->model->buffers[BUFFER_ROW_RESIDUAL],
+		.n_rows = pass->step->n_logit_rows,
+		.dim = pass->config->hidden_size,
+	};
+
+	*x = args.x;
+	if (pass->n_rows == args.n_rows)
+		return true;
+	*x = args.out;
+	pass->n_rows = args.n_rows;
+	return pass->ops->gather(pass->compute, &args, pass->err) &&
+		   mark(pass, LLM_PART_GATHER);
+}
+
 static bool
 project_logits(Pass *pass)
 {
-	LlmLinearArgs args = { .x = pass->model->buffers[BUFFER_X],
-						   .n_rows = pass->n_rows,
-						   .out_is_f32 = true };
+	LlmLinearArgs args = { .out_is_f32 = true };
 	LlmSoftCapArgs cap = {
 		.x = pass->model->buffers[BUFFER_LOGITS],
-		.n = (int64_t) pass->n_rows * pass->config->n_vocab,
 		.soft_cap = (float) pass->config->logit_soft_cap,
 	};
 	LlmVector no_bias = { 0 };
 
-	if (!norm(pass, LLM_WEIGHT_FINAL_NORM, -1, BUFFER_X))
+	if (pass->step->n_logit_rows == 0 || pass->step->skips_logits)
+		return true;
+	if (!select_logit_rows(pass, &args.x))
 		return false;
+	args.n_rows = pass->n_rows;
+	cap.n = (int64_t) pass->n_rows * pass->config->n_vocab;
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
 			 BUFFER_LOGITS);
 	if (!linear(pass, &args, LLM_PART_LM_HEAD))
@@ -456,7 +486,9 @@ whole_pass(Pass *pass)
 		if (!layer_pass(pass, layer))
 			return false;
 	}
-	return pass->step->n_logit_rows == 0 || project_logits(pass);
+	return !has_output(pass) ||
+		   (norm(pass, LLM_WEIGHT_FINAL_NORM, -1, BUFFER_X) &&
+			project_logits(pass));
 }
 
 /* Timing waits for each operation, which a recorded pass cannot. */
@@ -507,4 +539,23 @@ llm_model_forward(LlmModel *model, const LlmStepInputs *step, LlmKvCache *kv,
 		model->timing.n_steps++;
 	}
 	return recorded_pass(&pass);
+}
+
+bool
+llm_model_sum_hidden(LlmModel *model, const LlmRowRange *ranges,
+					 int32_t n_ranges, float *sums, LlmError *err)
+{
+	const LlmComputeOps *ops = model->compute->ops;
+	LlmSumRowsArgs args = {
+		.x = model->buffers[BUFFER_X],
+		.ranges = ranges,
+		.out = model->buffers[BUFFER_SUMS],
+		.n_ranges = n_ranges,
+		.dim = model->config.hidden_size,
+	};
+	size_t n_bytes = (size_t) n_ranges * (size_t) args.dim * sizeof(float);
+
+	assert(n_ranges > 0 && n_ranges <= model->options.max_logit_rows);
+	return ops->sum_rows(model->compute, &args, err) &&
+		   ops->read(model->compute, sums, args.out, n_bytes, err);
 }

@@ -57,6 +57,7 @@ typedef enum ModelBuffer
 	BUFFER_ROW_ATTENTION, /* [n_logit_rows, n_heads * head_dim] */
 	BUFFER_ROW_RESIDUAL,  /* [n_logit_rows, hidden] */
 	BUFFER_LOGITS,		  /* [n_logit_rows, n_vocab] f32 */
+	BUFFER_SUMS,		  /* [n_logit_rows, hidden] f32 */
 	BUFFER_COUNT
 } ModelBuffer;
 
