@@ -735,9 +735,13 @@ finish_row(const DeviceRow &row, const float *logits, const int32_t *lists,
 		return;
 	result->token_id = token_id;
 	if (token_id >= 0 && row.params.n_logprobs >= 0)
+	{
+		float raw = raw_logit(logits, row, lists, saved, token_id);
+
+		/* a forced token may have none */
 		result->logprob =
-			(float) ((double) raw_logit(logits, row, lists, saved, token_id) -
-					 log_sum);
+			isfinite(raw) ? (float) ((double) raw - log_sum) : -INFINITY;
+	}
 }
 
 static __global__ void

@@ -232,8 +232,7 @@ static inline bool
 mirror_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *host, LlmError *err)
 {
 	LlmSumRowsArgs args = *host;
-	size_t n_bytes =
-		(size_t) args.n_ranges * (size_t) args.dim * sizeof(float);
+	size_t n_bytes = (size_t) args.n_ranges * (size_t) args.dim * sizeof(float);
 	int32_t end = 0;
 	bool ok;
 

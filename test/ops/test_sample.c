@@ -237,8 +237,11 @@ check_logprobs(Naive *n, const float *raw, const LlmSampleResult *result,
 		CHECK(result->n_top == 0 && result->logprob == 0);
 		return;
 	}
-	CHECK(is_logprob(result->logprob,
-					 (double) raw[result->token_id] - n->log_sum));
+	if (isfinite(raw[result->token_id]))
+		CHECK(is_logprob(result->logprob,
+						 (double) raw[result->token_id] - n->log_sum));
+	else
+		CHECK(n->row->is_forced && result->logprob == -INFINITY);
 	values = need((size_t) n->n_vocab * sizeof(double));
 	for (int i = 0; i < n->n_vocab; i++)
 		values[i] = isfinite(raw[i]) ? (double) raw[i] : -INFINITY;

@@ -574,8 +574,10 @@ sample_row(Sampler *s, LlmSampleResult *result)
 	{
 		assert(is_token(s, s->row->forced_id));
 		result->token_id = s->row->forced_id;
-		result->logprob =
-			(float) ((double) s->scratch.logits[result->token_id] - log_sum);
+		if (params->n_logprobs >= 0)
+			result->logprob =
+				(float) ((double) s->scratch.logits[result->token_id] -
+						 log_sum);
 		return;
 	}
 	if (row_is_edited(s->row))

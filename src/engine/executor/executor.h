@@ -64,7 +64,7 @@ struct LlmExecRequest
 {
 	LlmExecRequest *next; /* in its bucket */
 	uint64_t request_id;
-	LlmSequence *sequence; /* owned by the planner */
+	LlmSequence *sequence;	   /* owned by the planner */
 	LlmSampler *sampler;	   /* GENERATE */
 	LlmConstraint *constraint; /* NULL: no grammar */
 	bool has_logprobs;
