@@ -510,9 +510,85 @@ directories_of_gguf_files_are_models(void)
 	CHECK_INT_EQ(rmdir(dir), 0);
 }
 
+/* Piece "no" of a split file of n, with one tensor; under any name. */
+static void
+write_piece(const char *dir, const char *name, uint32_t no, uint32_t n,
+			const char *tensor)
+{
+	char path[300];
+	LlmStrbuf piece;
+	FILE *file;
+
+	llm_strbuf_init(&piece);
+	put_header(&piece, 3, 1, 3);
+	put_text_entry(&piece, "general.architecture", "llama");
+	put_u32_entry(&piece, "split.no", no);
+	put_u32_entry(&piece, "split.count", n);
+	put_tensor(&piece, tensor, 4, 0, 0, 0);
+	put_padding(&piece, 32, 16);
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	file = fopen(path, "w");
+	REQUIRE(file != NULL);
+	CHECK(fwrite(piece.data, 1, piece.len, file) == piece.len);
+	fclose(file);
+	llm_strbuf_free(&piece);
+}
+
+/* NULL: the pieces open; else what the error says. */
+static void
+check_pieces(const char *dir, const char *first, const char *expected)
+{
+	char path[300];
+	LlmGguf *gguf;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, first);
+	llm_error_clear(&err);
+	gguf = llm_gguf_open(path, &err);
+	if (expected == NULL)
+	{
+		CHECK(gguf != NULL && llm_gguf_n_files(gguf) == 2 &&
+			  llm_gguf_find(gguf, "one") != NULL &&
+			  llm_gguf_find(gguf, "two") != NULL);
+	}
+	else if (gguf != NULL || strstr(err.message, expected) == NULL)
+		CHECK_FAIL("%s: no \"%s\" in \"%s\"", first, expected, err.message);
+	llm_gguf_close(gguf);
+}
+
+static void
+pieces_of_a_split_file_are_one(void)
+{
+	static const char first[] = "m-00001-of-00002.gguf";
+	static const char second[] = "m-00002-of-00002.gguf";
+	char dir[] = "/tmp/llm_test_gguf_XXXXXX";
+	char path[300];
+
+	REQUIRE(mkdtemp(dir) != NULL);
+	write_piece(dir, first, 0, 2, "one");
+	check_pieces(dir, first, "00002-of-00002.gguf");
+	write_piece(dir, second, 1, 2, "two");
+	check_pieces(dir, first, NULL);
+	check_pieces(dir, second, "is opened by its first");
+	write_piece(dir, second, 0, 2, "two");
+	check_pieces(dir, first, "it is piece 0 of 2, not 1 of 2");
+	write_piece(dir, second, 1, 3, "two");
+	check_pieces(dir, first, "it is piece 1 of 3, not 1 of 2");
+	write_piece(dir, second, 1, 2, "one");
+	check_pieces(dir, first, "tensor \"one\" occurs twice");
+	write_piece(dir, second, 1, 2, "two");
+	write_piece(dir, first, 2, 2, "one");
+	check_pieces(dir, first, "it is piece 2 of 2");
+	snprintf(path, sizeof(path), "%s/%s", dir, first);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/%s", dir, second);
+	unlink(path);
+	CHECK_INT_EQ(rmdir(dir), 0);
+}
+
 int
 main(void)
 {
+	RUN_TEST(pieces_of_a_split_file_are_one);
 	RUN_TEST(good_files_are_read);
 	RUN_TEST(truncated_files_are_refused);
 	RUN_TEST(changed_bytes_do_no_harm);

@@ -120,13 +120,13 @@ converted_models_compute_the_same_in_bf16(void)
 		check_model(i, LLM_DTYPE_BF16);
 }
 
-/* ---- all block formats ---- */
+/* ---- all block formats, in a file split into pieces ---- */
 
 /* The rig of a file with its matrices decoded to f32, or as they are. */
 static bool
 open_blocks(Rig *rig, LlmQuantization quantization)
 {
-	static const char path[] = GGUF_VECTORS "/blocks.gguf";
+	static const char path[] = GGUF_VECTORS "/blocks-00001-of-00003.gguf";
 	LlmModelOptions options = model_options(LLM_DTYPE_F32);
 	LlmError err = { 0 };
 

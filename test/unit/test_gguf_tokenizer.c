@@ -59,22 +59,29 @@ compile_json(Compiled *compiled, const char *path)
 	return ok;
 }
 
+/* The tokenizer.json of a file, which is closed. */
+static bool
+take_json(LlmGguf *gguf, LlmStrbuf *json)
+{
+	bool found = false;
+	bool ok = gguf != NULL &&
+			  llm_gguf_text(gguf, "tokenizer.json", json, &found, &err);
+
+	llm_gguf_close(gguf);
+	return ok && found;
+}
+
 static bool
 compile_gguf(Compiled *compiled, const char *path)
 {
-	LlmGguf *gguf = llm_gguf_open(path, &err);
 	LlmStrbuf json;
-	bool found;
 	bool ok;
 
 	memset(compiled, 0, sizeof(*compiled));
-	if (gguf == NULL)
-		return false;
 	llm_strbuf_init(&json);
-	ok = llm_gguf_text(gguf, "tokenizer.json", &json, &found, &err) && found &&
+	ok = take_json(llm_gguf_open(path, &err), &json) &&
 		 compile(compiled, llm_strbuf_str(&json), json.len, path);
 	llm_strbuf_free(&json);
-	llm_gguf_close(gguf);
 	return ok;
 }
 
@@ -179,9 +186,113 @@ sentencepiece_tokenizers_give_the_same_ids(void)
 	check_tokenizer("gemma", VECTORS "gemma.json");
 }
 
+/* ---- pre-tokenizers by name ---- */
+
+/* tokenizer-unsplit.gguf with another name of a pre-tokenizer. */
+static bool
+take_unsplit_json(const char *pre_name, LlmStrbuf *json)
+{
+	static const char key[] = "tokenizer.ggml.pre";
+	static const char old[] = "gpt-2";
+	uint64_t len = strlen(pre_name);
+	LlmMappedFile file;
+	LlmStrbuf changed;
+	size_t at;
+	bool ok;
+
+	if (!llm_mapped_file_open(&file, VECTORS "tokenizer-unsplit.gguf", &err))
+		return false;
+	llm_strbuf_init(&changed);
+	/* behind the key: type, length, text; no tensors whose place would move */
+	at = (size_t) ((const char *) memmem(file.data, file.size, key,
+										 strlen(key)) -
+				   (const char *) file.data) +
+		 strlen(key) + sizeof(uint32_t);
+	llm_strbuf_append(&changed, file.data, at);
+	llm_strbuf_append(&changed, &len, sizeof(len));
+	llm_strbuf_append(&changed, pre_name, len);
+	at += sizeof(len) + strlen(old);
+	llm_strbuf_append(&changed, (const char *) file.data + at, file.size - at);
+	llm_mapped_file_close(&file);
+	ok = take_json(llm_gguf_parse(changed.data, changed.len, pre_name, &err),
+				   json);
+	llm_strbuf_free(&changed);
+	return ok;
+}
+
+/* The same tokenizer with the reference's normalizer and pre-tokenizer. */
+static bool
+compile_reference(Compiled *compiled, const LlmStrbuf *json,
+				  const cJSON *reference)
+{
+	cJSON *tokenizer = cJSON_ParseWithLength(json->data, json->len);
+	const cJSON *member;
+	char *text;
+	bool ok;
+
+	cJSON_ArrayForEach(member, reference)
+	{
+		cJSON_DeleteItemFromObject(tokenizer, member->string);
+		cJSON_AddItemToObject(tokenizer, member->string,
+							  cJSON_Duplicate(member, true));
+	}
+	text = cJSON_PrintUnformatted(tokenizer);
+	ok = text != NULL &&
+		 compile(compiled, text, strlen(text), reference->string);
+	cJSON_free(text);
+	cJSON_Delete(tokenizer);
+	return ok;
+}
+
+static void
+check_pre_tokenizer(const cJSON *reference)
+{
+	Compiled expected = { 0 };
+	Compiled actual = { 0 };
+	LlmStrbuf json;
+
+	llm_strbuf_init(&json);
+	if (!take_unsplit_json(reference->string, &json) ||
+		!compile(&actual, json.data, json.len, reference->string) ||
+		!compile_reference(&expected, &json, reference))
+		CHECK_FAIL("%s: %s", reference->string, err.message);
+	else
+		CHECK(check_cases(&expected, &actual, reference->string) > 500);
+	release(&expected);
+	release(&actual);
+	llm_strbuf_free(&json);
+}
+
+/* What a name stands for splits texts as Hugging Face's tokenizers do. */
+static void
+named_pre_tokenizers_split_as_the_reference(void)
+{
+	LlmMappedFile file;
+	cJSON *references;
+	const cJSON *reference;
+	LlmStrbuf json;
+	int n = 0;
+
+	REQUIRE(llm_mapped_file_open(&file, VECTORS "pre_tokenizers.json", &err));
+	references = cJSON_ParseWithLength(file.data, file.size);
+	llm_mapped_file_close(&file);
+	cJSON_ArrayForEach(reference, references)
+	{
+		check_pre_tokenizer(reference);
+		n++;
+	}
+	CHECK(n > 15);
+	cJSON_Delete(references);
+	llm_strbuf_init(&json);
+	CHECK(!take_unsplit_json("unheard-of", &json));
+	CHECK(strstr(err.message, "\"unheard-of\" is not supported") != NULL);
+	llm_strbuf_free(&json);
+}
+
 int
 main(void)
 {
+	RUN_TEST(named_pre_tokenizers_split_as_the_reference);
 	RUN_TEST(byte_level_tokenizers_give_the_same_ids);
 	RUN_TEST(sentencepiece_tokenizers_give_the_same_ids);
 	return unit_test_finish();

@@ -23,6 +23,11 @@
 	CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
 				 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES
 
+/* The same, with marks among letters. */
+#define MARKED_WORDS                                             \
+	CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}" \
+				 "| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES
+
 /* Words end where upper case follows lower case. */
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
@@ -40,12 +45,15 @@ static const GgufPre known[] = {
 	{ "llama-bpe", LLAMA3_EXPRESSION, false, false, true, true },
 	{ "llama3", LLAMA3_EXPRESSION, false, false, true, true },
 	{ "llama-v3", LLAMA3_EXPRESSION, false, false, true, true },
+	{ "falcon3", LLAMA3_EXPRESSION, false, false, true, true },
+	{ "pixtral", LLAMA3_EXPRESSION, false, false, true, true },
 	{ "dbrx", LLAMA3_EXPRESSION, false, false, false, false },
 	{ "smaug-bpe", LLAMA3_EXPRESSION, false, false, false, false },
 	{ "glm4", LLAMA3_EXPRESSION, false, false, false, false },
 	{ "chatglm-bpe", LLAMA3_EXPRESSION, false, false, false, false },
 	{ "qwen2", QWEN2_EXPRESSION, false, true, false, false },
 	{ "deepseek-r1-qwen", QWEN2_EXPRESSION, false, true, false, false },
+	{ "qwen35", MARKED_WORDS, false, true, false, false },
 	{ "tekken", TEKKEN_EXPRESSION, false, false, true, true },
 	{ "gpt-4o", GPT4O_EXPRESSION, false, false, false, false },
 	{ "llama4", GPT4O_EXPRESSION, false, false, false, false },

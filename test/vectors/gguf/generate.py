@@ -431,8 +431,88 @@ def write_sentencepiece(name):
     tokenizer.save(os.path.join(HERE, f"{name}.json"), pretty=False)
 
 
+# ---- pre-tokenizers ----
+
+DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+def split_of(expression):
+    return {
+        "type": "Split",
+        "pattern": {"Regex": expression},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+def byte_level(use_regex):
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": False,
+        "use_regex": use_regex,
+    }
+
+
+def pre_tokenizers():
+    """How Hugging Face's tokenizers split a text, by the converter's names."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN2
+    from transformers.models.qwen3_5.tokenization_qwen3_5 import PRETOKENIZE_REGEX as QWEN35
+
+    expressions = {"qwen2": QWEN2, "deepseek-r1-qwen": QWEN2, "qwen35": QWEN35}
+    for name in ("llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe", "tekken", "gpt-4o", "llama4"):
+        expressions[name] = GGUF_PRE_TOKENIZER_SPLITS[name]
+    # Mistral's tokenizers that are called "pixtral" split as Llama 3's;
+    # zai-org/glm-4-9b-hf and its successors have Llama 3's expression
+    for name in ("pixtral", "glm4", "chatglm-bpe"):
+        expressions[name] = GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"]
+    members = {name: [split_of(e), byte_level(False)] for name, e in expressions.items()}
+    members["gpt-2"] = [byte_level(True)]
+    members["smollm"] = members["starcoder"] = [DIGITS, byte_level(True)]
+    return {
+        name: {
+            "normalizer": {"type": "NFC"} if "qwen" in name else None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        }
+        for name, steps in members.items()
+    }
+
+
+def write_unsplit(name):
+    """A vocabulary with merges across all that a pre-tokenizer may split."""
+    from tokenizers import Tokenizer, models, pre_tokenizers as pre, trainers
+
+    texts = []
+    with open(os.path.join(TOKENIZERS, "cases.jsonl")) as file:
+        texts = [json.loads(line)["text"] for line in file]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        initial_alphabet=sorted(pre.ByteLevel.alphabet()),
+        max_token_length=6,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab = sorted(model["vocab"], key=model["vocab"].get)
+    writer = start_tokenizer(f"tokenizer-{name}")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(vocab + ["<|unsplit|>"])
+    writer.add_token_types([TokenType.NORMAL] * len(vocab) + [TokenType.CONTROL])
+    writer.add_token_merges([" ".join(m) for m in model["merges"]])
+    writer.add_bos_token_id(len(vocab))
+    finish_tokenizer(writer)
+    with open(os.path.join(HERE, "pre_tokenizers.json"), "w") as file:
+        json.dump(pre_tokenizers(), file, indent=1)
+        file.write("\n")
+
+
 def main():
     makers = {
+        "unsplit": write_unsplit,
         **{name: write_model for name in FILES},
         **{name: write_byte_level for name in BYTE_LEVEL},
         **{name: write_sentencepiece for name in ("llama", "gemma")},

@@ -1,11 +1,11 @@
-"""Make blocks.gguf, a Llama whose matrices have every block format that is read.
+"""Make blocks-*.gguf, a Llama whose matrices have every block format that is read.
 
     python generate_blocks.py
 
 Needs numpy, torch, transformers, safetensors and gguf; test_gguf_model.c needs
 only what this writes beside itself:
 
-    blocks.gguf          the model
+    blocks-*.gguf        the model, split into pieces
     blocks.safetensors   p<i>.ids and p<i>.logits_f32, prompts and transformers'
                          logits of all their tokens, computed in float32 from
                          what gguf.quants.dequantize makes of the blocks
@@ -132,7 +132,8 @@ def main():
     rng = np.random.default_rng(3)
     model = LlamaForCausalLM(CONFIG).eval()
     state = model.state_dict()
-    writer = gguf.GGUFWriter(os.path.join(HERE, "blocks.gguf"), "llama")
+    path = os.path.join(HERE, "blocks.gguf")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=8)
     write_metadata(writer, CONFIG.to_dict())
     add_matrix(writer, state, rng, "token_embd.weight", "model.embed_tokens.weight", Type.Q4_K)
     add_matrix(writer, state, rng, "output.weight", "lm_head.weight", Type.Q6_K)
