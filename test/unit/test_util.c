@@ -5,11 +5,13 @@
  * test/unit/test_util.c
  */
 #include <math.h>
+#include <unistd.h>
 
 #include "src/common/util/arena.h"
 #include "src/common/util/error.h"
 #include "src/common/util/half_float.h"
 #include "src/common/util/json.h"
+#include "src/common/util/mapped_file.h"
 #include "src/common/util/philox.h"
 #include "src/common/util/sha256.h"
 #include "src/common/util/strbuf.h"
@@ -182,9 +184,58 @@ strbuf_fails_at_its_limit(void)
 	llm_strbuf_free(&buf);
 }
 
+/* Pages of files that are in this process's memory. */
+static unsigned long long
+resident_file_pages(void)
+{
+	unsigned long long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "r");
+
+	if (file == NULL || fscanf(file, "%*u %*u %llu", &pages) != 1)
+		CHECK_FAIL("could not read /proc/self/statm");
+	if (file != NULL)
+		fclose(file);
+	return pages;
+}
+
+static void
+released_pages_of_a_file_leave_memory(void)
+{
+	enum
+	{
+		N_PAGES = 4096
+	};
+	char path[] = "/tmp/llm_test_util_XXXXXX";
+	size_t page = (size_t) sysconf(_SC_PAGESIZE);
+	int fd = mkstemp(path);
+	unsigned long long before;
+	unsigned long long after;
+	LlmMappedFile file;
+	LlmError err;
+
+	REQUIRE(fd >= 0);
+	CHECK_INT_EQ(ftruncate(fd, (off_t) (N_PAGES * page)), 0);
+	CHECK_INT_EQ(pwrite(fd, "mark", 4, (off_t) (7 * page + 50)), 4);
+	close(fd);
+	REQUIRE(llm_mapped_file_open(&file, path, &err));
+	CHECK(llm_mapped_file_prefetch(&file, path, &err));
+	for (size_t i = 0; i < N_PAGES; i++)
+		CHECK_INT_EQ(file.data[i * page], 0); /* where prefetch is unknown */
+	before = resident_file_pages();
+	/* the first and the last page are only in part what is released */
+	llm_mapped_file_release(file.data + 1, file.size - 2);
+	after = resident_file_pages();
+	CHECK(before - after > N_PAGES / 2 && before > after);
+	CHECK(memcmp(file.data + 7 * page + 50, "mark", 4) == 0);
+	llm_mapped_file_release(file.data + 1, page - 2);
+	llm_mapped_file_close(&file);
+	unlink(path);
+}
+
 int
 main(void)
 {
+	RUN_TEST(released_pages_of_a_file_leave_memory);
 	RUN_TEST(error_message_is_cut_at_a_character);
 	RUN_TEST(arena_respects_its_limit);
 	RUN_TEST(half_floats_round_trip);

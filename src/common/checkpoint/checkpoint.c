@@ -146,6 +146,16 @@ llm_checkpoint_prefetch(LlmCheckpoint *checkpoint, LlmError *err)
 		   translated_tensors_undo_changes(&checkpoint->translated, err);
 }
 
+void
+llm_checkpoint_release(const LlmCheckpoint *checkpoint,
+					   const LlmStoredTensor *tensor)
+{
+	/* a changed tensor's pages were released when it was copied */
+	if (checkpoint->safetensors != NULL ||
+		((const TranslatedTensor *) tensor)->copy == NULL)
+		llm_mapped_file_release(tensor->data, tensor->n_bytes);
+}
+
 size_t
 llm_checkpoint_total_bytes(const LlmCheckpoint *checkpoint)
 {

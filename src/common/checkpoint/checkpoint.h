@@ -50,6 +50,13 @@ extern const char *llm_checkpoint_path(const LlmCheckpoint *checkpoint,
  */
 extern bool llm_checkpoint_prefetch(LlmCheckpoint *checkpoint, LlmError *err);
 
+/*
+ * A tensor of these was read for the last time, and its file's pages need not
+ * stay in memory.  Reading it again brings them back.
+ */
+extern void llm_checkpoint_release(const LlmCheckpoint *checkpoint,
+								   const LlmStoredTensor *tensor);
+
 /* Bytes of all files. */
 extern size_t llm_checkpoint_total_bytes(const LlmCheckpoint *checkpoint);
 

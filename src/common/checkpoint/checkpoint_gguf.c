@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "src/common/checkpoint/checkpoint_internal.h"
+#include "src/common/util/mapped_file.h"
 
 static int
 compare_names(const void *a, const void *b)
@@ -253,6 +254,7 @@ undo_change(const TranslatedTensors *translated, TranslatedTensor *tensor,
 		unpair_rows(tensor, copy);
 	else
 		subtract_one(stored, copy);
+	llm_mapped_file_release(stored->data, stored->n_bytes);
 	tensor->copy = copy;
 	stored->data = copy;
 	tensor->change = LLM_GGUF_SAME;

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -71,6 +72,17 @@ llm_mapped_file_prefetch(const LlmMappedFile *file, const char *path,
 		(errno == EFAULT || errno == EIO))
 		return llm_error_set(err, LLM_ERROR_IO, "could not read \"%s\"", path);
 	return true;
+}
+
+void
+llm_mapped_file_release(const void *data, size_t n_bytes)
+{
+	uintptr_t page = (uintptr_t) sysconf(_SC_PAGESIZE);
+	uintptr_t begin = ((uintptr_t) data + page - 1) / page * page;
+	uintptr_t end = ((uintptr_t) data + n_bytes) / page * page;
+
+	if (begin < end)
+		(void) madvise((void *) begin, end - begin, MADV_DONTNEED);
 }
 
 void

@@ -28,6 +28,13 @@ llm_mapped_file_open(LlmMappedFile *file, const char *path, LlmError *err);
 extern bool llm_mapped_file_prefetch(const LlmMappedFile *file,
 									 const char *path, LlmError *err);
 
+/*
+ * A part of a mapped file was read for the last time: its whole pages leave
+ * the process's memory.  Reading them again is no mistake, it brings them
+ * back; but memory that is no mapped file's would lose its content.
+ */
+extern void llm_mapped_file_release(const void *data, size_t n_bytes);
+
 /* Safe on a zeroed struct; zeroes it. */
 extern void llm_mapped_file_close(LlmMappedFile *file);
 

@@ -4,8 +4,8 @@
  *
  * A tensor is used where it lies in its mapped file; only one that is asked
  * for in a narrower dtype than it is stored in, that is quantized, or that is
- * not aligned for its dtype, is copied.  Vectors (norms, biases) stay as
- * stored: they are small, and their precision counts.
+ * not aligned for its dtype, is copied, and leaves its file's memory.  Vectors
+ * (norms, biases) stay as stored: they are small, and their precision counts.
  *
  * src/engine/model/model_weights.c
  */
@@ -342,6 +342,9 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 
 		if (!load_weight(model, &spec, i, err))
 			return false;
+		if (model->tensors != NULL && weight->owner == WEIGHT_ALLOCATED)
+			llm_checkpoint_release(
+				model->tensors, llm_checkpoint_find(model->tensors, spec.name));
 		model->weight_bytes += weight_bytes(model, &spec, weight->dtype);
 	}
 	list_expert_matrices(model);
