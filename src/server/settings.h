@@ -19,7 +19,8 @@ extern char *llm_setting_model;		 /* directory loaded at start; '' = none */
 extern char *llm_setting_model_name; /* '' = the directory's last part */
 extern char *llm_setting_device;	 /* auto | cpu | cuda */
 extern char *llm_setting_dtype;		 /* auto | float32 | bfloat16 | float16 */
-extern char *llm_setting_kv_cache_dtype; /* auto | float32 | bfloat16 */
+extern char *llm_setting_kv_cache_dtype; /* auto | float32 | bfloat16 |
+										  * fp8 | int8 */
 extern char *llm_setting_quantization;	 /* none | int8 | int4 */
 extern char *llm_setting_load_format;	 /* auto | dummy */
 extern int llm_setting_max_model_len;	 /* 0 = the model's own, bounded by

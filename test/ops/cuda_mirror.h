@@ -169,10 +169,11 @@ mirror_close(LlmCompute *compute)
 static inline LlmKvCache *
 mirror_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec, LlmError *err)
 {
-	LlmKvCacheSpec bf16 = *spec;
+	LlmKvCacheSpec own = *spec;
 
-	bf16.dtype = LLM_DTYPE_BF16;
-	return mirrored(compute)->ops->kv_create(mirrored(compute), &bf16, err);
+	if (own.dtype == LLM_DTYPE_F32)
+		own.dtype = LLM_DTYPE_BF16;
+	return mirrored(compute)->ops->kv_create(mirrored(compute), &own, err);
 }
 
 static inline bool

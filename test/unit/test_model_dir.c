@@ -659,6 +659,7 @@ good_directories_are_described(void)
 		number_of(json, "weight_bytes"));
 	kv = cJSON_GetObjectItem(json, "kv_bytes_per_token");
 	CHECK_INT_EQ(number_of(kv, "bfloat16"), 2 * 2 * 2 * 16 * 2);
+	CHECK_INT_EQ(number_of(kv, "fp8"), 2 * 2 * 2 * (16 + 1));
 	CHECK(cJSON_IsNull(cJSON_GetObjectItem(json, "license")));
 	CHECK(cJSON_IsNull(cJSON_GetObjectItem(json, "chat_template")));
 	/* the vectors have no tokenizer; that is all that is wrong */

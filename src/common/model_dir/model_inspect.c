@@ -149,7 +149,8 @@ add_stop_ids(Inspection *inspection)
 static void
 add_kv_bytes(Inspection *inspection)
 {
-	static const LlmDtype dtypes[] = { LLM_DTYPE_F32, LLM_DTYPE_BF16 };
+	static const LlmDtype dtypes[] = { LLM_DTYPE_F32, LLM_DTYPE_BF16,
+									   LLM_DTYPE_FP8_E4M3, LLM_DTYPE_INT8 };
 	cJSON *object = cJSON_CreateObject();
 
 	for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++)

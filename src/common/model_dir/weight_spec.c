@@ -11,6 +11,7 @@
 
 #include "src/common/checkpoint/checkpoint.h"
 #include "src/common/model_dir/model_dir_internal.h"
+#include "src/common/util/unit_code.h"
 
 /* Roles from this one on come once in each layer. */
 #define FIRST_LAYER_ROLE LLM_WEIGHT_ATTN_NORM
@@ -325,8 +326,11 @@ llm_model_n_params(const LlmModelConfig *config)
 int64_t
 llm_model_kv_bytes_per_token(const LlmModelConfig *config, LlmDtype kv_dtype)
 {
-	return 2 * (int64_t) config->n_layers * config->n_kv_heads *
-		   config->head_dim * (int64_t) llm_dtype_bytes(kv_dtype);
+	int64_t head_bytes =
+		config->head_dim * (int64_t) llm_dtype_bytes(kv_dtype) +
+		(llm_dtype_is_coded(kv_dtype) ? 1 : 0);
+
+	return 2 * (int64_t) config->n_layers * config->n_kv_heads * head_bytes;
 }
 
 /* ---- a checkpoint's tensors against the weights ---- */

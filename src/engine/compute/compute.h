@@ -110,7 +110,9 @@ typedef struct LlmKvCacheSpec
 	int32_t head_dim;
 	int32_t block_size; /* tokens of a block: 16, 32 or 64 */
 	int32_t n_blocks;
-	LlmDtype dtype; /* f32 or bf16 on the CPU */
+	LlmDtype dtype; /* bf16; f32 on the CPU alone; fp8_e4m3, int8: codes, a
+					 * unit for each token's key and value of a head, see
+					 * src/common/util/unit_code.h */
 } LlmKvCacheSpec;
 
 /* out[i] = table[token_ids[i]] * scale */

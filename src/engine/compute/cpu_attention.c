@@ -11,6 +11,8 @@
  * it fell into, or on who computed which split: decoding, prefill in chunks
  * and a prefix-cache hit agree to the last bit.
  *
+ * Codes of 8 bits become bf16, chunk by chunk, which loses nothing.
+ *
  * Where there are too few tiles for the threads, splits are computed apart
  * ("partials") and merged afterwards in the same order.
  *
@@ -21,6 +23,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "src/common/util/unit_code.h"
 #include "src/engine/compute/cpu_internal.h"
 
 #define SPLIT_TOKENS 1024
@@ -55,6 +58,9 @@ typedef struct Scratch
 	float q[LLM_CPU_TILE_ROWS * LLM_CPU_MAX_HEAD_DIM];
 	float scores[LLM_CPU_TILE_ROWS * LLM_CPU_CHUNK_TOKENS];
 	int32_t visible[2 * LLM_CPU_TILE_ROWS];
+	/* a chunk's keys and values where the cache holds codes */
+	uint16_t keys[LLM_CPU_MAX_HEAD_DIM * LLM_CPU_CHUNK_TOKENS];
+	uint16_t values[LLM_CPU_CHUNK_TOKENS * LLM_CPU_MAX_HEAD_DIM];
 } Scratch;
 
 typedef struct StateStorage
@@ -220,13 +226,51 @@ find_chunk(const LlmAttentionArgs *args, const Tile *tile, int32_t first,
 	return chunk;
 }
 
+/*
+ * The same where the cache holds codes: as bf16, as if the chunk were a block
+ * of LLM_CPU_CHUNK_TOKENS tokens.
+ */
+static LlmCpuAttentionChunk
+expand_chunk(const AttentionJob *job, const Tile *tile, Scratch *scratch,
+			 int32_t first, int32_t end)
+{
+	const LlmKvCache *kv = job->args->kv;
+	const int64_t block_size = kv->spec.block_size;
+	LlmCpuAttentionChunk chunk = find_chunk(job->args, tile, first, end);
+	LlmCpuCodes codes = {
+		.dtype = kv->spec.dtype,
+		.head_dim = kv->spec.head_dim,
+		.dim_padded = kv->dim_padded,
+		.block_size = kv->spec.block_size,
+	};
+
+	for (int32_t t = 0; t < chunk.n_tokens; t += 16)
+	{
+		int64_t row = (first + t) % block_size;
+		const uint8_t *k = (const uint8_t *) chunk.k[t / 16] - row * 4;
+		const uint8_t *v = (const uint8_t *) chunk.v[t / 16];
+
+		codes.keys = k + row * 2;
+		codes.key_units = k + kv->spec.head_dim * block_size + row;
+		codes.values = v;
+		codes.value_units = v + (block_size - row) * kv->dim_padded + row;
+		job->cpu->attention.expand(&codes, scratch->keys + 2 * t,
+								   scratch->values +
+									   (int64_t) t * kv->dim_padded);
+		chunk.k[t / 16] = scratch->keys + 2 * t;
+		chunk.v[t / 16] = scratch->values + (int64_t) t * kv->dim_padded;
+	}
+	return chunk;
+}
+
 /* One split of a tile into *storage. */
 static void
 compute_split(const AttentionJob *job, const Tile *tile, Scratch *scratch,
 			  int32_t split, StateStorage *storage)
 {
 	const LlmAttentionArgs *args = job->args;
-	bool is_bf16 = args->kv->spec.dtype == LLM_DTYPE_BF16;
+	bool is_f32 = args->kv->spec.dtype == LLM_DTYPE_F32;
+	bool is_coded = llm_dtype_is_coded(args->kv->spec.dtype);
 	int32_t begin = split * SPLIT_TOKENS;
 	int32_t end = begin + SPLIT_TOKENS;
 	int32_t last_seen = scratch->visible[2 * tile->n_rows - 1];
@@ -237,7 +281,8 @@ compute_split(const AttentionJob *job, const Tile *tile, Scratch *scratch,
 		.n_rows = tile->n_rows,
 		.head_dim = args->head_dim,
 		.dim_padded = args->kv->dim_padded,
-		.block_size = args->kv->spec.block_size,
+		.block_size =
+			is_coded ? LLM_CPU_CHUNK_TOKENS : args->kv->spec.block_size,
 		.soft_cap = args->soft_cap,
 		.state = state_of(storage),
 	};
@@ -250,12 +295,14 @@ compute_split(const AttentionJob *job, const Tile *tile, Scratch *scratch,
 			scratch->visible[0] / LLM_CPU_CHUNK_TOKENS * LLM_CPU_CHUNK_TOKENS;
 	for (; begin < end; begin += LLM_CPU_CHUNK_TOKENS)
 	{
-		LlmCpuAttentionChunk chunk = find_chunk(args, tile, begin, end);
+		LlmCpuAttentionChunk chunk =
+			is_coded ? expand_chunk(job, tile, scratch, begin, end)
+					 : find_chunk(args, tile, begin, end);
 
-		if (is_bf16)
-			job->cpu->attention.add_chunk_bf16(&work, &chunk);
-		else
+		if (is_f32)
 			job->cpu->attention.add_chunk_f32(&work, &chunk);
+		else
+			job->cpu->attention.add_chunk_bf16(&work, &chunk);
 	}
 }
 
@@ -271,14 +318,14 @@ merge_rows(const AttentionJob *job, const Tile *tile, StateStorage *total,
 								  job->args->kv->dim_padded);
 }
 
-/* Divide by the sums; bf16 caches have left even and odd dimensions apart. */
+/* Divide by the sums; bf16 values have left even and odd dimensions apart. */
 static void
 write_output(const AttentionJob *job, const Tile *tile,
 			 const StateStorage *total)
 {
 	const LlmAttentionArgs *args = job->args;
 	int32_t head_dim = args->head_dim;
-	bool is_bf16 = args->kv->spec.dtype == LLM_DTYPE_BF16;
+	bool is_f32 = args->kv->spec.dtype == LLM_DTYPE_F32;
 
 	for (int32_t i = 0; i < tile->n_rows; i++)
 	{
@@ -296,7 +343,7 @@ write_output(const AttentionJob *job, const Tile *tile,
 		factor = 1.0f / sum;
 		for (int32_t d = 0; d < head_dim; d++)
 		{
-			int32_t at = is_bf16 ? d / 32 * 32 + d % 2 * 16 + d % 32 / 2 : d;
+			int32_t at = is_f32 ? d : d / 32 * 32 + d % 2 * 16 + d % 32 / 2;
 
 			out[d] = src[at] * factor;
 		}

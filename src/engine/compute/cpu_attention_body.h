@@ -15,6 +15,7 @@
 
 #include <assert.h>
 
+#include "src/common/util/unit_code.h"
 #include "src/engine/compute/cpu_internal.h"
 #include "src/engine/compute/cpu_simd.h"
 
@@ -351,6 +352,63 @@ add_chunk_bf16(const LlmCpuAttentionTile *tile,
 	add_chunk(true, tile, chunk);
 }
 
+/* n codes, each with its own unit, or all with the first; exact. */
+LLM_INLINE void
+expand_codes(bool is_e4m3, bool own_units, int32_t n, const uint8_t *codes,
+			 const float *units, uint16_t *out)
+{
+	for (int32_t i = 0; i < n; i++)
+	{
+		float unit = own_units ? units[i] : units[0];
+		float value;
+		uint32_t bits;
+
+		if (is_e4m3)
+		{
+			bits = (uint32_t) (codes[i] & 0x80) << 24 |
+				   (uint32_t) (codes[i] & 0x7F) << 20;
+			memcpy(&value, &bits, sizeof(value));
+			value *= 1.329227995784916e36f; /* 2^120 */
+		}
+		else
+			value = (float) (int8_t) codes[i];
+		value *= unit;
+		memcpy(&bits, &value, sizeof(bits));
+		out[i] = (uint16_t) (bits >> 16);
+	}
+}
+
+LLM_INLINE void
+expand_as(bool is_e4m3, const LlmCpuCodes *codes, uint16_t *keys,
+		  uint16_t *values)
+{
+	float units[32];
+
+	for (int32_t i = 0; i < 32; i++)
+		units[i] = llm_unit_value(codes->key_units[i / 2]);
+	for (int32_t pair = 0; pair < codes->head_dim / 2; pair++)
+		expand_codes(is_e4m3, true, 32,
+					 codes->keys + (int64_t) pair * 2 * codes->block_size,
+					 units, keys + (int64_t) pair * 2 * LLM_CPU_CHUNK_TOKENS);
+	for (int32_t t = 0; t < 16; t++)
+	{
+		float unit = llm_unit_value(codes->value_units[t]);
+
+		expand_codes(is_e4m3, false, codes->dim_padded,
+					 codes->values + (int64_t) t * codes->dim_padded, &unit,
+					 values + (int64_t) t * codes->dim_padded);
+	}
+}
+
+static void
+expand(const LlmCpuCodes *codes, uint16_t *keys, uint16_t *values)
+{
+	if (codes->dtype == LLM_DTYPE_FP8_E4M3)
+		expand_as(true, codes, keys, values);
+	else
+		expand_as(false, codes, keys, values);
+}
+
 static void
 merge(const LlmCpuAttentionState *into, int into_row,
 	  const LlmCpuAttentionState *from, int from_row, int32_t dim_padded)
@@ -383,7 +441,7 @@ merge(const LlmCpuAttentionState *into, int into_row,
 #define ATTENTION_KERNELS                                                 \
 	{                                                                     \
 		.add_chunk_f32 = add_chunk_f32, .add_chunk_bf16 = add_chunk_bf16, \
-		.merge = merge,                                                   \
+		.expand = expand, .merge = merge,                                 \
 	}
 
 #endif /* LLM_CPU_ATTENTION_BODY_H */

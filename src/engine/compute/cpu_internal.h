@@ -164,6 +164,19 @@ typedef struct LlmCpuAttentionChunk
 	int32_t n_tokens;
 } LlmCpuAttentionChunk;
 
+/* 16 tokens of a head where the cache holds codes of 8 bits. */
+typedef struct LlmCpuCodes
+{
+	LlmDtype dtype;
+	int32_t head_dim;
+	int32_t dim_padded;
+	int32_t block_size;
+	const uint8_t *keys;   /* [head_dim / 2, block_size, 2] the first one's */
+	const uint8_t *values; /* [16, dim_padded] */
+	const uint8_t *key_units; /* [16] */
+	const uint8_t *value_units;
+} LlmCpuCodes;
+
 typedef struct LlmCpuAttentionTile
 {
 	const float *q;			/* [n_rows, head_dim], scaled */
@@ -184,6 +197,12 @@ typedef struct LlmCpuAttentionKernels
 						  const LlmCpuAttentionChunk *chunk);
 	void (*add_chunk_bf16)(const LlmCpuAttentionTile *tile,
 						   const LlmCpuAttentionChunk *chunk);
+
+	/*
+	 * As bf16: keys [head_dim / 2, LLM_CPU_CHUNK_TOKENS, 2] from the first
+	 * token on, values [16, dim_padded].
+	 */
+	void (*expand)(const LlmCpuCodes *codes, uint16_t *keys, uint16_t *values);
 
 	/* Add "from" to "into", one row. */
 	void (*merge)(const LlmCpuAttentionState *into, int into_row,

@@ -6,7 +6,8 @@
  * vectors.  Keys lie transposed, so that a vector holds 16 tokens and scores
  * need no sums across lanes: f32 [head_dim, block_size]; bf16
  * [head_dim / 2, block_size, 2], where neighbouring dimensions share a 32-bit
- * word, which one cheap instruction each widens to f32.
+ * word, which one cheap instruction each widens to f32.  Codes of 8 bits lie
+ * as bf16 does, each head's units [block_size] behind them.
  *
  * src/engine/compute/cpu_kv_cache.c
  */
@@ -15,25 +16,34 @@
 #include <string.h>
 
 #include "src/common/util/half_float.h"
+#include "src/common/util/unit_code.h"
 #include "src/engine/compute/cpu_internal.h"
 
-/* bf16 values are read as pairs of vectors. */
+/* bf16 values, and those that become bf16, are read as pairs of vectors. */
 static int32_t
 padded_dim(const LlmKvCacheSpec *spec)
 {
-	int32_t step = spec->dtype == LLM_DTYPE_BF16 ? 32 : 16;
+	int32_t step = spec->dtype == LLM_DTYPE_F32 ? 16 : 32;
 
 	return (spec->head_dim + step - 1) / step * step;
+}
+
+/* A head of a block whose rows have so many elements. */
+static size_t
+head_bytes(const LlmKvCacheSpec *spec, int32_t dim)
+{
+	size_t row = (size_t) dim * llm_dtype_bytes(spec->dtype) +
+				 (llm_dtype_is_coded(spec->dtype) ? 1 : 0);
+
+	return row * (size_t) spec->block_size;
 }
 
 static size_t
 layer_bytes(const LlmKvCacheSpec *spec)
 {
-	size_t row = (size_t) (spec->head_dim + padded_dim(spec)) *
-				 llm_dtype_bytes(spec->dtype);
-
-	return row * (size_t) spec->block_size * (size_t) spec->n_kv_heads *
-		   (size_t) spec->n_blocks;
+	return (head_bytes(spec, spec->head_dim) +
+			head_bytes(spec, padded_dim(spec))) *
+		   (size_t) spec->n_kv_heads * (size_t) spec->n_blocks;
 }
 
 size_t
@@ -47,13 +57,13 @@ llm_cpu_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec,
 				  LlmError *err)
 {
 	LlmKvCache *kv;
-	size_t element = llm_dtype_bytes(spec->dtype);
 
-	if (spec->dtype != LLM_DTYPE_F32 && spec->dtype != LLM_DTYPE_BF16)
+	if (spec->dtype != LLM_DTYPE_F32 && spec->dtype != LLM_DTYPE_BF16 &&
+		!llm_dtype_is_coded(spec->dtype))
 	{
 		llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-					  "the CPU backend keeps keys and values in float32 or "
-					  "bfloat16, not in %s",
+					  "the CPU backend keeps keys and values in float32, "
+					  "bfloat16, fp8 or int8, not in %s",
 					  llm_dtype_name(spec->dtype));
 		return NULL;
 	}
@@ -75,10 +85,8 @@ llm_cpu_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec,
 	kv->spec = *spec;
 	kv->compute = compute;
 	kv->dim_padded = padded_dim(spec);
-	kv->k_head_bytes =
-		(size_t) spec->head_dim * (size_t) spec->block_size * element;
-	kv->v_head_bytes =
-		(size_t) kv->dim_padded * (size_t) spec->block_size * element;
+	kv->k_head_bytes = head_bytes(spec, spec->head_dim);
+	kv->v_head_bytes = head_bytes(spec, kv->dim_padded);
 	kv->data = llm_cpu_alloc_sparse(llm_cpu_kv_bytes(spec),
 									"the key/value cache", err);
 	if (kv->data == NULL)
@@ -128,6 +136,43 @@ llm_cpu_kv_v(const LlmKvCache *kv, int32_t layer_idx, int32_t block_idx,
 		   head_index(kv, block_idx, kv_head) * kv->v_head_bytes;
 }
 
+static uint8_t
+unit_of_row(LlmDtype dtype, const float *x, int32_t n)
+{
+	uint32_t largest = 0;
+
+	for (int32_t i = 0; i < n; i++)
+	{
+		uint32_t magnitude = llm_magnitude_bits(x[i]);
+
+		largest = magnitude > largest ? magnitude : largest;
+	}
+	return llm_unit_of(dtype, largest);
+}
+
+/* The same for codes, keys in pairs of dimensions as bf16. */
+static void
+write_codes(const LlmKvCache *kv, uint8_t *k_head, uint8_t *v_head, int32_t row,
+			const float *k, const float *v)
+{
+	const LlmDtype dtype = kv->spec.dtype;
+	const int32_t head_dim = kv->spec.head_dim;
+	const int64_t block_size = kv->spec.block_size;
+	uint8_t k_unit = unit_of_row(dtype, k, head_dim);
+	uint8_t v_unit = unit_of_row(dtype, v, head_dim);
+	uint8_t *k_out = k_head + 2 * row;
+	uint8_t *v_out = v_head + (int64_t) row * kv->dim_padded;
+
+	k_head[head_dim * block_size + row] = k_unit;
+	v_head[kv->dim_padded * block_size + row] = v_unit;
+	for (int32_t d = 0; d < head_dim; d++)
+	{
+		k_out[d / 2 * 2 * block_size + d % 2] =
+			llm_code_of(dtype, k[d], k_unit);
+		v_out[d] = llm_code_of(dtype, v[d], v_unit);
+	}
+}
+
 /* Token "row" of a block: its key [head_dim] and value [head_dim]. */
 void
 llm_cpu_kv_write(const LlmKvCache *kv, void *k_head, void *v_head, int32_t row,
@@ -145,6 +190,11 @@ llm_cpu_kv_write(const LlmKvCache *kv, void *k_head, void *v_head, int32_t row,
 		for (int32_t d = 0; d < head_dim; d++)
 			k_out[(int64_t) d * block_size] = k[d];
 		memcpy(v_out, v, (size_t) head_dim * sizeof(float));
+		return;
+	}
+	if (llm_dtype_is_coded(kv->spec.dtype))
+	{
+		write_codes(kv, k_head, v_head, row, k, v);
 		return;
 	}
 

@@ -86,7 +86,7 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 	static const char *const dtypes[] = { "auto", "float32", "float16",
 										  "bfloat16", NULL };
 	static const char *const kv_dtypes[] = { "auto", "float32", "bfloat16",
-											 NULL };
+											 "fp8",	 "int8",	NULL };
 	static const char *const quantizations[] = { "none", "int8", "int4", NULL };
 	static const char *const formats[] = { "auto", "dummy", NULL };
 	char load_format[16] = "auto";

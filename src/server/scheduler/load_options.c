@@ -34,7 +34,7 @@ typedef struct Option
 static const Option known_options[] = {
 	{ "device", OPTION_TEXT, " auto cpu cuda " },
 	{ "dtype", OPTION_TEXT, " auto float32 bfloat16 float16 " },
-	{ "kv_cache_dtype", OPTION_TEXT, " auto float32 bfloat16 " },
+	{ "kv_cache_dtype", OPTION_TEXT, " auto float32 bfloat16 fp8 int8 " },
 	{ "quantization", OPTION_TEXT, " none int8 int4 " },
 	{ "load_format", OPTION_TEXT, " auto dummy " },
 	{ "max_model_len", OPTION_COUNT, NULL, 1 << 24 },
