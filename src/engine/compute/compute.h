@@ -354,6 +354,8 @@ typedef struct LlmSampleArgs
 	LlmSampleResult *results; /* [n_rows] host, valid after sync */
 } LlmSampleArgs;
 
+struct LlmTrainOps; /* compute_train.h */
+
 typedef struct LlmComputeOps
 {
 	const char *name; /* "cpu", "cuda" */
@@ -439,6 +441,9 @@ typedef struct LlmComputeOps
 
 	/* wait until everything enqueued is done; reports a device's late errors */
 	bool (*sync)(LlmCompute *compute, LlmError *err);
+
+	/* what training needs besides; NULL where the backend has none */
+	const struct LlmTrainOps *train;
 } LlmComputeOps;
 
 /* Every backend's own struct begins with this. */

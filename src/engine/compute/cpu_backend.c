@@ -22,6 +22,7 @@
 #endif
 
 #include "src/engine/compute/cpu_quant.h"
+#include "src/engine/compute/cpu_train.h"
 
 /* ------------------------------------------------------------------------
  * Memory
@@ -189,6 +190,7 @@ cpu_close(LlmCompute *compute)
 	llm_cpu_free(cpu->attention_scratch);
 	llm_cpu_free(cpu->sample_scratch);
 	llm_cpu_moe_free(cpu->moe);
+	llm_cpu_free(cpu->train_scratch);
 	free(cpu);
 }
 
@@ -227,6 +229,7 @@ static const LlmComputeOps cpu_ops = {
 	.sum_rows = llm_cpu_sum_rows,
 	.sample = llm_cpu_sample,
 	.sync = cpu_sync,
+	.train = &llm_cpu_train_ops,
 };
 
 /* ------------------------------------------------------------------------
@@ -367,6 +370,7 @@ use_isa(LlmCpu *cpu, Isa isa)
 	cpu->quant = llm_cpu_quant_portable;
 	cpu->vector = llm_cpu_vector_portable;
 	cpu->attention = llm_cpu_attention_portable;
+	cpu->train = &llm_cpu_train_portable;
 #if defined(__x86_64__)
 	if (isa >= ISA_AVX2)
 	{
@@ -375,12 +379,14 @@ use_isa(LlmCpu *cpu, Isa isa)
 			isa == ISA_AVX2VNNI ? llm_cpu_quant_avx2vnni : llm_cpu_quant_avx2;
 		cpu->vector = llm_cpu_vector_avx2;
 		cpu->attention = llm_cpu_attention_avx2;
+		cpu->train = &llm_cpu_train_avx2;
 	}
 	if (isa >= ISA_AVX512)
 	{
 		cpu->linear = llm_cpu_linear_avx512;
 		cpu->vector = llm_cpu_vector_avx512;
 		cpu->attention = llm_cpu_attention_avx512;
+		cpu->train = &llm_cpu_train_avx512;
 	}
 	if (isa >= ISA_AVX512VNNI)
 		cpu->quant = llm_cpu_quant_avx512vnni;
@@ -419,6 +425,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 	cpu->sample_scratch = llm_cpu_alloc(n_threads * cpu->sample_thread_bytes,
 										"sampling scratch", err);
 	if (cpu->sample_scratch == NULL)
+		return false;
+
+	/* touched by training alone */
+	cpu->train_scratch = llm_cpu_alloc_sparse(
+		n_threads * llm_cpu_train_thread_bytes(), "scratch of training", err);
+	if (cpu->train_scratch == NULL)
 		return false;
 
 	if (cpu->options.max_experts > 0)

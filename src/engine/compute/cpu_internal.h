@@ -244,6 +244,8 @@ struct LlmKvCache
 
 typedef struct LlmCpuMoe LlmCpuMoe; /* cpu_moe.c: its scratch */
 
+struct LlmCpuTrainKernels; /* cpu_train.h */
+
 typedef struct LlmCpu
 {
 	LlmCompute base; /* first */
@@ -254,6 +256,7 @@ typedef struct LlmCpu
 	LlmCpuQuantKernels quant;
 	LlmCpuVectorKernels vector;
 	LlmCpuAttentionKernels attention;
+	const struct LlmCpuTrainKernels *train;
 
 	/* scratch, sized at open */
 	char *linear_x; /* prepared rows of x */
@@ -264,7 +267,8 @@ typedef struct LlmCpu
 	int32_t n_partial_tiles;
 	char *sample_scratch; /* thread by thread */
 	size_t sample_thread_bytes;
-	LlmCpuMoe *moe; /* NULL: no mixture of experts */
+	LlmCpuMoe *moe;		 /* NULL: no mixture of experts */
+	char *train_scratch; /* thread by thread */
 } LlmCpu;
 
 static inline LlmCpu *

@@ -1,0 +1,765 @@
+/*
+ * test_train_ops.c
+ *	  The operations of training against naive loops in double.
+ *
+ * Derivatives are checked against formulas written down anew here, which
+ * finite differences of the naive forward loops confirm where these are
+ * short; the trainer's own test compares whole gradients with PEFT's.
+ *
+ * test/ops/test_train_ops.c
+ */
+#include "src/engine/compute/compute_train.h"
+#include "test/ops/ops_test.h"
+
+/* ------------------------------------------------------------------------
+ * Products
+ * ------------------------------------------------------------------------
+ */
+typedef struct ProductCase
+{
+	int64_t m;
+	int64_t n;
+	int64_t k;
+	bool a_transposed;
+	bool b_transposed;
+	LlmDtype b_dtype;
+	bool adds;
+} ProductCase;
+
+static const ProductCase product_cases[] = {
+	{ 1, 1, 1, false, false, LLM_DTYPE_F32, false },
+	{ 5, 33, 17, false, true, LLM_DTYPE_F32, true },
+	{ 70, 65, 300, true, false, LLM_DTYPE_BF16, false },
+	{ 193, 257, 64, false, false, LLM_DTYPE_BF16, true },
+	{ 16, 520, 513, true, true, LLM_DTYPE_F16, false },
+	{ 400, 8, 90, false, true, LLM_DTYPE_F32, true },
+};
+
+static double
+element(const Tensor *t, int64_t stride, bool is_transposed, int64_t row,
+		int64_t col)
+{
+	return t->value[is_transposed ? col * stride + row : row * stride + col];
+}
+
+static void
+check_product(LlmCompute *compute, const ProductCase *c, const char *isa)
+{
+	int64_t a_stride = (c->a_transposed ? c->m : c->k) + 3;
+	int64_t b_stride = (c->b_transposed ? c->k : c->n) + 1;
+	Tensor a = tensor_random((c->a_transposed ? c->k : c->m) * a_stride,
+							 LLM_DTYPE_F32, 1, 0);
+	Tensor b = tensor_random((c->b_transposed ? c->n : c->k) * b_stride,
+							 c->b_dtype, 1, 0);
+	float *out = need((size_t) (c->m * c->n) * sizeof(float));
+	double *expected = need((size_t) (c->m * c->n) * sizeof(double));
+	LlmProductArgs args = {
+		.a = { a.data, LLM_DTYPE_F32, a_stride, c->a_transposed },
+		.b = { b.data, c->b_dtype, b_stride, c->b_transposed },
+		.m = c->m,
+		.n = c->n,
+		.k = c->k,
+		.scale = 0.75f,
+		.adds = c->adds,
+		.out = out,
+		.out_dtype = LLM_DTYPE_F32,
+		.out_stride = c->n,
+	};
+	LlmError err = { 0 };
+
+	fill_random(out, c->m * c->n, 1);
+	for (int64_t i = 0; i < c->m * c->n; i++)
+	{
+		double sum = 0;
+
+		for (int64_t k = 0; k < c->k; k++)
+			sum += element(&a, a_stride, c->a_transposed, i / c->n, k) *
+				   element(&b, b_stride, c->b_transposed, k, i % c->n);
+		expected[i] = 0.75 * sum + (c->adds ? (double) out[i] : 0);
+	}
+	CHECK(compute->ops->train->product(compute, &args, &err));
+	CHECK_NMSE(out, expected, c->m * c->n, F32_NMSE,
+			   "product %lld x %lld x %lld on %s", (long long) c->m,
+			   (long long) c->n, (long long) c->k, isa);
+	tensor_free(&a);
+	tensor_free(&b);
+	free(out);
+	free(expected);
+}
+
+static void
+test_product(void)
+{
+	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	{
+		for (size_t i = 0; i < sizeof(product_cases) / sizeof(ProductCase); i++)
+			check_product(compute, &product_cases[i], isa);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Attention
+ * ------------------------------------------------------------------------
+ */
+#define N_TOKENS 150
+#define N_HEADS 4
+#define N_KV_HEADS 2
+
+typedef struct AttentionRig
+{
+	int32_t head_dim;
+	float soft_cap;
+	int32_t sliding_window;
+	Tensor q;
+	Tensor k;
+	Tensor v;
+	Tensor d_out;
+	int32_t start[N_TOKENS];
+	int32_t end[N_TOKENS];
+	double *out;
+	double *d_q;
+	double *d_k;
+	double *d_v;
+} AttentionRig;
+
+static double *
+doubles(int64_t n)
+{
+	return need((size_t) n * sizeof(double));
+}
+
+static const double *
+head_of(const double *array, int32_t n_heads, int32_t token, int32_t head,
+		int32_t head_dim)
+{
+	return array + ((int64_t) token * n_heads + head) * head_dim;
+}
+
+static double
+dot(const double *a, const double *b, int32_t n)
+{
+	double sum = 0;
+
+	for (int32_t i = 0; i < n; i++)
+		sum += a[i] * b[i];
+	return sum;
+}
+
+/* One query of one head, there and back. */
+static void
+naive_query(AttentionRig *rig, int32_t t, int32_t head)
+{
+	const int32_t d = rig->head_dim;
+	const int32_t kv = head / (N_HEADS / N_KV_HEADS);
+	const double scale = 1 / sqrt((double) d);
+	const double *q = head_of(rig->q.value, N_HEADS, t, head, d);
+	const double *d_out = head_of(rig->d_out.value, N_HEADS, t, head, d);
+	double *out = (double *) head_of(rig->out, N_HEADS, t, head, d);
+	double *d_q = (double *) head_of(rig->d_q, N_HEADS, t, head, d);
+	double p[N_TOKENS];
+	double cap_slope[N_TOKENS];
+	double sum = 0;
+	int32_t first = rig->start[t];
+
+	if (rig->sliding_window > 0 && t - rig->sliding_window + 1 > first)
+		first = t - rig->sliding_window + 1;
+	for (int32_t j = first; j <= t; j++)
+	{
+		double s =
+			scale * dot(q, head_of(rig->k.value, N_KV_HEADS, j, kv, d), d);
+
+		cap_slope[j] = 1;
+		if (rig->soft_cap > 0)
+		{
+			double h = tanh(s / (double) rig->soft_cap);
+
+			s = (double) rig->soft_cap * h;
+			cap_slope[j] = 1 - h * h;
+		}
+		p[j] = exp(s);
+		sum += p[j];
+	}
+	for (int32_t j = first; j <= t; j++)
+	{
+		p[j] /= sum;
+		for (int32_t i = 0; i < d; i++)
+			out[i] += p[j] * head_of(rig->v.value, N_KV_HEADS, j, kv, d)[i];
+	}
+	for (int32_t j = first; j <= t; j++)
+	{
+		const double *v = head_of(rig->v.value, N_KV_HEADS, j, kv, d);
+		const double *k = head_of(rig->k.value, N_KV_HEADS, j, kv, d);
+		double *d_k = (double *) head_of(rig->d_k, N_KV_HEADS, j, kv, d);
+		double *d_v = (double *) head_of(rig->d_v, N_KV_HEADS, j, kv, d);
+		double slope = p[j] * (dot(v, d_out, d) - dot(out, d_out, d)) *
+					   cap_slope[j] * scale;
+
+		for (int32_t i = 0; i < d; i++)
+		{
+			d_v[i] += p[j] * d_out[i];
+			d_q[i] += slope * k[i];
+			d_k[i] += slope * q[i];
+		}
+	}
+}
+
+static void
+rig_open(AttentionRig *rig)
+{
+	const int64_t n_q = (int64_t) N_TOKENS * N_HEADS * rig->head_dim;
+	const int64_t n_kv = (int64_t) N_TOKENS * N_KV_HEADS * rig->head_dim;
+	const int32_t ends[] = { 1, 20, 131, N_TOKENS };
+	int32_t begin = 0;
+
+	rig->q = tensor_random(n_q, LLM_DTYPE_F32, 2, 0);
+	rig->k = tensor_random(n_kv, LLM_DTYPE_F32, 2, 0);
+	rig->v = tensor_random(n_kv, LLM_DTYPE_F32, 1, 0);
+	rig->d_out = tensor_random(n_q, LLM_DTYPE_F32, 1, 0);
+	rig->out = doubles(n_q);
+	rig->d_q = doubles(n_q);
+	rig->d_k = doubles(n_kv);
+	rig->d_v = doubles(n_kv);
+	for (int s = 0; s < 4; s++)
+	{
+		for (int32_t t = begin; t < ends[s]; t++)
+		{
+			rig->start[t] = begin;
+			rig->end[t] = ends[s];
+		}
+		begin = ends[s];
+	}
+	for (int32_t t = 0; t < N_TOKENS; t++)
+	{
+		for (int32_t h = 0; h < N_HEADS; h++)
+			naive_query(rig, t, h);
+	}
+}
+
+static void
+rig_close(AttentionRig *rig)
+{
+	tensor_free(&rig->q);
+	tensor_free(&rig->k);
+	tensor_free(&rig->v);
+	tensor_free(&rig->d_out);
+	free(rig->out);
+	free(rig->d_q);
+	free(rig->d_k);
+	free(rig->d_v);
+}
+
+static void
+check_attention(LlmCompute *compute, AttentionRig *rig, const char *isa)
+{
+	const int64_t n_q = (int64_t) N_TOKENS * N_HEADS * rig->head_dim;
+	const int64_t n_kv = (int64_t) N_TOKENS * N_KV_HEADS * rig->head_dim;
+	float *all = need((size_t) (2 * n_q + 2 * n_kv + 2 * N_TOKENS * N_HEADS) *
+					  sizeof(float));
+	LlmSegmentAttentionBackArgs back = {
+		.forward = { .q = rig->q.data,
+					 .k = rig->k.data,
+					 .v = rig->v.data,
+					 .segment_start = rig->start,
+					 .segment_end = rig->end,
+					 .out = all,
+					 .log_sums = all + 2 * n_q + 2 * n_kv,
+					 .n_tokens = N_TOKENS,
+					 .n_heads = N_HEADS,
+					 .n_kv_heads = N_KV_HEADS,
+					 .head_dim = rig->head_dim,
+					 .scale = 1 / sqrtf((float) rig->head_dim),
+					 .soft_cap = rig->soft_cap,
+					 .sliding_window = rig->sliding_window },
+		.d_out = rig->d_out.data,
+		.d_q = all + n_q,
+		.d_k = all + 2 * n_q,
+		.d_v = all + 2 * n_q + n_kv,
+		.d_out_sums = all + 2 * n_q + 2 * n_kv + N_TOKENS * N_HEADS,
+	};
+	LlmError err = { 0 };
+
+	CHECK(compute->ops->train->attention(compute, &back.forward, &err));
+	CHECK_NMSE(back.forward.out, rig->out, n_q, F32_NMSE, "attention, %s", isa);
+	CHECK(compute->ops->train->attention_back(compute, &back, &err));
+	CHECK_NMSE(back.d_q, rig->d_q, n_q, F32_NMSE, "d_q, dim %d, %s",
+			   rig->head_dim, isa);
+	CHECK_NMSE(back.d_k, rig->d_k, n_kv, F32_NMSE, "d_k, dim %d, %s",
+			   rig->head_dim, isa);
+	CHECK_NMSE(back.d_v, rig->d_v, n_kv, F32_NMSE, "d_v, dim %d, %s",
+			   rig->head_dim, isa);
+	free(all);
+}
+
+static void
+test_segment_attention(void)
+{
+	AttentionRig rigs[] = {
+		{ .head_dim = 16 },
+		{ .head_dim = 40, .sliding_window = 9 },
+		{ .head_dim = 64, .soft_cap = 3 },
+		{ .head_dim = 256, .soft_cap = 5, .sliding_window = 70 },
+	};
+
+	for (int i = 0; i < 4; i++)
+	{
+		rig_open(&rigs[i]);
+		FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+		check_attention(compute, &rigs[i], isa);
+		rig_close(&rigs[i]);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Rows
+ * ------------------------------------------------------------------------
+ */
+
+/* The naive norm of a row: what finite differences are taken of. */
+static double
+norm_loss(const double *x, const double *weight, const double *d_y, int32_t dim)
+{
+	double squares = dot(x, x, dim);
+	double sum = 0;
+
+	for (int32_t i = 0; i < dim; i++)
+		sum += d_y[i] * x[i] / sqrt(squares / dim + 1e-5) * (weight[i] + 1);
+	return sum;
+}
+
+static void
+check_rms_norm_back(LlmCompute *compute, const char *isa)
+{
+	enum
+	{
+		DIM = 37,
+		N_ROWS = 3
+	};
+	Tensor x = tensor_random(N_ROWS * DIM, LLM_DTYPE_F32, 1, 0);
+	Tensor d_y = tensor_random(N_ROWS * DIM, LLM_DTYPE_F32, 1, 0);
+	Tensor weight = tensor_random(DIM, LLM_DTYPE_BF16, 1, 0);
+	float d_x[N_ROWS * DIM];
+	double expected[N_ROWS * DIM];
+	LlmRmsNormBackArgs args = { .x = x.data,
+								.d_y = d_y.data,
+								.weight = tensor_vector(&weight),
+								.d_x = d_x,
+								.n_rows = N_ROWS,
+								.dim = DIM,
+								.eps = 1e-5f,
+								.weight_offset = 1,
+								.adds = true };
+	LlmError err = { 0 };
+
+	fill_random(d_x, N_ROWS * DIM, 1);
+	for (int i = 0; i < N_ROWS * DIM; i++)
+	{
+		double *row = x.value + i / DIM * DIM;
+		double *at = &x.value[i];
+		double kept = *at;
+		double more;
+		double less;
+
+		*at = kept + 1e-5;
+		more = norm_loss(row, weight.value, d_y.value + i / DIM * DIM, DIM);
+		*at = kept - 1e-5;
+		less = norm_loss(row, weight.value, d_y.value + i / DIM * DIM, DIM);
+		*at = kept;
+		expected[i] = (double) d_x[i] + (more - less) / 2e-5;
+	}
+	CHECK(compute->ops->train->rms_norm_back(compute, &args, &err));
+	CHECK_NMSE(d_x, expected, N_ROWS * DIM, F32_NMSE, "rms_norm_back, %s", isa);
+	tensor_free(&x);
+	tensor_free(&d_y);
+	tensor_free(&weight);
+}
+
+static double
+activation_value(LlmActivation activation, double x)
+{
+	if (activation == LLM_ACTIVATION_SILU)
+		return x / (1 + exp(-x));
+	if (activation == LLM_ACTIVATION_GELU)
+		return 0.5 * x * (1 + erf(x / sqrt(2)));
+	return 0.5 * x *
+		   (1 + tanh(sqrt(2 / 3.14159265358979323846) *
+					 (x + 0.044715 * x * x * x)));
+}
+
+static void
+check_gated_act_back(LlmCompute *compute, LlmActivation activation,
+					 const char *isa)
+{
+	enum
+	{
+		N = 203
+	};
+	Tensor gate = tensor_random(N, LLM_DTYPE_F32, 6, 0);
+	Tensor up = tensor_random(N, LLM_DTYPE_F32, 1, 0);
+	Tensor d_out = tensor_random(N, LLM_DTYPE_F32, 1, 0);
+	double d_gate[N];
+	double d_up[N];
+	LlmGatedActBackArgs args = { .gate = gate.data,
+								 .up = up.data,
+								 .d_out = d_out.data,
+								 .d_gate = gate.data,
+								 .d_up = up.data,
+								 .n = N,
+								 .activation = activation };
+	LlmError err = { 0 };
+
+	for (int i = 0; i < N; i++)
+	{
+		double g = gate.value[i];
+
+		d_up[i] = d_out.value[i] * activation_value(activation, g);
+		d_gate[i] = d_out.value[i] * up.value[i] *
+					(activation_value(activation, g + 1e-5) -
+					 activation_value(activation, g - 1e-5)) /
+					2e-5;
+	}
+	CHECK(compute->ops->train->gated_act_back(compute, &args, &err));
+	CHECK_NMSE(args.d_gate, d_gate, N, F32_NMSE, "d_gate %d, %s", activation,
+			   isa);
+	CHECK_NMSE(args.d_up, d_up, N, F32_NMSE, "d_up %d, %s", activation, isa);
+	tensor_free(&gate);
+	tensor_free(&up);
+	tensor_free(&d_out);
+}
+
+/* -log softmax(cap(logits))[label] */
+static double
+entropy(const double *logits, int32_t n, int32_t label, double cap)
+{
+	double sum = 0;
+	double own = 0;
+
+	for (int32_t j = 0; j < n; j++)
+	{
+		double x = cap > 0 ? cap * tanh(logits[j] / cap) : logits[j];
+
+		sum += exp(x);
+		own = j == label ? x : own;
+	}
+	return log(sum) - own;
+}
+
+static void
+check_cross_entropy(LlmCompute *compute, float cap, const char *isa)
+{
+	enum
+	{
+		N_VOCAB = 117,
+		N_ROWS = 3
+	};
+	const int32_t labels[N_ROWS] = { 0, 116, 50 };
+	const float weights[N_ROWS] = { 0.5f, -2, 1 };
+	Tensor logits = tensor_random(N_ROWS * N_VOCAB, LLM_DTYPE_F32, 5, 0);
+	float log_probs[N_ROWS];
+	double expected_log_probs[N_ROWS];
+	double expected[N_ROWS * N_VOCAB];
+	LlmCrossEntropyArgs args = { .logits = logits.data,
+								 .labels = labels,
+								 .weights = weights,
+								 .log_probs = log_probs,
+								 .n_rows = N_ROWS,
+								 .n_vocab = N_VOCAB,
+								 .soft_cap = cap };
+	LlmError err = { 0 };
+
+	for (int i = 0; i < N_ROWS * N_VOCAB; i++)
+	{
+		int row = i / N_VOCAB;
+		double *x = logits.value + row * N_VOCAB;
+		double kept = logits.value[i];
+		double more;
+		double less;
+
+		expected_log_probs[row] =
+			-entropy(x, N_VOCAB, labels[row], (double) cap);
+		logits.value[i] = kept + 1e-5;
+		more = entropy(x, N_VOCAB, labels[row], (double) cap);
+		logits.value[i] = kept - 1e-5;
+		less = entropy(x, N_VOCAB, labels[row], (double) cap);
+		logits.value[i] = kept;
+		expected[i] = (double) weights[row] * (more - less) / 2e-5;
+	}
+	CHECK(compute->ops->train->cross_entropy(compute, &args, &err));
+	CHECK_NMSE(log_probs, expected_log_probs, N_ROWS, F32_NMSE, "log_probs, %s",
+			   isa);
+	CHECK_NMSE(args.logits, expected, N_ROWS * N_VOCAB, F32_NMSE,
+			   "d_logits, cap %g, %s", (double) cap, isa);
+	tensor_free(&logits);
+}
+
+static void
+test_rows(void)
+{
+	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	{
+		check_rms_norm_back(compute, isa);
+		check_gated_act_back(compute, LLM_ACTIVATION_SILU, isa);
+		check_gated_act_back(compute, LLM_ACTIVATION_GELU, isa);
+		check_gated_act_back(compute, LLM_ACTIVATION_GELU_TANH, isa);
+		check_cross_entropy(compute, 0, isa);
+		check_cross_entropy(compute, 4, isa);
+	}
+}
+
+/* A rotation and its inverse are nothing, and lengths stay. */
+static void
+test_rotate(void)
+{
+	enum
+	{
+		N = 3 * 2 * 16
+	};
+	const int32_t rope_rows[3] = { 2, 0, 1 };
+	float cos_sin[3 * 8];
+	float x[N];
+	double before[N];
+	LlmRotateArgs args = { .x = x,
+						   .cos_sin = cos_sin,
+						   .rope_rows = rope_rows,
+						   .n_tokens = 3,
+						   .n_heads = 2,
+						   .head_dim = 16,
+						   .rotary_dim = 8 };
+	LlmError err = { 0 };
+
+	for (int i = 0; i < 12; i++)
+	{
+		cos_sin[i / 4 * 8 + i % 4] = cosf((float) i);
+		cos_sin[i / 4 * 8 + 4 + i % 4] = sinf((float) i);
+	}
+	FOR_EACH_ISA(LLM_DTYPE_F32, 1)
+	{
+		for (int way = 0; way < 2; way++)
+		{
+			fill_random(x, N, 1);
+			for (int i = 0; i < N; i++)
+				before[i] = (double) x[i];
+			args.interleaved = way == 1;
+			args.is_inverse = false;
+			CHECK(compute->ops->train->rotate(compute, &args, &err));
+			CHECK(fabs((double) x[0] - before[0]) > 1e-3);
+			args.is_inverse = true;
+			CHECK(compute->ops->train->rotate(compute, &args, &err));
+			CHECK_NMSE(x, before, N, F32_NMSE, "rotate, %s", isa);
+		}
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Numbers
+ * ------------------------------------------------------------------------
+ */
+static void
+check_adamw(LlmCompute *compute, const char *isa)
+{
+	enum
+	{
+		N = 100
+	};
+	float p[N];
+	float d_p[N];
+	float m[N];
+	float v[N];
+	double expected[N];
+	LlmAdamwArgs args = { .p = p,
+						  .d_p = d_p,
+						  .m = m,
+						  .v = v,
+						  .n = N,
+						  .clip = 0.5f,
+						  .rate = 1e-2,
+						  .decay = 0.1,
+						  .beta1 = 0.9,
+						  .beta2 = 0.999,
+						  .eps = 1e-8,
+						  .correction1 = 1 - 0.9 * 0.9 * 0.9,
+						  .correction2 = 1 - 0.999 * 0.999 * 0.999 };
+	LlmError err = { 0 };
+
+	fill_random(p, N, 1);
+	fill_random(d_p, N, 1);
+	fill_random(m, N, 1);
+	fill_random(v, N, 1);
+	for (int i = 0; i < N; i++)
+	{
+		double g = 0.5 * (double) d_p[i];
+		double m_next;
+		double v_next;
+
+		v[i] = fabsf(v[i]);
+		m_next = 0.9 * (double) m[i] + 0.1 * g;
+		v_next = 0.999 * (double) v[i] + 0.001 * g * g;
+		expected[i] = (double) p[i] * (1 - 1e-3) -
+					  1e-2 * (m_next / args.correction1) /
+						  (sqrt(v_next / args.correction2) + 1e-8);
+	}
+	CHECK(compute->ops->train->adamw(compute, &args, &err));
+	CHECK_NMSE(p, expected, N, F32_NMSE, "adamw, %s", isa);
+}
+
+static void
+check_dropout(LlmCompute *compute)
+{
+	enum
+	{
+		N = 40000
+	};
+	float *x = need(2 * N * sizeof(float));
+	float *out = x + N;
+	int n_dropped = 0;
+	LlmDropoutArgs args = { .x = x,
+							.out = out,
+							.n = N,
+							.probability = 0.25f,
+							.seed = 3,
+							.sequence = 9 };
+	LlmError err = { 0 };
+
+	for (int i = 0; i < N; i++)
+		x[i] = 3;
+	CHECK(compute->ops->train->dropout(compute, &args, &err));
+	for (int i = 0; i < N; i++)
+	{
+		CHECK(out[i] == 0 || out[i] == 4);
+		n_dropped += out[i] == 0;
+	}
+	/* of 10,000 expected, 87 is the standard deviation */
+	CHECK(abs(n_dropped - N / 4) < 500);
+	free(x);
+}
+
+/* DoRA's lengths against the rows of a weight that was put together. */
+static void
+check_adapted_norms(LlmCompute *compute, const char *isa)
+{
+	enum
+	{
+		N_ROWS = 7,
+		N_COLS = 19,
+		RANK = 3
+	};
+	Tensor w = tensor_random(N_ROWS * N_COLS, LLM_DTYPE_BF16, 1, 0);
+	Tensor a = tensor_random(RANK * N_COLS, LLM_DTYPE_F32, 1, 0);
+	Tensor b = tensor_random(N_ROWS * RANK, LLM_DTYPE_F32, 1, 0);
+	float squares[N_ROWS];
+	float wa[N_ROWS * RANK];
+	float aa[RANK * RANK];
+	float norms[N_ROWS];
+	double expected[N_ROWS];
+	const LlmTrainOps *train = compute->ops->train;
+	LlmOperand a_back = { a.data, LLM_DTYPE_F32, N_COLS, true };
+	LlmProductArgs wa_args = {
+		.a = { w.data, LLM_DTYPE_BF16, N_COLS, false },
+		.b = a_back,
+		.m = N_ROWS,
+		.n = RANK,
+		.k = N_COLS,
+		.scale = 1,
+		.out = wa,
+		.out_dtype = LLM_DTYPE_F32,
+		.out_stride = RANK,
+	};
+	LlmProductArgs aa_args = {
+		.a = { a.data, LLM_DTYPE_F32, N_COLS, false },
+		.b = a_back,
+		.m = RANK,
+		.n = RANK,
+		.k = N_COLS,
+		.scale = 1,
+		.out = aa,
+		.out_dtype = LLM_DTYPE_F32,
+		.out_stride = RANK,
+	};
+	LlmRowSquaresArgs squares_args = {
+		.weight = { w.data, LLM_DTYPE_BF16, N_ROWS, N_COLS }, .out = squares
+	};
+	LlmAdaptedNormsArgs args = {
+		squares, b.data, wa, aa, norms, 2, N_ROWS, RANK
+	};
+	LlmError err = { 0 };
+
+	for (int i = 0; i < N_ROWS; i++)
+	{
+		expected[i] = 0;
+		for (int j = 0; j < N_COLS; j++)
+		{
+			double sum = w.value[i * N_COLS + j];
+
+			for (int r = 0; r < RANK; r++)
+				sum += 2 * b.value[i * RANK + r] * a.value[r * N_COLS + j];
+			expected[i] += sum * sum;
+		}
+		expected[i] = sqrt(expected[i]);
+	}
+	CHECK(train->product(compute, &wa_args, &err));
+	CHECK(train->product(compute, &aa_args, &err));
+	CHECK(train->row_squares(compute, &squares_args, &err));
+	CHECK(train->adapted_norms(compute, &args, &err));
+	CHECK_NMSE(norms, expected, N_ROWS, F32_NMSE, "adapted_norms, %s", isa);
+	tensor_free(&w);
+	tensor_free(&a);
+	tensor_free(&b);
+}
+
+static void
+test_numbers(void)
+{
+	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	{
+		check_adamw(compute, isa);
+		check_dropout(compute);
+		check_adapted_norms(compute, isa);
+	}
+}
+
+/* The same bits whatever the number of threads. */
+static void
+test_threads_agree(void)
+{
+	ProductCase c = { 250, 300, 600, false, false, LLM_DTYPE_F32, false };
+	Tensor a = tensor_random(c.m * c.k, LLM_DTYPE_F32, 1, 0);
+	Tensor b = tensor_random(c.k * c.n, LLM_DTYPE_F32, 1, 0);
+	float *outs = need((size_t) (2 * c.m * c.n) * sizeof(float));
+	LlmError err = { 0 };
+
+	for (int i = 0; i < 2; i++)
+	{
+		LlmCompute *compute = test_open(NULL, LLM_DTYPE_F32, 1 + 2 * i);
+		LlmProductArgs args = {
+			.a = { a.data, LLM_DTYPE_F32, c.k, false },
+			.b = { b.data, LLM_DTYPE_F32, c.n, false },
+			.m = c.m,
+			.n = c.n,
+			.k = c.k,
+			.scale = 1,
+			.out = outs + i * c.m * c.n,
+			.out_dtype = LLM_DTYPE_F32,
+			.out_stride = c.n,
+		};
+
+		CHECK(compute->ops->train->product(compute, &args, &err));
+		compute->ops->close(compute);
+	}
+	CHECK(memcmp(outs, outs + c.m * c.n,
+				 (size_t) (c.m * c.n) * sizeof(float)) == 0);
+	tensor_free(&a);
+	tensor_free(&b);
+	free(outs);
+}
+
+int
+main(void)
+{
+	skip_missing_isas();
+	RUN_TEST(test_product);
+	RUN_TEST(test_segment_attention);
+	RUN_TEST(test_rows);
+	RUN_TEST(test_rotate);
+	RUN_TEST(test_numbers);
+	RUN_TEST(test_threads_agree);
+	return unit_test_finish();
+}
