@@ -190,23 +190,24 @@ typedef struct LlmNoiseArgs
 	uint64_t sequence;
 } LlmNoiseArgs;
 
-/* out[i][j] = x[i][j] * scales[j] */
+/* out[i][j] = x[i][j] * scales[j] + bias[j] */
 typedef struct LlmScaleColumnsArgs
 {
 	const void *x; /* [n_rows, dim] */
 	const float *scales;
-	void *out; /* may be x */
+	LlmVector bias; /* data NULL: none */
+	void *out;		/* may be x */
 	int32_t n_rows;
 	int32_t dim;
 } LlmScaleColumnsArgs;
 
-/* out[j] += scales[j] * sum over rows of a[i][j] * b[i][j] */
+/* out[j] += (sum over rows of a[i][j] * b[i][j]) / divisors[j] */
 typedef struct LlmColumnDotsArgs
 {
 	const void *a; /* [n_rows, dim] */
 	const void *b;
-	const float *scales; /* [dim] */
-	float *out;			 /* [dim] */
+	const float *divisors; /* [dim] */
+	float *out;			   /* [dim] */
 	int32_t n_rows;
 	int32_t dim;
 } LlmColumnDotsArgs;
@@ -296,8 +297,10 @@ typedef struct LlmTrainOps
 	bool (*sum_squares)(LlmCompute *, const float *x, int64_t n, double *sum,
 						LlmError *);
 
-	/* x = 0, n_bytes of it */
+	/* on the device: x = 0, and dest = src, n_bytes of them */
 	bool (*clear)(LlmCompute *, void *x, size_t n_bytes, LlmError *);
+	bool (*copy)(LlmCompute *, void *dest, const void *src, size_t n_bytes,
+				 LlmError *);
 } LlmTrainOps;
 
 #endif /* LLM_COMPUTE_TRAIN_H */

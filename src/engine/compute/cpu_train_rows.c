@@ -272,15 +272,27 @@ scale_columns_range(const LlmCpu *cpu, const void *arg, int64_t begin,
 					int64_t end)
 {
 	const LlmScaleColumnsArgs *args = arg;
+	const LlmVector *bias = &args->bias;
+	float part[VALUE_GRANULE] = { 0 };
 
-	(void) cpu;
-	for (int64_t i = begin; i < end; i++)
+	for (int32_t first = 0; first < args->dim; first += VALUE_GRANULE)
 	{
-		const float *x = (const float *) args->x + i * args->dim;
-		float *out = (float *) args->out + i * args->dim;
+		int32_t n = args->dim - first < VALUE_GRANULE ? args->dim - first
+													  : VALUE_GRANULE;
 
-		for (int32_t j = 0; j < args->dim; j++)
-			out[j] = x[j] * args->scales[j];
+		if (bias->data != NULL)
+			cpu->vector.convert((const char *) bias->data +
+									first *
+										(int64_t) llm_dtype_bytes(bias->dtype),
+								bias->dtype, 1, n, part);
+		for (int64_t i = begin; i < end; i++)
+		{
+			const float *x = (const float *) args->x + i * args->dim + first;
+			float *out = (float *) args->out + i * args->dim + first;
+
+			for (int32_t j = 0; j < n; j++)
+				out[j] = x[j] * args->scales[first + j] + part[j];
+		}
 	}
 }
 
@@ -315,7 +327,7 @@ column_dots_range(const LlmCpu *cpu, const void *arg, int64_t begin,
 				sums[j] += a[j] * b[j];
 		}
 		for (int64_t j = 0; j < n; j++)
-			args->out[first + j] += args->scales[first + j] * sums[j];
+			args->out[first + j] += sums[j] / args->divisors[first + j];
 	}
 }
 
@@ -456,6 +468,16 @@ clear(LlmCompute *compute, void *x, size_t n_bytes, LlmError *err)
 	return true;
 }
 
+static bool
+copy(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
+	 LlmError *err)
+{
+	(void) compute;
+	(void) err;
+	memcpy(dest, src, n_bytes);
+	return true;
+}
+
 const LlmTrainOps llm_cpu_train_ops = {
 	.product = llm_cpu_product,
 	.add = add,
@@ -476,4 +498,5 @@ const LlmTrainOps llm_cpu_train_ops = {
 	.adamw = adamw,
 	.sum_squares = sum_squares,
 	.clear = clear,
+	.copy = copy,
 };

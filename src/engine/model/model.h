@@ -50,6 +50,21 @@ extern void llm_model_free(LlmModel *model);
 
 extern const LlmModelConfig *llm_model_config(const LlmModel *model);
 
+/*
+ * Parts of a model, as operations take them.  A vector that the model lacks
+ * has data NULL; experts are not to be had here.
+ */
+extern LlmMatrix
+llm_model_matrix(LlmModel *model, LlmWeightRole role, int32_t layer_idx);
+extern LlmVector
+llm_model_vector(LlmModel *model, LlmWeightRole role, int32_t layer_idx);
+
+/* A layer's rotary embedding, and the table that rope_rows count in. */
+extern const LlmRopeConfig *
+llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin);
+extern LlmCompute *llm_model_compute(const LlmModel *model);
+extern const LlmModelOptions *llm_model_options(const LlmModel *model);
+
 /* Bytes of weights and of workspace on the device. */
 extern size_t llm_model_weight_bytes(const LlmModel *model);
 extern size_t llm_model_workspace_bytes(const LlmModel *model);

@@ -1,0 +1,53 @@
+/*
+ * model_access.c
+ *	  A loaded model's parts, for those that pass through it on their own.
+ *
+ * src/engine/model/model_access.c
+ */
+#include <assert.h>
+
+#include "src/common/util/half_float.h"
+#include "src/engine/model/model_internal.h"
+
+LlmMatrix
+llm_model_matrix(LlmModel *model, LlmWeightRole role, int32_t layer_idx)
+{
+	const ModelWeight *weight = model_weight(model, role, layer_idx);
+
+	assert(weight->data != NULL && weight->n_cols > 0);
+	return (LlmMatrix){ weight->data, weight->dtype, weight->n_rows,
+						weight->n_cols };
+}
+
+LlmVector
+llm_model_vector(LlmModel *model, LlmWeightRole role, int32_t layer_idx)
+{
+	const ModelWeight *weight = model_weight(model, role, layer_idx);
+
+	assert(weight->n_cols == 0);
+	return (LlmVector){ weight->data, weight->dtype, weight->n_rows };
+}
+
+const LlmRopeConfig *
+llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin)
+{
+	const LlmModelConfig *config = &model->config;
+	bool slides = config->has_sliding_rope &&
+				  llm_layer_set_has(&config->sliding_layers, layer_idx);
+
+	*cos_sin =
+		slides ? model->rope.sliding_table.cos_sin : model->rope.table.cos_sin;
+	return slides ? &config->sliding_rope : &config->rope;
+}
+
+LlmCompute *
+llm_model_compute(const LlmModel *model)
+{
+	return model->compute;
+}
+
+const LlmModelOptions *
+llm_model_options(const LlmModel *model)
+{
+	return &model->options;
+}

@@ -1,0 +1,201 @@
+/*
+ * train_internal.h
+ *	  What the files of training share.
+ *
+ *	  trainer.c			making and freeing it, its memory
+ *	  train_params.c	the matrices: their beginning, steps, states
+ *	  train_forward.c	a micro-batch through the layers
+ *	  train_module.c	a projection with its pair, there and back
+ *	  train_backward.c	gradients through the layers
+ *	  train_loss.c		from the last layer to labels, and back
+ *
+ * src/engine/train/train_internal.h
+ */
+#ifndef LLM_TRAIN_INTERNAL_H
+#define LLM_TRAIN_INTERNAL_H
+
+#include "src/engine/compute/compute_train.h"
+#include "src/engine/train/train.h"
+
+#define N_MODULES (LLM_ADAPTER_DOWN + 1)
+
+/* Where the numbers of a pair lie among all, in floats. */
+typedef struct PairPlace
+{
+	int64_t a;
+	int64_t b;
+	int64_t magnitude;
+} PairPlace;
+
+/* A pair at work; arrays on the device. */
+typedef struct TrainPair
+{
+	LlmTrainPair spec;
+	int64_t n_in;
+	int64_t n_out;
+	PairPlace place;
+	float *weight_squares; /* [n_out] |W[i]|^2, with a magnitude */
+	float *norms;		   /* [n_out] |W + scale B A| of its rows */
+	float *column_scales;  /* [n_out] magnitude / norms */
+	float *wa;			   /* [n_out, rank] */
+	float *aa;			   /* [rank, rank] */
+} TrainPair;
+
+/*
+ * What the way back needs of a layer: one set each, or with full recomputing
+ * one for all.  Of act, [max_tokens, ...].
+ */
+typedef struct SavedLayer
+{
+	void *q; /* rotated */
+	void *k;
+	void *v;
+	void *q_raw; /* before the norm of heads, where there is one */
+	void *k_raw;
+	void *attention;
+	float *log_sums; /* [n_heads, max_tokens] */
+	void *o;		 /* before its norm, where there are post norms */
+	void *middle;	 /* the stream between attention and MLP */
+	void *gate;
+	void *up;
+	void *down;				   /* like o */
+	void *shrunk[N_MODULES];   /* [max_tokens, rank] A x */
+	void *unscaled[N_MODULES]; /* [max_tokens, n_out], with a magnitude */
+} SavedLayer;
+
+/* Buffers that are used anew by every layer; of act. */
+typedef struct TrainScratch
+{
+	void *normed;	/* [max_tokens, hidden] */
+	void *inner;	/* [max_tokens, intermediate] */
+	void *dropped;	/* [max_tokens, widest input] */
+	void *shrunk;	/* [max_tokens, max rank] d(A x) */
+	void *d_stream; /* [max_tokens, hidden] */
+	void *d_block;	/* likewise, of a block's output or input */
+	void *d_q;
+	void *d_k;
+	void *d_v;
+	void *d_attention;
+	void *d_gate;
+	void *d_up;
+	void *d_inner;
+	float *d_out_sums; /* [n_heads, max_tokens] */
+} TrainScratch;
+
+/* The micro-batch on the device. */
+typedef struct DeviceBatch
+{
+	int32_t *token_ids;
+	int32_t *segment_start;
+	int32_t *segment_end;
+	int32_t *rope_rows;
+	int32_t *label_rows;
+	int32_t *label_ids;
+	float *weights;
+	float *log_probs;
+} DeviceBatch;
+
+struct LlmTrainer
+{
+	LlmModel *model;
+	const LlmModelConfig *config;
+	LlmCompute *compute;
+	const LlmComputeOps *ops;
+	const LlmTrainOps *train;
+	LlmTrainOptions options; /* pairs and initial are not kept */
+	TrainPair *pairs;
+	int32_t n_pairs;
+	TrainPair *(*layer_pairs)[N_MODULES]; /* [n_layers], NULL: not trained */
+
+	/* all device memory is one piece */
+	char *memory;
+	size_t memory_bytes;
+	int64_t n_values;
+	float *values; /* [n_values]: all A, then all B and magnitudes */
+	float *gradients;
+	float *moments1;
+	float *moments2;
+	int64_t n_a_values;
+	void **inputs;	   /* [n_layers + 1] host: the stream before each layer, and
+					* behind the last */
+	SavedLayer *saved; /* [n_layers or 1] host */
+	TrainScratch scratch;
+	DeviceBatch device;
+	void *rows; /* [max_tokens, hidden] the stream at labels */
+	void *rows_normed;
+	void *d_rows;
+	float *logits; /* [max_logit_rows, n_vocab] */
+
+	/* host */
+	int32_t *staging; /* [4, max_tokens] */
+	int32_t *rope_len;
+	const LlmTrainBatch *batch; /* NULL: none is passed */
+	bool is_training;
+	int64_t n_steps;
+	int64_t n_passes; /* training ones; dropout is different in each */
+};
+
+/* A projection's weight with what is trained beside it. */
+typedef struct Module
+{
+	LlmAdapterModule module;
+	LlmMatrix weight;
+	LlmVector bias;
+	TrainPair *pair; /* or NULL */
+	void *shrunk;	 /* saved A x */
+	void *unscaled;	 /* saved, with a magnitude */
+	void *y;		 /* [n_tokens, n_out], or its derivative */
+} Module;
+
+/* ---- train_params.c ---- */
+extern bool train_params_init(LlmTrainer *trainer,
+							  const LlmAdapterImage *initial, LlmError *err);
+
+/* What follows from the values as they are now: DoRA's norms. */
+extern bool train_params_refresh(LlmTrainer *trainer, LlmError *err);
+
+/* ---- train_module.c ---- */
+extern Module train_module(LlmTrainer *trainer, int32_t layer_idx,
+						   LlmAdapterModule module, SavedLayer *saved, void *y);
+
+/* Several projections of one x [n_tokens, n_in]. */
+extern bool
+train_project(LlmTrainer *trainer, int32_t layer_idx, const Module *modules,
+			  int n_modules, const void *x, LlmError *err);
+
+/*
+ * Back through them: each module's y holds d_y, which is overwritten; x is
+ * what went in.  d_x NULL: not needed.
+ */
+extern bool train_project_back(LlmTrainer *trainer, int32_t layer_idx,
+							   const Module *modules, int n_modules,
+							   const void *x, void *d_x, LlmError *err);
+
+/* ---- train_forward.c ---- */
+extern SavedLayer *train_saved(const LlmTrainer *trainer, int32_t layer_idx);
+extern bool
+train_layer_forward(LlmTrainer *trainer, int32_t layer_idx, LlmError *err);
+extern bool train_rms_norm(LlmTrainer *trainer, LlmVector weight, const void *x,
+						   void *out, int32_t n_rows, LlmError *err);
+extern bool train_rotate(LlmTrainer *trainer, int32_t layer_idx, void *q,
+						 void *k, bool is_inverse, LlmError *err);
+extern LlmSegmentAttentionArgs
+train_attention_args(const LlmTrainer *trainer, int32_t layer_idx);
+
+/* ---- train_backward.c ---- */
+
+/* d_x = (or +=) the derivative of rms_norm(x) against d_y */
+extern bool train_rms_norm_back(LlmTrainer *trainer, LlmVector weight,
+								const void *x, const void *d_y, void *d_x,
+								bool adds, int32_t n_rows, LlmError *err);
+extern bool train_layers_back(LlmTrainer *trainer, LlmError *err);
+
+/* Values of the activation dtype. */
+static inline void *
+train_act_at(const LlmTrainer *trainer, const void *base, int64_t i)
+{
+	return (char *) base +
+		   i * (int64_t) llm_dtype_bytes(trainer->compute->activation_dtype);
+}
+
+#endif /* LLM_TRAIN_INTERNAL_H */

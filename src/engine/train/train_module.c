@@ -1,0 +1,355 @@
+/*
+ * train_module.c
+ *	  A projection with its pair of matrices, there and back.
+ *
+ *	  y = W x + bias + s B (A x)						(Hu et al. 2021)
+ *	  y = c * (W x + s B (A x)) + bias, c = m / |W + s B A|	(DoRA)
+ *
+ * with x after dropout in A x.  Back, with d_y given and, for DoRA, its norms
+ * taken as constants, as its authors do:
+ *
+ *	  d_m += sum over rows of d_y * (W x + s B (A x)) / |W + s B A|
+ *	  d_z = c * d_y (or d_y)
+ *	  d_u = s d_z B, d_B += s d_z^T u, d_A += d_u^T x, d_x += d_z W + d_u A
+ *
+ * src/engine/train/train_module.c
+ */
+#include <assert.h>
+
+#include "src/engine/train/train_internal.h"
+
+static LlmOperand
+act_operand(const LlmTrainer *t, const void *data, int64_t stride,
+			bool is_transposed)
+{
+	return (LlmOperand){ data, t->compute->activation_dtype, stride,
+						 is_transposed };
+}
+
+static LlmOperand
+float_operand(const float *data, int64_t stride, bool is_transposed)
+{
+	return (LlmOperand){ data, LLM_DTYPE_F32, stride, is_transposed };
+}
+
+static LlmOperand
+a_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
+{
+	return float_operand(t->values + pair->place.a, pair->n_in, is_transposed);
+}
+
+static LlmOperand
+b_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
+{
+	return float_operand(t->values + pair->place.b, pair->spec.rank,
+						 is_transposed);
+}
+
+Module
+train_module(LlmTrainer *t, int32_t layer_idx, LlmAdapterModule module,
+			 SavedLayer *saved, void *y)
+{
+	static const struct
+	{
+		LlmWeightRole weight;
+		LlmWeightRole bias;
+	} roles[N_MODULES] = {
+		[LLM_ADAPTER_Q] = { LLM_WEIGHT_Q, LLM_WEIGHT_Q_BIAS },
+		[LLM_ADAPTER_K] = { LLM_WEIGHT_K, LLM_WEIGHT_K_BIAS },
+		[LLM_ADAPTER_V] = { LLM_WEIGHT_V, LLM_WEIGHT_V_BIAS },
+		[LLM_ADAPTER_O] = { LLM_WEIGHT_O, LLM_WEIGHT_O_BIAS },
+		[LLM_ADAPTER_GATE] = { LLM_WEIGHT_GATE, LLM_WEIGHT_GATE_BIAS },
+		[LLM_ADAPTER_UP] = { LLM_WEIGHT_UP, LLM_WEIGHT_UP_BIAS },
+		[LLM_ADAPTER_DOWN] = { LLM_WEIGHT_DOWN, LLM_WEIGHT_DOWN_BIAS },
+	};
+
+	return (Module){
+		.module = module,
+		.weight = llm_model_matrix(t->model, roles[module].weight, layer_idx),
+		.bias = llm_model_vector(t->model, roles[module].bias, layer_idx),
+		.pair = t->layer_pairs[layer_idx][module],
+		.shrunk = saved->shrunk[module],
+		.unscaled = saved->unscaled[module],
+		.y = y,
+	};
+}
+
+static bool
+has_magnitude(const Module *m)
+{
+	return m->pair != NULL && m->pair->spec.has_magnitude;
+}
+
+/* Dropout of this pass, layer and module. */
+static LlmDropoutArgs
+dropout_args(const LlmTrainer *t, int32_t layer_idx, const Module *m,
+			 const void *x, void *out)
+{
+	return (LlmDropoutArgs){
+		.x = x,
+		.out = out,
+		.n = t->batch->n_tokens * m->weight.n_cols,
+		.probability = t->options.dropout,
+		.seed = t->options.seed,
+		.sequence = ((uint64_t) t->n_passes * (uint64_t) t->config->n_layers +
+					 (uint64_t) layer_idx) *
+						N_MODULES +
+					(uint64_t) m->module,
+	};
+}
+
+static bool
+drops(const LlmTrainer *t)
+{
+	return t->is_training && t->options.dropout > 0;
+}
+
+/* What A sees of x. */
+static bool
+adapter_input(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
+			  const void **seen, LlmError *err)
+{
+	LlmDropoutArgs args = dropout_args(t, layer_idx, m, x, t->scratch.dropped);
+
+	*seen = x;
+	if (!drops(t))
+		return true;
+	*seen = t->scratch.dropped;
+	return t->train->dropout(t->compute, &args, err);
+}
+
+/* y += s B (A x) */
+static bool
+add_adapter(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
+			void *y, LlmError *err)
+{
+	const TrainPair *pair = m->pair;
+	const LlmDtype act = t->compute->activation_dtype;
+	const void *seen;
+	LlmProductArgs shrink = {
+		.b = a_operand(t, pair, true),
+		.m = t->batch->n_tokens,
+		.n = pair->spec.rank,
+		.k = pair->n_in,
+		.scale = 1,
+		.out = m->shrunk,
+		.out_dtype = act,
+		.out_stride = pair->spec.rank,
+	};
+	LlmProductArgs expand = {
+		.a = act_operand(t, m->shrunk, pair->spec.rank, false),
+		.b = b_operand(t, pair, true),
+		.m = t->batch->n_tokens,
+		.n = pair->n_out,
+		.k = pair->spec.rank,
+		.scale = pair->spec.scale,
+		.adds = true,
+		.out = y,
+		.out_dtype = act,
+		.out_stride = pair->n_out,
+	};
+
+	if (!adapter_input(t, layer_idx, m, x, &seen, err))
+		return false;
+	shrink.a = act_operand(t, seen, pair->n_in, false);
+	return t->train->product(t->compute, &shrink, err) &&
+		   t->train->product(t->compute, &expand, err);
+}
+
+static bool
+finish_module(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
+			  LlmError *err)
+{
+	LlmScaleColumnsArgs scale = {
+		.x = m->unscaled,
+		.bias = m->bias,
+		.out = m->y,
+		.n_rows = t->batch->n_tokens,
+		.dim = (int32_t) m->weight.n_rows,
+	};
+
+	if (m->pair == NULL)
+		return true;
+	if (!has_magnitude(m))
+		return add_adapter(t, layer_idx, m, x, m->y, err);
+	scale.scales = m->pair->column_scales;
+	return add_adapter(t, layer_idx, m, x, m->unscaled, err) &&
+		   t->train->scale_columns(t->compute, &scale, err);
+}
+
+bool
+train_project(LlmTrainer *t, int32_t layer_idx, const Module *modules,
+			  int n_modules, const void *x, LlmError *err)
+{
+	LlmLinearArgs linear = { .x = x,
+							 .n_rows = t->batch->n_tokens,
+							 .n_parts = n_modules };
+
+	for (int i = 0; i < n_modules; i++)
+	{
+		const Module *m = &modules[i];
+
+		linear.part[i].weight = m->weight;
+		linear.part[i].out = has_magnitude(m) ? m->unscaled : m->y;
+		linear.part[i].out_stride = m->weight.n_rows;
+		if (!has_magnitude(m))
+			linear.part[i].bias = m->bias;
+	}
+	if (!t->ops->linear(t->compute, &linear, err))
+		return false;
+	for (int i = 0; i < n_modules; i++)
+	{
+		if (!finish_module(t, layer_idx, &modules[i], x, err))
+			return false;
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Back
+ * ------------------------------------------------------------------------
+ */
+
+/* The magnitude's gradient; d_y becomes d_z. */
+static bool
+magnitude_back(LlmTrainer *t, const Module *m, LlmError *err)
+{
+	const TrainPair *pair = m->pair;
+	float *gradient = t->gradients + pair->place.magnitude;
+	LlmColumnDotsArgs dots = {
+		.a = m->y,
+		.b = m->unscaled,
+		.divisors = pair->norms,
+		.out = gradient,
+		.n_rows = t->batch->n_tokens,
+		.dim = (int32_t) pair->n_out,
+	};
+	LlmScaleColumnsArgs scale = {
+		.x = m->y,
+		.scales = pair->column_scales,
+		.out = m->y,
+		.n_rows = t->batch->n_tokens,
+		.dim = (int32_t) pair->n_out,
+	};
+
+	return t->train->column_dots(t->compute, &dots, err) &&
+		   t->train->scale_columns(t->compute, &scale, err);
+}
+
+/* d_x += d_u A, through dropout where there is one */
+static bool
+adapter_input_back(LlmTrainer *t, int32_t layer_idx, const Module *m, void *d_x,
+				   LlmError *err)
+{
+	const TrainPair *pair = m->pair;
+	LlmProductArgs args = {
+		.a = act_operand(t, t->scratch.shrunk, pair->spec.rank, false),
+		.b = a_operand(t, pair, false),
+		.m = t->batch->n_tokens,
+		.n = pair->n_in,
+		.k = pair->spec.rank,
+		.scale = 1,
+		.adds = !drops(t),
+		.out = drops(t) ? t->scratch.dropped : d_x,
+		.out_dtype = t->compute->activation_dtype,
+		.out_stride = pair->n_in,
+	};
+	LlmDropoutArgs dropout =
+		dropout_args(t, layer_idx, m, t->scratch.dropped, d_x);
+
+	dropout.adds = true;
+	return t->train->product(t->compute, &args, err) &&
+		   (!drops(t) || t->train->dropout(t->compute, &dropout, err));
+}
+
+/* The gradients of A and B; d_u is left in the scratch. */
+static bool
+adapter_back(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
+			 LlmError *err)
+{
+	const TrainPair *pair = m->pair;
+	const int32_t rank = pair->spec.rank;
+	const int32_t n_tokens = t->batch->n_tokens;
+	const void *seen;
+	LlmProductArgs d_u = {
+		.a = act_operand(t, m->y, pair->n_out, false),
+		.b = b_operand(t, pair, false),
+		.m = n_tokens,
+		.n = rank,
+		.k = pair->n_out,
+		.scale = pair->spec.scale,
+		.out = t->scratch.shrunk,
+		.out_dtype = t->compute->activation_dtype,
+		.out_stride = rank,
+	};
+	LlmProductArgs d_b = {
+		.a = act_operand(t, m->y, pair->n_out, true),
+		.b = act_operand(t, m->shrunk, rank, false),
+		.m = pair->n_out,
+		.n = rank,
+		.k = n_tokens,
+		.scale = pair->spec.scale,
+		.adds = true,
+		.out = t->gradients + pair->place.b,
+		.out_dtype = LLM_DTYPE_F32,
+		.out_stride = rank,
+	};
+	LlmProductArgs d_a = {
+		.a = act_operand(t, t->scratch.shrunk, rank, true),
+		.m = rank,
+		.n = pair->n_in,
+		.k = n_tokens,
+		.scale = 1,
+		.adds = true,
+		.out = t->gradients + pair->place.a,
+		.out_dtype = LLM_DTYPE_F32,
+		.out_stride = pair->n_in,
+	};
+
+	if (!adapter_input(t, layer_idx, m, x, &seen, err))
+		return false;
+	d_a.b = act_operand(t, seen, pair->n_in, false);
+	return t->train->product(t->compute, &d_u, err) &&
+		   t->train->product(t->compute, &d_b, err) &&
+		   t->train->product(t->compute, &d_a, err);
+}
+
+/* d_x = d_z W, or added */
+static bool
+weight_back(LlmTrainer *t, const Module *m, void *d_x, bool adds, LlmError *err)
+{
+	LlmProductArgs args = {
+		.a = act_operand(t, m->y, m->weight.n_rows, false),
+		.b = { m->weight.data, m->weight.dtype, m->weight.n_cols, false },
+		.m = t->batch->n_tokens,
+		.n = m->weight.n_cols,
+		.k = m->weight.n_rows,
+		.scale = 1,
+		.adds = adds,
+		.out = d_x,
+		.out_dtype = t->compute->activation_dtype,
+		.out_stride = m->weight.n_cols,
+	};
+
+	return t->train->product(t->compute, &args, err);
+}
+
+bool
+train_project_back(LlmTrainer *t, int32_t layer_idx, const Module *modules,
+				   int n_modules, const void *x, void *d_x, LlmError *err)
+{
+	for (int i = 0; i < n_modules; i++)
+	{
+		const Module *m = &modules[i];
+
+		if ((has_magnitude(m) && !magnitude_back(t, m, err)) ||
+			(d_x != NULL && !weight_back(t, m, d_x, i > 0, err)))
+			return false;
+		if (m->pair == NULL)
+			continue;
+		if (!adapter_back(t, layer_idx, m, x, err) ||
+			(d_x != NULL && !adapter_input_back(t, layer_idx, m, d_x, err)))
+			return false;
+	}
+	return true;
+}

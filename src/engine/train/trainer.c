@@ -1,0 +1,430 @@
+/*
+ * trainer.c
+ *	  Making and freeing a trainer, and the layout of its memory.
+ *
+ * All device memory is one piece, which is laid out by walking over it twice:
+ * once from NULL to learn its size, once to hand out addresses.
+ *
+ * src/engine/train/trainer.c
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "src/engine/train/train_internal.h"
+
+/* A walk over the memory. */
+typedef struct Walk
+{
+	char *base; /* NULL: only measuring */
+	size_t n_bytes;
+} Walk;
+
+static void *
+take(Walk *walk, int64_t n, size_t size)
+{
+	void *at = walk->base == NULL ? NULL : walk->base + walk->n_bytes;
+
+	walk->n_bytes += ((size_t) n * size + 255) & ~(size_t) 255;
+	return at;
+}
+
+static size_t
+act_size(const LlmTrainer *t)
+{
+	return llm_dtype_bytes(t->compute->activation_dtype);
+}
+
+/* [max_tokens, dim] of act */
+static void *
+take_rows(const LlmTrainer *t, Walk *walk, int64_t dim)
+{
+	return take(walk, t->options.max_tokens * dim, act_size(t));
+}
+
+static float *
+take_floats(Walk *walk, int64_t n)
+{
+	return take(walk, n, sizeof(float));
+}
+
+static void
+lay_out_saved(const LlmTrainer *t, Walk *walk, int32_t layer_idx,
+			  SavedLayer *saved)
+{
+	const LlmModelConfig *config = t->config;
+	const int64_t q_dim = (int64_t) config->n_heads * config->head_dim;
+	const int64_t kv_dim = (int64_t) config->n_kv_heads * config->head_dim;
+
+	saved->q = take_rows(t, walk, q_dim);
+	saved->k = take_rows(t, walk, kv_dim);
+	saved->v = take_rows(t, walk, kv_dim);
+	saved->q_raw = config->has_qk_norm ? take_rows(t, walk, q_dim) : NULL;
+	saved->k_raw = config->has_qk_norm ? take_rows(t, walk, kv_dim) : NULL;
+	saved->attention = take_rows(t, walk, q_dim);
+	saved->log_sums =
+		take_floats(walk, (int64_t) config->n_heads * t->options.max_tokens);
+	saved->middle = take_rows(t, walk, config->hidden_size);
+	saved->gate = take_rows(t, walk, config->intermediate_size);
+	saved->up = take_rows(t, walk, config->intermediate_size);
+	if (config->has_post_norms)
+	{
+		saved->o = take_rows(t, walk, config->hidden_size);
+		saved->down = take_rows(t, walk, config->hidden_size);
+	}
+	for (int m = 0; m < N_MODULES; m++)
+	{
+		/* one set for all layers must hold any layer's */
+		int64_t rank = 0;
+		int64_t n_out = 0;
+
+		for (int32_t i = 0; i < t->n_pairs; i++)
+		{
+			const TrainPair *pair = &t->pairs[i];
+
+			if ((int) pair->spec.module != m ||
+				(t->options.recompute != LLM_RECOMPUTE_FULL &&
+				 pair->spec.layer_idx != layer_idx))
+				continue;
+			rank = pair->spec.rank > rank ? pair->spec.rank : rank;
+			n_out = pair->spec.has_magnitude ? pair->n_out : n_out;
+		}
+		saved->shrunk[m] = rank > 0 ? take_rows(t, walk, rank) : NULL;
+		saved->unscaled[m] = n_out > 0 ? take_rows(t, walk, n_out) : NULL;
+	}
+}
+
+static int32_t
+max_rank(const LlmTrainer *t)
+{
+	int32_t rank = 1;
+
+	for (int32_t i = 0; i < t->n_pairs; i++)
+		rank = t->pairs[i].spec.rank > rank ? t->pairs[i].spec.rank : rank;
+	return rank;
+}
+
+static void
+lay_out_scratch(LlmTrainer *t, Walk *walk)
+{
+	const LlmModelConfig *config = t->config;
+	const int64_t q_dim = (int64_t) config->n_heads * config->head_dim;
+	const int64_t kv_dim = (int64_t) config->n_kv_heads * config->head_dim;
+	const int64_t hidden = config->hidden_size;
+	const int64_t inner = config->intermediate_size;
+	int64_t widest = hidden > q_dim ? hidden : q_dim;
+	TrainScratch *s = &t->scratch;
+
+	widest = inner > widest ? inner : widest;
+	s->normed = take_rows(t, walk, hidden);
+	s->inner = take_rows(t, walk, inner);
+	s->dropped = t->options.dropout > 0 ? take_rows(t, walk, widest) : NULL;
+	s->shrunk = take_rows(t, walk, max_rank(t));
+	s->d_stream = take_rows(t, walk, hidden);
+	s->d_block = take_rows(t, walk, hidden);
+	s->d_q = take_rows(t, walk, q_dim);
+	s->d_k = take_rows(t, walk, kv_dim);
+	s->d_v = take_rows(t, walk, kv_dim);
+	s->d_attention = take_rows(t, walk, q_dim);
+	s->d_gate = take_rows(t, walk, inner);
+	s->d_up = take_rows(t, walk, inner);
+	s->d_inner = take_rows(t, walk, inner);
+	s->d_out_sums =
+		take_floats(walk, (int64_t) config->n_heads * t->options.max_tokens);
+}
+
+static void
+lay_out_batch(LlmTrainer *t, Walk *walk)
+{
+	const int64_t n = t->options.max_tokens;
+	DeviceBatch *d = &t->device;
+
+	d->token_ids = take(walk, n, sizeof(int32_t));
+	d->segment_start = take(walk, n, sizeof(int32_t));
+	d->segment_end = take(walk, n, sizeof(int32_t));
+	d->rope_rows = take(walk, n, sizeof(int32_t));
+	d->label_rows = take(walk, n, sizeof(int32_t));
+	d->label_ids = take(walk, n, sizeof(int32_t));
+	d->weights = take_floats(walk, n);
+	d->log_probs = take_floats(walk, n);
+	t->rows = take_rows(t, walk, t->config->hidden_size);
+	t->rows_normed = take_rows(t, walk, t->config->hidden_size);
+	t->d_rows = take_rows(t, walk, t->config->hidden_size);
+	t->logits = take_floats(walk, (int64_t) t->options.max_logit_rows *
+									  t->config->n_vocab);
+}
+
+static void
+lay_out_magnitude(Walk *walk, TrainPair *pair)
+{
+	if (!pair->spec.has_magnitude)
+		return;
+	pair->weight_squares = take_floats(walk, pair->n_out);
+	pair->norms = take_floats(walk, pair->n_out);
+	pair->column_scales = take_floats(walk, pair->n_out);
+	pair->wa = take_floats(walk, pair->n_out * pair->spec.rank);
+	pair->aa = take_floats(walk, (int64_t) pair->spec.rank * pair->spec.rank);
+}
+
+static int32_t
+n_saved(const LlmTrainer *t)
+{
+	return t->options.recompute == LLM_RECOMPUTE_FULL ? 1 : t->config->n_layers;
+}
+
+static void
+lay_out(LlmTrainer *t, Walk *walk)
+{
+	t->values = take_floats(walk, t->n_values);
+	t->gradients = take_floats(walk, t->n_values);
+	t->moments1 = take_floats(walk, t->n_values);
+	t->moments2 = take_floats(walk, t->n_values);
+	for (int32_t i = 0; i < t->n_pairs; i++)
+		lay_out_magnitude(walk, &t->pairs[i]);
+	for (int32_t i = 0; i <= t->config->n_layers; i++)
+		t->inputs[i] = take_rows(t, walk, t->config->hidden_size);
+	for (int32_t i = 0; i < n_saved(t); i++)
+		lay_out_saved(t, walk, i, &t->saved[i]);
+	lay_out_scratch(t, walk);
+	lay_out_batch(t, walk);
+}
+
+/* ------------------------------------------------------------------------
+ * Pairs
+ * ------------------------------------------------------------------------
+ */
+static LlmWeightRole
+role_of(LlmAdapterModule module)
+{
+	static const LlmWeightRole roles[N_MODULES] = {
+		[LLM_ADAPTER_Q] = LLM_WEIGHT_Q,		  [LLM_ADAPTER_K] = LLM_WEIGHT_K,
+		[LLM_ADAPTER_V] = LLM_WEIGHT_V,		  [LLM_ADAPTER_O] = LLM_WEIGHT_O,
+		[LLM_ADAPTER_GATE] = LLM_WEIGHT_GATE, [LLM_ADAPTER_UP] = LLM_WEIGHT_UP,
+		[LLM_ADAPTER_DOWN] = LLM_WEIGHT_DOWN,
+	};
+
+	assert(module < N_MODULES);
+	return roles[module];
+}
+
+/* All A come first: LoRA+ has another rate for what follows. */
+static bool
+place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
+{
+	int64_t at = 0;
+
+	for (int32_t i = 0; i < t->n_pairs; i++)
+	{
+		TrainPair *pair = &t->pairs[i];
+		LlmMatrix weight;
+
+		pair->spec = options->pairs[i];
+		assert(pair->spec.layer_idx < t->config->n_layers);
+		if (t->layer_pairs[pair->spec.layer_idx][pair->spec.module] != NULL)
+			return llm_error_set(err, LLM_ERROR_INVALID,
+								 "module %s of layer %d is named twice",
+								 llm_adapter_module_name(pair->spec.module),
+								 pair->spec.layer_idx);
+		t->layer_pairs[pair->spec.layer_idx][pair->spec.module] = pair;
+		weight = llm_model_matrix(t->model, role_of(pair->spec.module),
+								  pair->spec.layer_idx);
+		pair->n_in = weight.n_cols;
+		pair->n_out = weight.n_rows;
+		pair->place.a = at;
+		at += pair->n_in * pair->spec.rank;
+	}
+	t->n_a_values = at;
+	for (int32_t i = 0; i < t->n_pairs; i++)
+	{
+		TrainPair *pair = &t->pairs[i];
+
+		pair->place.b = at;
+		at += pair->n_out * pair->spec.rank;
+		pair->place.magnitude = at;
+		at += pair->spec.has_magnitude ? pair->n_out : 0;
+	}
+	t->n_values = at;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Checks
+ * ------------------------------------------------------------------------
+ */
+static bool
+check_pair(const LlmModelConfig *config, const LlmTrainOptions *options,
+		   const LlmTrainPair *pair, LlmError *err)
+{
+	if (pair->layer_idx < 0 || pair->layer_idx >= config->n_layers ||
+		(int) pair->module < 0 || (int) pair->module >= N_MODULES)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "module %s of layer %d cannot be trained",
+							 llm_adapter_module_name(pair->module),
+							 pair->layer_idx);
+	if (pair->rank < 1 || pair->rank > LLM_ADAPTER_MAX_RANK)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "rank %d is not between 1 and %d", pair->rank,
+							 LLM_ADAPTER_MAX_RANK);
+	if (pair->has_magnitude && options->dropout > 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "dropout together with DoRA is not supported");
+	return true;
+}
+
+static bool
+check_model(const LlmModel *model, LlmError *err)
+{
+	const LlmModelConfig *config = llm_model_config(model);
+
+	if (llm_model_compute(model)->ops->train == NULL)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "compute backend \"%s\" cannot train",
+							 llm_model_compute(model)->ops->name);
+	if (config->n_experts > 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "mixtures of experts cannot be trained");
+	if (llm_model_options(model)->quantization != LLM_QUANTIZATION_NONE &&
+		llm_model_options(model)->quantization != LLM_QUANTIZATION_DECODE)
+		return llm_error_set(
+			err, LLM_ERROR_UNSUPPORTED,
+			"a model that is quantized to int8 or int4 cannot be trained");
+	return true;
+}
+
+bool
+llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
+				LlmError *err)
+{
+	if (!check_model(model, err))
+		return false;
+	if (options->n_pairs < 1)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "there is nothing to train");
+	if (options->dropout < 0 || options->dropout >= 1)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "dropout %g is not in 0 to 1",
+							 (double) options->dropout);
+	if (options->max_segment > llm_model_options(model)->max_model_len ||
+		options->max_tokens > llm_model_options(model)->max_num_batched_tokens)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "segments of %d tokens in micro-batches of %d do "
+							 "not fit the model as it was loaded",
+							 options->max_segment, options->max_tokens);
+	for (int32_t i = 0; i < options->n_pairs; i++)
+	{
+		if (!check_pair(llm_model_config(model), options, &options->pairs[i],
+						err))
+			return false;
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Making
+ * ------------------------------------------------------------------------
+ */
+static bool
+alloc_host(LlmTrainer *t, LlmError *err)
+{
+	const size_t n_layers = (size_t) t->config->n_layers;
+	const size_t n_tokens = (size_t) t->options.max_tokens;
+
+	t->pairs = calloc((size_t) t->n_pairs, sizeof(TrainPair));
+	t->layer_pairs = calloc(n_layers, sizeof(*t->layer_pairs));
+	t->inputs = calloc(n_layers + 1, sizeof(void *));
+	t->saved = calloc(n_layers, sizeof(SavedLayer));
+	t->staging = malloc(4 * n_tokens * sizeof(int32_t));
+	t->rope_len = malloc(n_tokens * sizeof(int32_t));
+	if (t->pairs == NULL || t->layer_pairs == NULL || t->inputs == NULL ||
+		t->saved == NULL || t->staging == NULL || t->rope_len == NULL)
+		return llm_error_no_memory(err, 5 * n_tokens * sizeof(int32_t),
+								   "the trainer");
+	return true;
+}
+
+/* All but device memory. */
+static LlmTrainer *
+prepare(LlmModel *model, const LlmTrainOptions *options, LlmError *err)
+{
+	LlmTrainer *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+	{
+		llm_error_no_memory(err, sizeof(*t), "the trainer");
+		return NULL;
+	}
+	t->model = model;
+	t->config = llm_model_config(model);
+	t->compute = llm_model_compute(model);
+	t->ops = t->compute->ops;
+	t->train = t->ops->train;
+	t->options = *options;
+	t->options.pairs = NULL;
+	t->options.initial = NULL;
+	t->n_pairs = options->n_pairs;
+	if (!llm_train_check(model, options, err) || !alloc_host(t, err) ||
+		!place_pairs(t, options, err))
+	{
+		llm_trainer_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+size_t
+llm_train_bytes(LlmModel *model, const LlmTrainOptions *options)
+{
+	LlmError err = { 0 };
+	LlmTrainer *t = prepare(model, options, &err);
+	Walk walk = { 0 };
+
+	if (t == NULL)
+		return 0;
+	lay_out(t, &walk);
+	llm_trainer_free(t);
+	return walk.n_bytes;
+}
+
+LlmTrainer *
+llm_trainer_create(LlmModel *model, const LlmTrainOptions *options,
+				   LlmError *err)
+{
+	LlmTrainer *t = prepare(model, options, err);
+	Walk walk = { 0 };
+
+	if (t == NULL)
+		return NULL;
+	lay_out(t, &walk);
+	t->memory_bytes = walk.n_bytes;
+	t->memory = t->ops->alloc(t->compute, walk.n_bytes, "training", err);
+	walk = (Walk){ .base = t->memory };
+	if (t->memory != NULL)
+		lay_out(t, &walk);
+	if (t->memory == NULL || !train_params_init(t, options->initial, err))
+	{
+		llm_trainer_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void
+llm_trainer_free(LlmTrainer *trainer)
+{
+	if (trainer == NULL)
+		return;
+	if (trainer->memory != NULL)
+		trainer->ops->free(trainer->compute, trainer->memory);
+	free(trainer->pairs);
+	free(trainer->layer_pairs);
+	free(trainer->inputs);
+	free(trainer->saved);
+	free(trainer->staging);
+	free(trainer->rope_len);
+	free(trainer);
+}
+
+int64_t
+llm_trainer_n_steps(const LlmTrainer *trainer)
+{
+	return trainer->n_steps;
+}

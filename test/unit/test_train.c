@@ -1,0 +1,698 @@
+/*
+ * test_train.c
+ *	  The trainer against PEFT: gradients of every matrix in every family,
+ *	  curves of 100 steps; packing, recomputing, dropout, going on.
+ *
+ * Values of the matrices come from a formula that test/vectors/train/
+ * generate.py knows, too.
+ *
+ * test/unit/test_train.c
+ */
+#include "src/engine/train/train.h"
+#include "test/unit/model_rig.h"
+
+#define TRAIN_VECTORS "test/vectors/train"
+#define RANK 2
+#define ALPHA 3.0f
+#define MAX_PAIRS 64
+#define MAX_LABELS 64
+#define N_MODULES 7
+
+/* Bounds on |difference| / |expected|, of a whole tensor. */
+#define GRADIENT_ERROR 1e-4
+#define LOSS_ERROR 1e-5
+#define CURVE_ERROR 1e-3
+
+/* What is trained, as in generate.py. */
+typedef struct TrainCase
+{
+	const char *name;
+	const char *modules; /* their first letters: q k v o g u d */
+	bool use_rslora;
+	bool use_dora;
+} TrainCase;
+
+static const TrainCase cases[] = {
+	{ "llama2", "qkvogud", false, false },
+	{ "llama3", "qkvogud", false, true },
+	{ "linear", "qkvogud", true, false },
+	{ "mistral", "qkvogud", false, false },
+	{ "qwen2", "qvd", false, true },
+	{ "qwen3", "qkvogud", false, false },
+	{ "glm", "qkvogud", false, false },
+	{ "glm4", "qkvogud", false, false },
+	{ "phi3", "qkvogud", false, false },
+	{ "phi3_longrope", "qk", false, false },
+	{ "gemma", "qkvogud", false, false },
+	{ "gemma2", "qkvogud", false, false },
+	{ "gemma3", "qkvogud", false, true },
+	{ "yarn", "ogu", true, false },
+	{ "dynamic", "qkv", false, false },
+};
+
+#define N_CASES ((int) (sizeof(cases) / sizeof(cases[0])))
+
+/* ------------------------------------------------------------------------
+ * A model with a trainer, and what PEFT says
+ * ------------------------------------------------------------------------
+ */
+typedef struct TrainRig
+{
+	Rig model;
+	LlmTrainPair pairs[MAX_PAIRS];
+	LlmTrainOptions options;
+	LlmTrainer *trainer;
+	LlmSafetensors *expected;
+	LlmTrainBatch batch;
+	float weights[MAX_LABELS]; /* 1 / n_labels */
+	float log_probs[MAX_LABELS];
+} TrainRig;
+
+static const void *
+expected_data(const TrainRig *rig, const char *name, int64_t *n)
+{
+	const LlmStoredTensor *tensor = llm_safetensors_find(rig->expected, name);
+
+	if (tensor == NULL)
+	{
+		CHECK_FAIL("no tensor \"%s\" in the vectors", name);
+		abort();
+	}
+	*n = (int64_t) tensor->n_bytes / 4;
+	return tensor->data;
+}
+
+static void
+choose_pairs(TrainRig *rig, const TrainCase *c)
+{
+	static const char letters[N_MODULES + 1] = "qkvogud";
+	float root = c->use_rslora ? sqrtf(RANK) : RANK;
+
+	rig->options.n_pairs = 0;
+	for (int32_t layer = 0; layer < rig->model.config.n_layers; layer++)
+	{
+		for (int m = 0; m < N_MODULES; m++)
+		{
+			if (strchr(c->modules, letters[m]) != NULL)
+				rig->pairs[rig->options.n_pairs++] =
+					(LlmTrainPair){ layer, (LlmAdapterModule) m, RANK,
+									ALPHA / root, c->use_dora };
+		}
+	}
+	rig->options.pairs = rig->pairs;
+}
+
+/* Number i of a matrix, as generate.py makes it. */
+static float
+value_of(int64_t i, int64_t salt)
+{
+	uint32_t x = (uint32_t) ((uint64_t) i * 2654435761u +
+							 (uint64_t) salt * 40503u + 12345u);
+
+	x ^= x >> 15;
+	x *= 2246822519u;
+	x ^= x >> 13;
+	return (float) ((double) (x >> 8) / (1 << 24) - 0.5);
+}
+
+/* A state's numbers begin behind its header: all A, then the rest. */
+#define STATE_HEADER_BYTES 32
+
+static bool
+set_values(TrainRig *rig)
+{
+	LlmStrbuf state = { 0 };
+	LlmError err = { 0 };
+	float *at;
+	bool ok = llm_trainer_save(rig->trainer, &state, &err);
+
+	at = (float *) (state.data + STATE_HEADER_BYTES);
+	for (int which = LLM_TRAIN_A; ok && which <= LLM_TRAIN_B; which++)
+	{
+		for (int32_t i = 0; i < rig->options.n_pairs; i++)
+		{
+			const LlmTrainPair *pair = &rig->pairs[i];
+			int64_t n = llm_trainer_matrix_size(rig->trainer, i,
+												(LlmTrainMatrix) which);
+			double scale = which == LLM_TRAIN_A
+							   ? 2 / sqrt((double) (n / pair->rank))
+							   : 0.2;
+			int64_t salt = pair->layer_idx * 100 + (int) pair->module * 10 +
+						   (which == LLM_TRAIN_B);
+
+			for (int64_t j = 0; j < n; j++)
+				*at++ = (float) ((double) value_of(j, salt) * scale);
+			if (which == LLM_TRAIN_B)
+				at += llm_trainer_matrix_size(rig->trainer, i,
+											  LLM_TRAIN_MAGNITUDE);
+		}
+	}
+	ok = ok && llm_trainer_load(rig->trainer, state.data, state.len, &err);
+	if (!ok)
+		CHECK_FAIL("state: %s", err.message);
+	llm_strbuf_free(&state);
+	return ok;
+}
+
+static void
+rig_free(TrainRig *rig)
+{
+	llm_trainer_free(rig->trainer);
+	llm_safetensors_close(rig->expected);
+	rig_close(&rig->model);
+}
+
+static void
+read_batch(TrainRig *rig)
+{
+	int64_t n;
+
+	rig->batch.token_ids = expected_data(rig, "ids", &n);
+	rig->batch.n_tokens = (int32_t) n;
+	rig->batch.segment_start = expected_data(rig, "starts", &n);
+	rig->batch.n_segments = (int32_t) n - 1;
+	rig->batch.label_rows = expected_data(rig, "rows", &n);
+	rig->batch.n_labels = (int32_t) n;
+	rig->batch.label_ids = expected_data(rig, "labels", &n);
+	for (int32_t i = 0; i < rig->batch.n_labels; i++)
+		rig->weights[i] = 1.0f / (float) rig->batch.n_labels;
+}
+
+/* options: what of them is not the case's; NULL: PEFT's own defaults. */
+static bool
+rig_make(TrainRig *rig, const TrainCase *c, const char *isa,
+		 const LlmTrainOptions *options)
+{
+	char path[256];
+	LlmError err = { 0 };
+
+	memset(rig, 0, sizeof(*rig));
+	snprintf(path, sizeof(path), TRAIN_VECTORS "/%s.safetensors", c->name);
+	rig->expected = llm_safetensors_open(path, &err);
+	snprintf(path, sizeof(path), VECTORS "/%s", c->name);
+	if (rig->expected == NULL ||
+		!rig_open(&rig->model, path, isa, LLM_DTYPE_F32, &err))
+	{
+		if (err.code != LLM_ERROR_UNSUPPORTED)
+			CHECK_FAIL("%s: %s", c->name, err.message);
+		rig_free(rig);
+		return false;
+	}
+	if (options != NULL)
+		rig->options = *options;
+	rig->options.max_tokens = 64;
+	rig->options.max_segment = 64;
+	rig->options.max_logit_rows = 10;
+	rig->options.beta1 = 0.9;
+	rig->options.beta2 = 0.999;
+	rig->options.eps = 1e-8;
+	rig->options.b_rate_ratio = 1;
+	rig->options.seed = 7;
+	choose_pairs(rig, c);
+	read_batch(rig);
+	rig->trainer = llm_trainer_create(rig->model.model, &rig->options, &err);
+	if (rig->trainer != NULL && set_values(rig))
+		return true;
+	CHECK_FAIL("%s: %s", c->name, err.message);
+	rig_free(rig);
+	return false;
+}
+
+/* One micro-batch there and back; the loss. */
+static double
+pass(TrainRig *rig, const LlmTrainBatch *batch, const float *weights)
+{
+	LlmError err = { 0 };
+	double loss = 0;
+
+	if (!llm_trainer_forward(rig->trainer, batch, true, &err) ||
+		!llm_trainer_backward(rig->trainer, weights, rig->log_probs, &err))
+	{
+		CHECK_FAIL("pass: %s", err.message);
+		return NAN;
+	}
+	for (int32_t i = 0; i < batch->n_labels; i++)
+		loss -= (double) weights[i] * (double) rig->log_probs[i];
+	return loss;
+}
+
+static double
+error_of(const float *actual, const float *expected, int64_t n)
+{
+	double error = 0;
+	double norm = 0;
+
+	for (int64_t i = 0; i < n; i++)
+	{
+		double d = (double) actual[i] - (double) expected[i];
+
+		error += d * d;
+		norm += (double) expected[i] * (double) expected[i];
+	}
+	return error == 0 ? 0 : sqrt(error / norm);
+}
+
+/* The gradients of all matrices, in order; the caller frees them. */
+static float *
+all_gradients(TrainRig *rig, int64_t *n)
+{
+	float *all;
+	LlmError err = { 0 };
+
+	*n = 0;
+	for (int32_t i = 0; i < rig->options.n_pairs; i++)
+	{
+		for (int which = 0; which <= LLM_TRAIN_MAGNITUDE; which++)
+			*n += llm_trainer_matrix_size(rig->trainer, i,
+										  (LlmTrainMatrix) which);
+	}
+	all = malloc((size_t) *n * sizeof(float));
+	*n = 0;
+	for (int32_t i = 0; i < rig->options.n_pairs; i++)
+	{
+		for (int which = 0; which <= LLM_TRAIN_MAGNITUDE; which++)
+		{
+			if (llm_trainer_matrix_size(rig->trainer, i,
+										(LlmTrainMatrix) which) > 0 &&
+				!llm_trainer_read_gradients(
+					rig->trainer, i, (LlmTrainMatrix) which, all + *n, &err))
+				CHECK_FAIL("%s", err.message);
+			*n += llm_trainer_matrix_size(rig->trainer, i,
+										  (LlmTrainMatrix) which);
+		}
+	}
+	return all;
+}
+
+/* ------------------------------------------------------------------------
+ * Against PEFT
+ * ------------------------------------------------------------------------
+ */
+static void
+check_gradients(TrainRig *rig, const TrainCase *c, const char *isa)
+{
+	static const char *const kinds[] = { "A", "B", "magnitude" };
+	int64_t n_all;
+	float *all = all_gradients(rig, &n_all);
+	const float *at = all;
+	double worst = 0;
+
+	for (int32_t i = 0; i < rig->options.n_pairs; i++)
+	{
+		for (int which = 0; which <= LLM_TRAIN_MAGNITUDE; which++)
+		{
+			int64_t n = llm_trainer_matrix_size(rig->trainer, i,
+												(LlmTrainMatrix) which);
+			int64_t n_expected = 0;
+			const float *expected;
+			char name[64];
+			double error;
+
+			if (n == 0)
+				continue;
+			snprintf(
+				name, sizeof(name), "grad.%d.%s.%s", rig->pairs[i].layer_idx,
+				llm_adapter_module_name(rig->pairs[i].module), kinds[which]);
+			expected = expected_data(rig, name, &n_expected);
+			CHECK_INT_EQ(n, n_expected);
+			error = error_of(at, expected, n);
+			worst = error > worst ? error : worst;
+			if (!(error <= GRADIENT_ERROR))
+				CHECK_FAIL("%s on %s: %s is %.3g off", c->name, isa, name,
+						   error);
+			at += n;
+		}
+	}
+	if (getenv("LLM_TEST_VERBOSE") != NULL)
+		printf("%s on %s: gradients within %.3g\n", c->name, isa, worst);
+	free(all);
+}
+
+static void
+test_gradients(void)
+{
+	static const char *const isas[] = { "portable", "avx2", "avx512" };
+
+	for (int i = 0; i < N_CASES * 3; i++)
+	{
+		const TrainCase *c = &cases[i / 3];
+		TrainRig rig;
+		int64_t n;
+		const float *expected;
+		double loss;
+
+		if (!rig_make(&rig, c, isas[i % 3], NULL))
+			continue;
+		loss = pass(&rig, &rig.batch, rig.weights);
+		expected = expected_data(&rig, "loss", &n);
+		if (!(fabs(loss / (double) *expected - 1) <= LOSS_ERROR))
+			CHECK_FAIL("%s: loss %.8g, not %.8g", c->name, loss,
+					   (double) *expected);
+		expected = expected_data(&rig, "log_probs", &n);
+		CHECK(error_of(rig.log_probs, expected, n) <= LOSS_ERROR);
+		check_gradients(&rig, c, isas[i % 3]);
+		rig_free(&rig);
+	}
+}
+
+/* The schedule of generate.py's curve. */
+static double
+rate_of(int step)
+{
+	return 2e-3 * (step < 10 ? step / 10.0 : (100 - step) / 90.0);
+}
+
+static void
+check_curve(const char *name)
+{
+	const LlmTrainOptions options = { .weight_decay = 0.01,
+									  .max_grad_norm = 1 };
+	const TrainCase *c = cases;
+	TrainRig rig;
+	const float *expected;
+	int64_t n;
+
+	while (strcmp(c->name, name) != 0)
+		c++;
+	if (!rig_make(&rig, c, NULL, &options))
+		return;
+	expected = expected_data(&rig, "losses", &n);
+	for (int step = 0; step < n; step++)
+	{
+		LlmError err = { 0 };
+		double loss = pass(&rig, &rig.batch, rig.weights);
+		double norm;
+
+		CHECK(llm_trainer_update(rig.trainer, rate_of(step), &norm, &err));
+		if (!(fabs(loss - (double) expected[step]) <=
+			  CURVE_ERROR * (double) expected[step]))
+			CHECK_FAIL("%s, step %d: loss %.6f, not %.6f", name, step, loss,
+					   (double) expected[step]);
+	}
+	/* and it was no flat line */
+	CHECK(expected[n - 1] < 0.5f * expected[0]);
+	CHECK_INT_EQ(llm_trainer_n_steps(rig.trainer), n);
+	rig_free(&rig);
+}
+
+static void
+test_curves(void)
+{
+	check_curve("llama3");
+	check_curve("qwen3");
+}
+
+/* ------------------------------------------------------------------------
+ * What must make no difference
+ * ------------------------------------------------------------------------
+ */
+
+/* Segments one by one, as accumulated micro-batches. */
+static void
+test_packing(void)
+{
+	TrainRig rig;
+	float *packed;
+	float *single;
+	int64_t n;
+
+	for (int i = 0; i < N_CASES; i++)
+	{
+		if (!rig_make(&rig, &cases[i], NULL, NULL))
+			continue;
+		(void) pass(&rig, &rig.batch, rig.weights);
+		packed = all_gradients(&rig, &n);
+		CHECK(set_values(&rig));
+		for (int32_t s = 0, label = 0; s < rig.batch.n_segments; s++)
+		{
+			int32_t first = rig.batch.segment_start[s];
+			int32_t last = rig.batch.segment_start[s + 1];
+			int32_t starts[2] = { 0, last - first };
+			int32_t rows[MAX_LABELS];
+			LlmTrainBatch one = {
+				.n_tokens = last - first,
+				.n_segments = 1,
+				.token_ids = rig.batch.token_ids + first,
+				.segment_start = starts,
+				.label_rows = rows,
+				.label_ids = rig.batch.label_ids + label,
+			};
+
+			while (label < rig.batch.n_labels &&
+				   rig.batch.label_rows[label] < last)
+				rows[one.n_labels++] = rig.batch.label_rows[label++] - first;
+			(void) pass(&rig, &one, rig.weights);
+		}
+		single = all_gradients(&rig, &n);
+		if (!(error_of(single, packed, n) <= 1e-6))
+			CHECK_FAIL("%s: packed and single differ by %.3g", cases[i].name,
+					   error_of(single, packed, n));
+		free(packed);
+		free(single);
+		rig_free(&rig);
+	}
+}
+
+static void
+test_recompute(void)
+{
+	const LlmTrainOptions full = { .recompute = LLM_RECOMPUTE_FULL,
+								   .neftune_alpha = 5 };
+	const LlmTrainOptions selective = { .neftune_alpha = 5 };
+
+	for (int i = 0; i < N_CASES; i++)
+	{
+		TrainRig rigs[2];
+		float *gradients[2];
+		int64_t n;
+
+		if (!rig_make(&rigs[0], &cases[i], NULL, &selective) ||
+			!rig_make(&rigs[1], &cases[i], NULL, &full))
+			return;
+		for (int j = 0; j < 2; j++)
+		{
+			(void) pass(&rigs[j], &rigs[j].batch, rigs[j].weights);
+			gradients[j] = all_gradients(&rigs[j], &n);
+		}
+		CHECK(memcmp(gradients[0], gradients[1], (size_t) n * sizeof(float)) ==
+			  0);
+		CHECK(llm_train_bytes(rigs[1].model.model, &rigs[1].options) <
+			  llm_train_bytes(rigs[0].model.model, &rigs[0].options));
+		for (int j = 0; j < 2; j++)
+		{
+			free(gradients[j]);
+			rig_free(&rigs[j]);
+		}
+	}
+}
+
+/* Eight steps, or four, a state, and four in another trainer. */
+static void
+test_going_on(void)
+{
+	const LlmTrainOptions options = { .dropout = 0.2f,
+									  .neftune_alpha = 5,
+									  .weight_decay = 0.1,
+									  .max_grad_norm = 0.5 };
+	const TrainCase *c = &cases[5];
+	TrainRig rigs[2];
+	LlmStrbuf states[3] = { 0 };
+	LlmError err = { 0 };
+	double norm;
+
+	if (!rig_make(&rigs[0], c, NULL, &options) ||
+		!rig_make(&rigs[1], c, NULL, &options))
+		return;
+	for (int step = 0; step < 8; step++)
+	{
+		TrainRig *second = step < 4 ? &rigs[0] : &rigs[1];
+
+		if (step == 4)
+		{
+			CHECK(llm_trainer_save(rigs[0].trainer, &states[0], &err));
+			CHECK(llm_trainer_load(rigs[1].trainer, states[0].data,
+								   states[0].len, &err));
+			CHECK(!llm_trainer_load(rigs[1].trainer, states[0].data,
+									states[0].len - 4, &err));
+			CHECK(strstr(err.message, "bytes") != NULL);
+		}
+		for (TrainRig *rig = &rigs[0]; rig != NULL;
+			 rig = rig == second ? NULL : second)
+		{
+			(void) pass(rig, &rig->batch, rig->weights);
+			CHECK(llm_trainer_update(rig->trainer, 1e-3, &norm, &err));
+		}
+	}
+	CHECK(llm_trainer_save(rigs[0].trainer, &states[1], &err));
+	CHECK(llm_trainer_save(rigs[1].trainer, &states[2], &err));
+	CHECK(states[1].len == states[2].len &&
+		  memcmp(states[1].data, states[2].data, states[1].len) == 0);
+	CHECK(memcmp(states[1].data, states[0].data, states[1].len) != 0);
+	for (int i = 0; i < 3; i++)
+		llm_strbuf_free(&states[i]);
+	rig_free(&rigs[0]);
+	rig_free(&rigs[1]);
+}
+
+/* ------------------------------------------------------------------------
+ * Dropout and noise, by finite differences
+ * ------------------------------------------------------------------------
+ */
+
+/* The loss with one number of the state moved; the same random numbers. */
+static double
+loss_near(TrainRig *rig, const LlmStrbuf *state, int64_t i, float by)
+{
+	float *at = (float *) (state->data + STATE_HEADER_BYTES) + i;
+	const float kept = *at;
+	LlmError err = { 0 };
+	double loss = 0;
+
+	*at += by;
+	CHECK(llm_trainer_load(rig->trainer, state->data, state->len, &err));
+	CHECK(llm_trainer_forward(rig->trainer, &rig->batch, true, &err));
+	CHECK(llm_trainer_log_probs(rig->trainer, rig->log_probs, &err));
+	for (int32_t j = 0; j < rig->batch.n_labels; j++)
+		loss -= (double) rig->weights[j] * (double) rig->log_probs[j];
+	*at = kept;
+	return loss;
+}
+
+static void
+test_dropout(void)
+{
+	const LlmTrainOptions options = { .dropout = 0.3f, .neftune_alpha = 10 };
+	TrainRig rig;
+	LlmStrbuf state = { 0 };
+	LlmError err = { 0 };
+	float a[128];
+	double plain;
+
+	if (!rig_make(&rig, &cases[5], NULL, &options))
+		return;
+	CHECK(llm_trainer_save(rig.trainer, &state, &err));
+	(void) pass(&rig, &rig.batch, rig.weights);
+	/* the first matrix: A of q in the first layer */
+	CHECK_INT_EQ(llm_trainer_matrix_size(rig.trainer, 0, LLM_TRAIN_A), 128);
+	CHECK(llm_trainer_read_gradients(rig.trainer, 0, LLM_TRAIN_A, a, &err));
+	for (int i = 0; i < 128; i += 17)
+	{
+		const float by = 0.02f;
+		double slope =
+			(loss_near(&rig, &state, i, by) - loss_near(&rig, &state, i, -by)) /
+			(2 * (double) by);
+
+		if (!(fabs(slope - (double) a[i]) <= 2e-3 * fabs((double) a[i]) + 2e-5))
+			CHECK_FAIL("slope %.6g at %d, gradient %.6g", slope, i,
+					   (double) a[i]);
+	}
+	/* without training nothing is dropped, and twice is the same */
+	CHECK(llm_trainer_forward(rig.trainer, &rig.batch, false, &err));
+	CHECK(llm_trainer_log_probs(rig.trainer, rig.log_probs, &err));
+	plain = (double) rig.log_probs[0];
+	CHECK(llm_trainer_forward(rig.trainer, &rig.batch, false, &err));
+	CHECK(llm_trainer_log_probs(rig.trainer, rig.log_probs, &err));
+	CHECK((double) rig.log_probs[0] == plain);
+	llm_strbuf_free(&state);
+	rig_free(&rig);
+}
+
+/* ------------------------------------------------------------------------
+ * Beginnings and refusals
+ * ------------------------------------------------------------------------
+ */
+
+/* A new adapter is nothing: the log-probabilities of the base model. */
+static void
+test_beginning(void)
+{
+	TrainRig rig;
+	LlmTrainer *trainers[2];
+	float log_probs[2][MAX_LABELS];
+	float a[128];
+	float most = 0;
+	LlmError err = { 0 };
+
+	if (!rig_make(&rig, &cases[1], NULL, NULL))
+		return;
+	trainers[0] = llm_trainer_create(rig.model.model, &rig.options, &err);
+	rig.options.n_pairs = 1;
+	rig.pairs[0].has_magnitude = false;
+	trainers[1] = llm_trainer_create(rig.model.model, &rig.options, &err);
+	REQUIRE(trainers[0] != NULL && trainers[1] != NULL);
+	for (int i = 0; i < 2; i++)
+	{
+		CHECK(llm_trainer_forward(trainers[i], &rig.batch, false, &err));
+		CHECK(llm_trainer_log_probs(trainers[i], log_probs[i], &err));
+	}
+	/* DoRA divides lengths by themselves, which rounds */
+	CHECK(error_of(log_probs[0], log_probs[1], rig.batch.n_labels) <= 1e-6);
+	CHECK(llm_trainer_read_values(trainers[1], 0, LLM_TRAIN_A, a, &err));
+	for (int i = 0; i < 128; i++)
+		most = fabsf(a[i]) > most ? fabsf(a[i]) : most;
+	/* uniform in +-1/8 */
+	CHECK(most > 0.11f && most <= 0.125f);
+	llm_trainer_free(trainers[0]);
+	llm_trainer_free(trainers[1]);
+	rig_free(&rig);
+}
+
+static void
+check_refused(TrainRig *rig, const char *part)
+{
+	LlmError err = { 0 };
+
+	CHECK(llm_trainer_create(rig->model.model, &rig->options, &err) == NULL);
+	if (strstr(err.message, part) == NULL)
+		CHECK_FAIL("refused with \"%s\", not \"%s\"", err.message, part);
+}
+
+static void
+test_refusals(void)
+{
+	TrainRig rig;
+	LlmTrainOptions options;
+	Rig mixture;
+	LlmError err = { 0 };
+
+	if (!rig_make(&rig, &cases[1], NULL, NULL))
+		return;
+	options = rig.options;
+	rig.options.dropout = 0.1f;
+	check_refused(&rig, "DoRA");
+	rig.options = options;
+	rig.options.n_pairs = 0;
+	check_refused(&rig, "nothing to train");
+	rig.options = options;
+	rig.options.max_segment = MAX_LEN + 1;
+	check_refused(&rig, "do not fit");
+	rig.options = options;
+	rig.pairs[1] = rig.pairs[0];
+	check_refused(&rig, "twice");
+	rig.pairs[1].rank = 0;
+	check_refused(&rig, "rank 0");
+	rig.pairs[1].rank = 1;
+	rig.pairs[1].module = LLM_ADAPTER_LM_HEAD;
+	check_refused(&rig, "lm_head");
+	rig_free(&rig);
+
+	REQUIRE(rig_open(&mixture, VECTORS "/mixtral", NULL, LLM_DTYPE_F32, &err));
+	rig.model = mixture;
+	rig.options = options;
+	check_refused(&rig, "experts");
+	rig_close(&mixture);
+}
+
+int
+main(void)
+{
+	RUN_TEST(test_gradients);
+	RUN_TEST(test_curves);
+	RUN_TEST(test_packing);
+	RUN_TEST(test_recompute);
+	RUN_TEST(test_going_on);
+	RUN_TEST(test_dropout);
+	RUN_TEST(test_beginning);
+	RUN_TEST(test_refusals);
+	return unit_test_finish();
+}

@@ -1,0 +1,213 @@
+"""What PEFT's gradients are: the reference of test_train.c.
+
+    python generate.py [name ...]
+
+Needs torch, transformers 5, peft and safetensors; the tests need only the
+file that this writes beside itself for each model of ../model:
+
+    <name>.safetensors
+        ids            I32 [n]      tokens of all segments
+        starts         I32 [s + 1]  where segments begin, and the end
+        rows, labels   I32 [k]      tokens that are scored, with what follows
+        log_probs      F32 [k]
+        loss           F32 [1]      the mean of -log_probs
+        grad.<layer>.<module>.<A|B|magnitude>
+        losses         F32 [100]    of 100 steps of AdamW on that batch
+
+Values of A and B are a formula that both sides know (see value()); modules
+that a family stores fused are trained apart here as they are there.
+"""
+
+import math
+import os
+import sys
+
+import numpy
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import save_file
+from transformers import AutoModelForCausalLM
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODELS = os.path.join(HERE, "..", "model")
+RANK = 2
+ALPHA = 3.0
+SEGMENTS = (37, 5, 22)
+N_STEPS = 100
+RATE = 2e-3
+
+MODULES = ("q", "k", "v", "o", "gate", "up", "down")
+
+# name: (what is trained, rsLoRA, DoRA)
+CASES = {
+    "llama2": (MODULES, False, False),
+    "llama3": (MODULES, False, True),
+    "linear": (MODULES, True, False),
+    "mistral": (MODULES, False, False),
+    "qwen2": (("q", "v", "down"), False, True),
+    "qwen3": (MODULES, False, False),
+    "glm": (MODULES, False, False),
+    "glm4": (MODULES, False, False),
+    "phi3": (MODULES, False, False),
+    "phi3_longrope": (("q", "k"), False, False),
+    "gemma": (MODULES, False, False),
+    "gemma2": (MODULES, False, False),
+    "gemma3": (MODULES, False, True),
+    "yarn": (("o", "gate", "up"), True, False),
+    "dynamic": (("q", "k", "v"), False, False),
+}
+
+
+def value(i, salt):
+    """Number i of a matrix, in about -0.5 .. 0.5."""
+    x = (i * 2654435761 + salt * 40503 + 12345) & 0xFFFFFFFF
+    x ^= x >> 15
+    x = (x * 2246822519) & 0xFFFFFFFF
+    x ^= x >> 13
+    return (x >> 8) / float(1 << 24) - 0.5
+
+
+def matrix(shape, salt, scale):
+    n = int(numpy.prod(shape))
+    return torch.tensor([value(i, salt) * scale for i in range(n)]).reshape(shape)
+
+
+class Parts(torch.nn.Module):
+    """A fused projection as its parts."""
+
+    def __init__(self, fused, names, sizes):
+        super().__init__()
+        at = 0
+        self.names = names
+        for name, size in zip(names, sizes):
+            part = torch.nn.Linear(fused.in_features, size, bias=fused.bias is not None)
+            part.weight.data = fused.weight.data[at : at + size].clone()
+            if fused.bias is not None:
+                part.bias.data = fused.bias.data[at : at + size].clone()
+            setattr(self, name, part)
+            at += size
+
+    def forward(self, x):
+        return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
+
+
+def split_fused(model):
+    config = model.config
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    q, kv = config.num_attention_heads * dim, config.num_key_value_heads * dim
+    inner = config.intermediate_size
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        if hasattr(attention, "qkv_proj"):
+            attention.qkv_proj = Parts(
+                attention.qkv_proj, ("q_proj", "k_proj", "v_proj"), (q, kv, kv)
+            )
+        if hasattr(mlp, "gate_up_proj"):
+            mlp.gate_up_proj = Parts(mlp.gate_up_proj, ("gate_proj", "up_proj"), (inner, inner))
+
+
+def load(name):
+    model = AutoModelForCausalLM.from_pretrained(
+        os.path.join(MODELS, name), dtype=torch.float32, attn_implementation="eager"
+    )
+    split_fused(model)
+    return model
+
+
+def adapted(name, modules, use_rslora, use_dora):
+    model = get_peft_model(
+        load(name),
+        LoraConfig(
+            r=RANK,
+            lora_alpha=ALPHA,
+            target_modules=[m + "_proj" for m in modules],
+            use_rslora=use_rslora,
+            use_dora=use_dora,
+            task_type="CAUSAL_LM",
+        ),
+    )
+    parameters = {}
+    for key, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        parts = key.split(".")
+        layer = int(parts[parts.index("layers") + 1])
+        module = next(p for p in parts if p.endswith("_proj") and p[:-5] in MODULES)[:-5]
+        kind = "A" if "lora_A" in key else "B" if "lora_B" in key else "magnitude"
+        salt = layer * 100 + MODULES.index(module) * 10 + (1 if kind == "B" else 0)
+        if kind != "magnitude":
+            scale = 2 / math.sqrt(parameter.shape[1]) if kind == "A" else 0.2
+            parameter.data = matrix(parameter.shape, salt, scale)
+        parameters[f"{layer}.{module}.{kind}"] = parameter
+    return model, parameters
+
+
+def batch(vocab):
+    ids, starts, rows, labels = [], [0], [], []
+    for s, length in enumerate(SEGMENTS):
+        tokens = [3 + (i * i * 7 + i * 13 + s * 31) % (vocab - 3) for i in range(length)]
+        for i in range(length // 3, length - 1):
+            rows.append(len(ids) + i)
+            labels.append(tokens[i + 1])
+        ids += tokens
+        starts.append(len(ids))
+    return ids, starts, rows, labels
+
+
+def log_probs(model, ids, starts, rows, labels):
+    found = []
+    for begin, end in zip(starts, starts[1:]):
+        logits = model(input_ids=torch.tensor([ids[begin:end]])).logits[0]
+        scores = torch.log_softmax(logits.float(), -1)
+        for row, label in zip(rows, labels):
+            if begin <= row < end:
+                found.append(scores[row - begin, label])
+    return torch.stack(found)
+
+
+def generate(name):
+    case = CASES[name]
+    model, parameters = adapted(name, *case)
+    ids, starts, rows, labels = batch(model.config.vocab_size)
+    scores = log_probs(model, ids, starts, rows, labels)
+    loss = -scores.mean()
+    loss.backward()
+    tensors = {
+        "ids": numpy.array(ids, numpy.int32),
+        "starts": numpy.array(starts, numpy.int32),
+        "rows": numpy.array(rows, numpy.int32),
+        "labels": numpy.array(labels, numpy.int32),
+        "log_probs": scores.detach().numpy(),
+        "loss": loss.detach().reshape(1).numpy(),
+    }
+    for key, parameter in parameters.items():
+        tensors["grad." + key] = parameter.grad.numpy().copy()
+    if name in ("llama3", "qwen3"):
+        tensors["losses"] = curve(model, parameters, ids, starts, rows, labels)
+    save_file(tensors, os.path.join(HERE, name + ".safetensors"))
+    print(name, float(loss), sum(t.nbytes for t in tensors.values()))
+
+
+def curve(model, parameters, ids, starts, rows, labels):
+    """100 steps as the Trainer of transformers takes them."""
+    optimizer = torch.optim.AdamW(parameters.values(), lr=RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: s / 10 if s < 10 else max(0.0, (N_STEPS - s) / (N_STEPS - 10)),
+    )
+    losses = []
+    for _ in range(N_STEPS):
+        optimizer.zero_grad()
+        loss = -log_probs(model, ids, starts, rows, labels).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss))
+    return numpy.array(losses, numpy.float32)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    for name in sys.argv[1:] or CASES:
+        generate(name)
