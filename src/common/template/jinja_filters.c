@@ -2,8 +2,8 @@
  * jinja_filters.c
  *	  The registry of filters; filters over single values and numbers.
  *
- * Filters over texts are in jinja_text_filters.c, over items of something in
- * jinja_list_filters.c.
+ * Filters over texts are in jinja_text_filters.c and jinja_page_filters.c, over
+ * items of something in jinja_list_filters.c; pprint is in jinja_pprint.c.
  *
  * src/common/template/jinja_filters.c
  */
@@ -335,6 +335,76 @@ filter_float(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 							 out);
 }
 
+/* Python's float() of any value. */
+static bool
+want_float(LlmJinjaRun *run, LlmJinjaValue value, double *real)
+{
+	LlmJinjaValue sum;
+	LlmStrbuf repr;
+
+	if (llm_jinja_is_number(value))
+	{
+		if (!llm_jinja_operate(run, LLM_JINJA_ADD, value, llm_jinja_float(0.0),
+							   &sum))
+			return false;
+		*real = sum.real;
+		return true;
+	}
+	if (value.kind == LLM_JINJA_UNDEFINED)
+		return llm_jinja_fail_undefined(run, value);
+	if (value.kind != LLM_JINJA_STRING)
+		return llm_jinja_fail(run,
+							  "float() argument must be a string or a real "
+							  "number, not '%s'",
+							  llm_jinja_type_name(value));
+	if (parse_float(value.string, real))
+		return true;
+	llm_jinja_init_buffer(&repr);
+	if (llm_jinja_repr(run, value, &repr))
+		llm_jinja_fail(run, "could not convert string to float: %s",
+					   llm_strbuf_str(&repr));
+	llm_strbuf_free(&repr);
+	return false;
+}
+
+static bool
+filter_filesizeformat(LlmJinjaRun *run, const LlmJinjaCall *call,
+					  LlmJinjaValue *out)
+{
+	/* 1000^2 to 1000^9 as the doubles nearest to them */
+	static const double decimal[] = { 1e6,	1e9,  1e12, 1e15,
+									  1e18, 1e21, 1e24, 1e27 };
+	bool is_binary = llm_jinja_flag(call->slot[0], false);
+	double base = is_binary ? 1024 : 1000;
+	double unit = base;
+	double bytes = 0;
+	char text[400];
+	int i = 0;
+
+	if (!want_float(run, call->self, &bytes))
+		return false;
+	if (bytes == 1)
+		snprintf(text, sizeof(text), "1 Byte");
+	else if (bytes < base && isinf(bytes))
+		return llm_jinja_fail(run, "cannot convert float infinity to integer");
+	else if (bytes < base)
+		snprintf(text, sizeof(text), "%.0f Bytes", trunc(bytes) + 0.0);
+	else
+	{
+		for (; i < 8; i++)
+		{
+			unit = is_binary ? ldexp(1.0, 10 * (i + 2)) : decimal[i];
+			/* 10^24 lies between its nearest double and the next one */
+			if (bytes < unit || i == 7 || (bytes == 1e24 && unit == 1e24))
+				break;
+		}
+		snprintf(text, sizeof(text), "%.1f %c%sB", base * bytes / unit,
+				 is_binary ? "KMGTPEZY"[i] : "kMGTPEZY"[i],
+				 is_binary ? "i" : "");
+	}
+	return llm_jinja_copy_string(run, text, strlen(text), out);
+}
+
 /* ---- abs and round ---- */
 
 static bool
@@ -445,7 +515,10 @@ filter_round(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 		!llm_jinja_string_is(call->slot[1], "common"))
 		return llm_jinja_fail(run, "method must be common, ceil or floor");
 	if (!llm_jinja_is_number(call->self))
-		return llm_jinja_fail(run, "type %s doesn't define __round__ method",
+		return llm_jinja_fail(run,
+							  ceils || floors
+								  ? "must be real number, not %s"
+								  : "type %s doesn't define __round__ method",
 							  llm_jinja_type_name(call->self));
 	if (!ceils && !floors)
 		return round_common(run, call->self, call->slot[0], out);
@@ -473,18 +546,17 @@ llm_jinja_find_filter(const char *name, size_t len)
 		{ "abs", "", filter_abs },
 		{ "round", "precision? method?", filter_round },
 		{ "attr", "name", filter_attr },
-		{ "filesizeformat", NULL, NULL },
-		{ "pprint", NULL, NULL },
+		{ "filesizeformat", "binary?", filter_filesizeformat },
+		{ "pprint", "", llm_jinja_filter_pprint },
 		{ "random", NULL, NULL },
-		{ "striptags", NULL, NULL },
 		{ "urlize", NULL, NULL },
-		{ "wordwrap", NULL, NULL },
-		{ "xmlattr", NULL, NULL },
 	};
 	const LlmJinjaBuiltin *found = llm_jinja_find_builtin(
 		table, sizeof(table) / sizeof(table[0]), name, len);
 
 	if (found == NULL)
 		found = llm_jinja_find_text_filter(name, len);
+	if (found == NULL)
+		found = llm_jinja_find_page_filter(name, len);
 	return found != NULL ? found : llm_jinja_find_list_filter(name, len);
 }

@@ -9,11 +9,17 @@
 
 #include "src/common/template/jinja_object.h"
 
-/* jinja_text_filters.c and jinja_list_filters.c; NULL: not theirs */
+/* jinja_{text,page,list}_filters.c; NULL: not theirs */
 extern const LlmJinjaBuiltin *
 llm_jinja_find_text_filter(const char *name, size_t len);
 extern const LlmJinjaBuiltin *
+llm_jinja_find_page_filter(const char *name, size_t len);
+extern const LlmJinjaBuiltin *
 llm_jinja_find_list_filter(const char *name, size_t len);
+
+/* jinja_pprint.c */
+extern bool llm_jinja_filter_pprint(LlmJinjaRun *run, const LlmJinjaCall *call,
+									LlmJinjaValue *out);
 
 /* ---- looking up "a.b.0" in items (jinja_attribute_path.c) ---- */
 

@@ -219,6 +219,15 @@ filter_indent(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 	LlmJinjaList *lines;
 	LlmStrbuf buf;
 
+	if (call->self.kind == LLM_JINJA_UNDEFINED)
+		return llm_jinja_fail_undefined(run, call->self);
+	if (call->self.kind != LLM_JINJA_STRING)
+		return llm_jinja_fail(
+			run,
+			call->self.kind == LLM_JINJA_LIST
+				? "'%s' object has no attribute 'splitlines'"
+				: "unsupported operand type(s) for +=: '%s' and 'str'",
+			llm_jinja_type_name(call->self));
 	if (!want_indention(run, call->slot[0], &indention) ||
 		!llm_jinja_operate(run, LLM_JINJA_ADD, call->self,
 						   llm_jinja_text(&newline), &text) ||

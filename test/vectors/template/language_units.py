@@ -365,6 +365,26 @@ a\r\nb\rc
 {{ [1,2,3]|map('string')|map('upper')|join('') }} {{ l|list == l }} {{ [d]|map(attribute='a')|first }}
 {{ ['a','b','c']|select('in', 'ab')|list }} {{ [{'type':'text','text':'x'},{'type':'image'}]|selectattr('type','equalto','text')|map(attribute='text')|join }}
 {{ [{'r':1},{'r':none},{}]|selectattr('r')|list }} {{ [{'r':1},{'r':none},{}]|selectattr('r','none')|list }} {{ [{'r':1},{}]|selectattr('r','defined')|list }} {{ [{'r':1},{}]|rejectattr('r','defined')|list }}
+{{ 'The quick-brown fox -- jumps, really; over supercalifragilistic e-mail--boxes'|wordwrap(9) }}
+{{ 'a bb  ccc\tdddd\n\n  e f'|wordwrap(4) }}|{{ 'known-well'|wordwrap(7, break_on_hyphens=false) }}|{{ 'abcdefgh ij'|wordwrap(3, false, '/') }}|{{ 'x-y-z-b'|wordwrap(2) }}|{{ ''|wordwrap }}
+{{ 'a'|wordwrap(0) }}
+{{ 5|wordwrap }}
+{{ undefined_var|wordwrap }}
+{{ '<p>a  <b>b</b>\n c</p><!-- <x> -->d &amp; &lt;e&gt; &#65;&#x42;'|striptags }}|{{ 'a < b'|striptags }}|{{ 7|striptags }}|{{ '<a'|striptags }}|{{ ('<b>x</b>'|e)|striptags }}
+{{ {'id': 1, 'class': 'a"b', 'none': none, 'u': undefined_var}|xmlattr }}|{{ {'a': 1}|xmlattr(false) }}|{{ {}|xmlattr }}
+{{ {'a b': 1}|xmlattr }}
+{{ {1: 1}|xmlattr }}
+{{ 'x'|xmlattr }}
+{{ 1|filesizeformat }} {{ 0|filesizeformat }} {{ 999|filesizeformat }} {{ 1000|filesizeformat }} {{ 1234567|filesizeformat }} {{ 1e24|filesizeformat }} {{ 1e30|filesizeformat }} {{ 1024|filesizeformat(true) }} {{ '2048'|filesizeformat(binary=true) }} {{ -5|filesizeformat }} {{ 1.5|filesizeformat }}
+{{ 'x'|filesizeformat }}
+{{ none|filesizeformat }}
+{{ {'b': 1, 'a': [1, 'x', none]}|pprint }} {{ 'text'|pprint }} {{ ''|pprint }} {{ (1,)|pprint }} {{ {2: 1, 'a': 2, 1: 3, none: 4}|pprint }}
+{{ {'name': 'get_weather', 'parameters': {'type': 'object', 'properties': {'city': {'type': 'string', 'description': 'the city'}}}, 'list': range(40)|list}|pprint }}
+{{ 'a text that is longer than eighty columns, and that has to be broken behind some word of it'|pprint }}
+{{ ['a text that is longer than eighty columns,\nand that has to be broken behind some word of it, twice over', ('short',), ['x' * 90]]|pprint }}
+{{ none|indent }}
+{{ [1]|indent }}
+{{ [1]|round(0, 'floor') }}
 """
 
 MULTI_LINE = [
