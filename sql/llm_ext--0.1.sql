@@ -89,6 +89,57 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
 COMMENT ON FUNCTION llm_completion(json) IS
 	'answer an OpenAI request ("messages" or "prompt") with an OpenAI response: choices, usage, logprobs';
 
+-- ----------------------------------------------------------------- typed
+
+CREATE FUNCTION llm_classify(input text, labels text[], adapter text DEFAULT NULL,
+							 options jsonb DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_classify(text, text[], text, jsonb) IS
+	'the label, of those given, that fits a text best';
+
+CREATE FUNCTION llm_filter(condition text, input text, adapter text DEFAULT NULL,
+						   options jsonb DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_filter(text, text, text, jsonb) IS
+	'does a condition, in words, hold for a text?  NULL and a warning where that could not be decided';
+
+CREATE FUNCTION llm_score(criterion text, input text, adapter text DEFAULT NULL,
+						  options jsonb DEFAULT NULL)
+RETURNS double precision
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_score(text, text, text, jsonb) IS
+	'how sure the model is that a criterion, in words, holds for a text: from 0 (it does not) to 1 (it does)';
+
+CREATE FUNCTION llm_extract(input text, schema jsonb, adapter text DEFAULT NULL,
+							options jsonb DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_extract(text, jsonb, text, jsonb) IS
+	'data of a text as JSON of the given JSON schema';
+
+CREATE FUNCTION llm_extract(input text, schema json, adapter text DEFAULT NULL,
+							options jsonb DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_extract(text, json, text, jsonb) IS
+	'data of a text as JSON of the given JSON schema, whose order of members is kept';
+
+-- unsafe: on_error = 'null' needs a subtransaction
+CREATE FUNCTION llm_extract(input text, as_type anyelement, adapter text DEFAULT NULL,
+							options jsonb DEFAULT NULL)
+RETURNS anyelement
+AS 'MODULE_PATHNAME', 'llm_extract_type'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
+COMMENT ON FUNCTION llm_extract(text, anyelement, text, jsonb) IS
+	'data of a text as a value of a type, as in llm_extract(body, NULL::my_type)';
+
 -- ------------------------------------------------------------------ text
 
 CREATE FUNCTION llm_render(messages json, options jsonb DEFAULT NULL)

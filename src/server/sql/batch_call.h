@@ -76,6 +76,11 @@ extern const LlmBatchOps llm_chat_ops;
 extern const LlmBatchOps llm_ask_ops;
 extern const LlmBatchOps llm_generate_ops;
 extern const LlmBatchOps llm_completion_ops;
+extern const LlmBatchOps llm_classify_ops;
+extern const LlmBatchOps llm_filter_ops;
+extern const LlmBatchOps llm_score_ops;
+extern const LlmBatchOps llm_extract_ops;
+extern const LlmBatchOps llm_extract_type_ops;
 
 /* The ops of a function of this database; NULL: not batchable. */
 extern const LlmBatchOps *llm_batch_find(Oid function_id);

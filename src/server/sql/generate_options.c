@@ -354,6 +354,7 @@ read_on_error(LlmGenerateOptions *options, const char *key, const cJSON *value)
 	if (strcmp(name, "null") != 0 && strcmp(name, "error") != 0)
 		bad_value(key, "\"null\" or \"error\"");
 	options->null_on_error = strcmp(name, "null") == 0;
+	options->has_on_error = true;
 }
 
 static void

@@ -67,6 +67,7 @@ typedef struct LlmGenerateOptions
 	bool is_batch;
 	int timeout_ms;
 	bool return_token_ids;
+	bool has_on_error;
 	bool null_on_error;
 	bool stream;
 } LlmGenerateOptions;
