@@ -131,6 +131,28 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
 COMMENT ON FUNCTION llm_extract(text, json, text, jsonb) IS
 	'data of a text as JSON of the given JSON schema, whose order of members is kept';
 
+-- for schemas that are written as a literal without a type
+CREATE TYPE llm.json_schema;
+CREATE FUNCTION llm.json_schema_in(cstring) RETURNS llm.json_schema
+AS 'MODULE_PATHNAME', 'llm_json_schema_in'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION llm.json_schema_in(cstring) IS 'I/O';
+CREATE FUNCTION llm.json_schema_out(llm.json_schema) RETURNS cstring
+AS 'MODULE_PATHNAME', 'llm_json_schema_out'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION llm.json_schema_out(llm.json_schema) IS 'I/O';
+CREATE TYPE llm.json_schema (INPUT = llm.json_schema_in, OUTPUT = llm.json_schema_out,
+							 LIKE = json, CATEGORY = 'S');
+COMMENT ON TYPE llm.json_schema IS 'what a JSON schema becomes that is written in quotes, without a type';
+
+CREATE FUNCTION llm_extract(input text, schema llm.json_schema, adapter text DEFAULT NULL,
+							options jsonb DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_extract(text, llm.json_schema, text, jsonb) IS
+	'data of a text as JSON of the given JSON schema, whose order of members is kept';
+
 -- unsafe: on_error = 'null' needs a subtransaction
 CREATE FUNCTION llm_extract(input text, as_type anyelement, adapter text DEFAULT NULL,
 							options jsonb DEFAULT NULL)

@@ -25,6 +25,8 @@
 
 PG_FUNCTION_INFO_V1(llm_extract);
 PG_FUNCTION_INFO_V1(llm_extract_type);
+PG_FUNCTION_INFO_V1(llm_json_schema_in);
+PG_FUNCTION_INFO_V1(llm_json_schema_out);
 
 #define ADAPTER_ARG 2
 
@@ -67,7 +69,26 @@ jsonb_of(const char *json)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
 }
 
-/* -- by a schema: jsonb, or json, which keeps the order of its members -- */
+/*
+ * -- by a schema --
+ *
+ * jsonb; or json, which keeps the order of its members; or a literal without
+ * a type.  The last is why there is a type llm.json_schema: of the category of
+ * strings, which literals prefer, but with no casts from any, so that nothing
+ * else ever becomes one.
+ */
+
+Datum
+llm_json_schema_in(PG_FUNCTION_ARGS)
+{
+	return DirectFunctionCall1(json_in, PG_GETARG_DATUM(0));
+}
+
+Datum
+llm_json_schema_out(PG_FUNCTION_ARGS)
+{
+	return DirectFunctionCall1(textout, PG_GETARG_DATUM(0));
+}
 
 static LlmTemplateText
 schema_argument(FunctionCallInfo fcinfo)
