@@ -57,6 +57,8 @@ cuda_close(LlmCompute *compute)
 	cuda_step_close(cuda);
 	cuda_free(compute, cuda->partial_out);
 	cuda_memory_close(cuda);
+	if (cuda->upload_stream != NULL)
+		(void) cudaStreamDestroy(cuda->upload_stream);
 	if (cuda->stream != NULL)
 		(void) cudaStreamDestroy(cuda->stream);
 	free(cuda);
@@ -110,6 +112,7 @@ cuda_ops(void)
 	ops.gather = cuda_gather;
 	ops.sum_rows = cuda_sum_rows;
 	ops.sample = cuda_sample;
+	ops.sample_wait = cuda_sample_wait;
 	ops.sync = cuda_sync;
 	return &ops;
 }
@@ -138,6 +141,8 @@ open_parts(LlmCuda *cuda, LlmError *err)
 	if (!read_device(cuda, err))
 		return false;
 	CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+	CUDA_TRY(
+		cudaStreamCreateWithFlags(&cuda->upload_stream, cudaStreamNonBlocking));
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
 		   cuda_graph_open(cuda, err) && cuda_linear_open(cuda, err) &&
 		   attention_open(cuda, err) && cuda_moe_open(cuda, err) &&
@@ -163,6 +168,7 @@ llm_compute_cuda_open(const LlmComputeOptions *options, LlmError *err)
 		return NULL;
 	}
 	cuda->base.ops = cuda_ops();
+	cuda->base.is_async = true;
 	cuda->base.activation_dtype = LLM_DTYPE_BF16;
 	cuda->base.precision = LLM_DTYPE_BF16;
 	cuda->options = *options;

@@ -62,10 +62,13 @@ typedef struct StepPlan
 	const int32_t *n_pieces_now; /* [1] */
 } StepPlan;
 
+/* A step's arrays on their way, while the step before is computed. */
 typedef struct StepStaging
 {
-	char *pinned; /* host */
-	cudaEvent_t copied;
+	char *pinned;		  /* host */
+	char *arrived;		  /* device, as many bytes */
+	cudaEvent_t uploaded; /* pinned to arrived */
+	cudaEvent_t placed;	  /* arrived to where the kernels read */
 } StepStaging;
 
 typedef struct GemmChoice GemmChoice;
@@ -82,7 +85,8 @@ typedef struct LlmCuda
 	int capability; /* 90 = Hopper */
 	char name[128];
 	cudaStream_t stream;
-	bool is_capturing; /* launches are recorded, nothing runs */
+	cudaStream_t upload_stream; /* inputs of the next step */
+	bool is_capturing;			/* launches are recorded, nothing runs */
 
 	/* cuda_memory.cu */
 	char *arena; /* weights lie side by side in it */
@@ -96,8 +100,8 @@ typedef struct LlmCuda
 	/* cuda_step.cu */
 	StepStaging staging[2];
 	int next_staging;
-	size_t staging_bytes;
-	char *step_arrays;	   /* device, staging_bytes */
+	size_t array_bytes;	   /* most of a step's arrays without tables */
+	char *step_arrays;	   /* device, array_bytes */
 	int32_t *block_tables; /* device [max_seqs, table_stride] */
 	int32_t table_stride;
 	StepPlan plan; /* of the step in flight */
@@ -435,7 +439,10 @@ extern void cuda_sample_close(LlmCuda *cuda);
 extern size_t cuda_sample_bytes(const LlmComputeOptions *options);
 extern bool
 cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err);
+extern bool cuda_sample_wait(LlmCompute *compute, LlmError *err);
 /* after the stream was waited for: results to their owner */
 extern void cuda_sample_deliver(LlmCuda *cuda);
+/* device [max_rows]: what the last call draws, -1 for no token */
+extern const int32_t *cuda_drawn_ids(const LlmCuda *cuda);
 
 #endif /* LLM_CUDA_INTERNAL_CUH */

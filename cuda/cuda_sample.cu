@@ -13,7 +13,8 @@
  * by it is below 1e-8.
  *
  * Ids, biases and masks of the rows that have them travel in one copy with
- * the parameters, and all results come back in another.
+ * the parameters, while the logits are computed.  Results are written to the
+ * host's memory as they come.
  *
  * cuda/cuda_sample.cu
  */
@@ -55,11 +56,12 @@ struct SampleState
 	int32_t
 		*counts; /* device [rows at a time, max_vocab], zero between calls */
 	size_t list_bytes;
-	LlmSampleResult *results; /* device [max_seqs] */
-	LlmSampleResult *arrived; /* pinned */
+	int32_t *drawn_ids;		  /* device [max_rows] */
+	LlmSampleResult *arrived; /* pinned [max_rows]: the kernel writes it */
 	LlmSampleResult *owner;	  /* where results go after the wait */
 	int32_t n_results;
-	cudaEvent_t copied;
+	cudaEvent_t uploaded; /* lists */
+	cudaEvent_t sampled;
 };
 
 /* Rows whose edits count ids at the same time. */
@@ -82,7 +84,7 @@ cuda_sample_bytes(const LlmComputeOptions *options)
 {
 	return 2 * least_list_bytes(options) +
 		   COUNTED_ROWS * (size_t) options->max_vocab * 4 +
-		   (size_t) options->max_seqs * sizeof(LlmSampleResult);
+		   (size_t) options->max_rows * 4;
 }
 
 bool
@@ -98,7 +100,9 @@ cuda_sample_open(LlmCuda *cuda, LlmError *err)
 	CUDA_TRY(cudaMallocHost((void **) &state->pinned, state->list_bytes));
 	CUDA_TRY(cudaMallocHost((void **) &state->arrived,
 							n_rows * sizeof(LlmSampleResult)));
-	CUDA_TRY(cudaEventCreateWithFlags(&state->copied, cudaEventDisableTiming));
+	CUDA_TRY(
+		cudaEventCreateWithFlags(&state->uploaded, cudaEventDisableTiming));
+	CUDA_TRY(cudaEventCreateWithFlags(&state->sampled, cudaEventDisableTiming));
 	state->lists = (char *) cuda_alloc(&cuda->base, state->list_bytes,
 									   "sampling parameters", err);
 	state->saved = (float *) cuda_alloc(&cuda->base, state->list_bytes,
@@ -106,10 +110,10 @@ cuda_sample_open(LlmCuda *cuda, LlmError *err)
 	state->counts = (int32_t *) cuda_alloc(
 		&cuda->base, COUNTED_ROWS * (size_t) cuda->options.max_vocab * 4,
 		"counts of tokens", err);
-	state->results = (LlmSampleResult *) cuda_alloc(
-		&cuda->base, n_rows * sizeof(LlmSampleResult), "sampled tokens", err);
+	state->drawn_ids =
+		(int32_t *) cuda_alloc(&cuda->base, n_rows * 4, "sampled tokens", err);
 	return state->lists != NULL && state->saved != NULL &&
-		   state->counts != NULL && state->results != NULL;
+		   state->counts != NULL && state->drawn_ids != NULL;
 }
 
 void
@@ -123,12 +127,14 @@ cuda_sample_close(LlmCuda *cuda)
 		(void) cudaFreeHost(state->pinned);
 	if (state->arrived != NULL)
 		(void) cudaFreeHost(state->arrived);
-	if (state->copied != NULL)
-		(void) cudaEventDestroy(state->copied);
+	if (state->uploaded != NULL)
+		(void) cudaEventDestroy(state->uploaded);
+	if (state->sampled != NULL)
+		(void) cudaEventDestroy(state->sampled);
 	cuda_free(&cuda->base, state->lists);
 	cuda_free(&cuda->base, state->saved);
 	cuda_free(&cuda->base, state->counts);
-	cuda_free(&cuda->base, state->results);
+	cuda_free(&cuda->base, state->drawn_ids);
 	free(state);
 }
 
@@ -720,6 +726,7 @@ typedef struct SampleParams
 	float *saved;
 	int32_t *counts;
 	LlmSampleResult *results;
+	int32_t *drawn_ids;
 	int32_t first_row; /* of this launch */
 	int32_t n_rows;	   /* of the call */
 	int32_t n_vocab;
@@ -764,6 +771,7 @@ __launch_bounds__(SAMPLE_THREADS)
 
 	if (threadIdx.x == 0)
 	{
+		p.drawn_ids[r] = -1;
 		result->token_id = -1;
 		result->logprob = 0;
 		result->n_top = 0;
@@ -800,6 +808,8 @@ __launch_bounds__(SAMPLE_THREADS)
 
 		token_id = draw(s, cut, row);
 	}
+	if (threadIdx.x == 0)
+		p.drawn_ids[r] = token_id;
 	finish_row(row, logits, lists, saved, token_id, log_sum, result);
 }
 
@@ -899,8 +909,8 @@ cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
 	SampleState *state = cuda->sample;
-	SampleParams params = { args->logits, state->lists, state->saved,
-							state->counts, state->results };
+	SampleParams params = { args->logits,  state->lists,   state->saved,
+							state->counts, state->arrived, state->drawn_ids };
 
 	assert(args->n_vocab <= cuda->options.max_vocab);
 	assert(args->n_rows <= cuda->options.max_rows);
@@ -912,7 +922,7 @@ cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err)
 		size_t n_bytes;
 		int32_t n;
 
-		CUDA_TRY(cudaEventSynchronize(state->copied));
+		CUDA_TRY(cudaEventSynchronize(state->sampled));
 		n = pack_rows(cuda, args, params.first_row, &n_bytes);
 		if (n == 0)
 			return llm_error_set(err, LLM_ERROR_LIMIT,
@@ -920,18 +930,33 @@ cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err)
 								 "than %zu bytes",
 								 state->list_bytes);
 		CUDA_TRY(cudaMemcpyAsync(state->lists, state->pinned, n_bytes,
-								 cudaMemcpyHostToDevice, cuda->stream));
-		CUDA_TRY(cudaEventRecord(state->copied, cuda->stream));
+								 cudaMemcpyHostToDevice, cuda->upload_stream));
+		CUDA_TRY(cudaEventRecord(state->uploaded, cuda->upload_stream));
+		CUDA_TRY(cudaStreamWaitEvent(cuda->stream, state->uploaded, 0));
 		sample_rows<<<(unsigned) n, SAMPLE_THREADS, 0, cuda->stream>>>(params);
 		if (!cuda_launched("sample", err))
 			return false;
+		CUDA_TRY(cudaEventRecord(state->sampled, cuda->stream));
 		params.first_row += n;
 	}
-	CUDA_TRY(cudaMemcpyAsync(state->arrived, state->results,
-							 (size_t) args->n_rows * sizeof(LlmSampleResult),
-							 cudaMemcpyDeviceToHost, cuda->stream));
 	state->owner = args->results;
 	state->n_results = args->n_rows;
+	return true;
+}
+
+const int32_t *
+cuda_drawn_ids(const LlmCuda *cuda)
+{
+	return cuda->sample->drawn_ids;
+}
+
+bool
+cuda_sample_wait(LlmCompute *compute, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	CUDA_TRY(cudaEventSynchronize(cuda->sample->sampled));
+	cuda_sample_deliver(cuda);
 	return true;
 }
 

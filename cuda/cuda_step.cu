@@ -4,9 +4,11 @@
  *	  attention.
  *
  * All arrays of a step are packed into one pinned buffer and travel in one
- * copy; block tables follow in a second one, because their rows get a fixed
- * stride on the device.  There are two pinned buffers, so that the next step
- * can be packed while the last one's copy is under way.
+ * copy, on a stream of their own, while the step before is computed.  When
+ * that is done, a kernel puts them where the operations read: ids of tokens
+ * that were drawn meanwhile are filled in, and rows of block tables get a
+ * fixed stride.  There are two buffers, one for the step that is computed and
+ * one for the next.
  *
  * Sequences with one new token go to the decode kernel, which works on pieces
  * of contexts: all pieces have the same length, chosen so that the pieces of
@@ -49,7 +51,7 @@ typedef struct StepLayout
 	size_t seq_pieces;
 	size_t n_pieces_now;
 	size_t pieces;
-	size_t end;
+	size_t end; /* tables follow */
 } StepLayout;
 
 static StepLayout
@@ -75,7 +77,7 @@ layout_of(size_t n_tokens, size_t n_seqs, size_t n_logit_rows, size_t n_pieces)
 }
 
 static size_t
-staging_bytes(const LlmComputeOptions *options, int n_sms)
+array_bytes(const LlmComputeOptions *options, int n_sms)
 {
 	StepLayout at = layout_of(
 		(size_t) options->max_rows, (size_t) options->max_seqs,
@@ -100,7 +102,7 @@ table_bytes(const LlmComputeOptions *options)
 size_t
 cuda_step_bytes(const LlmComputeOptions *options)
 {
-	return staging_bytes(options, 256) + table_bytes(options);
+	return 3 * (array_bytes(options, 256) + table_bytes(options));
 }
 
 bool
@@ -108,20 +110,27 @@ cuda_step_open(LlmCuda *cuda, LlmError *err)
 {
 	const LlmComputeOptions *options = &cuda->options;
 
-	cuda->staging_bytes = staging_bytes(options, cuda->n_sms);
+	size_t n_bytes;
+
+	cuda->array_bytes = array_bytes(options, cuda->n_sms);
+	n_bytes = cuda->array_bytes + table_bytes(options);
 	cuda->table_stride = table_stride(options);
 	cuda->max_pieces = cuda_max_pieces(options, cuda->n_sms);
 	for (int i = 0; i < 2; i++)
 	{
 		StepStaging *staging = &cuda->staging[i];
 
-		/* block tables are staged behind the arrays */
-		CUDA_TRY(cudaMallocHost((void **) &staging->pinned,
-								cuda->staging_bytes + table_bytes(options)));
+		CUDA_TRY(cudaMallocHost((void **) &staging->pinned, n_bytes));
+		CUDA_TRY(cudaEventCreateWithFlags(&staging->uploaded,
+										  cudaEventDisableTiming));
 		CUDA_TRY(
-			cudaEventCreateWithFlags(&staging->copied, cudaEventDisableTiming));
+			cudaEventCreateWithFlags(&staging->placed, cudaEventDisableTiming));
+		staging->arrived = (char *) cuda_alloc(&cuda->base, n_bytes,
+											   "the inputs of a step", err);
+		if (staging->arrived == NULL)
+			return false;
 	}
-	cuda->step_arrays = (char *) cuda_alloc(&cuda->base, cuda->staging_bytes,
+	cuda->step_arrays = (char *) cuda_alloc(&cuda->base, cuda->array_bytes,
 											"the inputs of a step", err);
 	cuda->block_tables = (int32_t *) cuda_alloc(
 		&cuda->base, table_bytes(options), "block tables", err);
@@ -135,8 +144,11 @@ cuda_step_close(LlmCuda *cuda)
 	{
 		if (cuda->staging[i].pinned != NULL)
 			(void) cudaFreeHost(cuda->staging[i].pinned);
-		if (cuda->staging[i].copied != NULL)
-			(void) cudaEventDestroy(cuda->staging[i].copied);
+		if (cuda->staging[i].uploaded != NULL)
+			(void) cudaEventDestroy(cuda->staging[i].uploaded);
+		if (cuda->staging[i].placed != NULL)
+			(void) cudaEventDestroy(cuda->staging[i].placed);
+		cuda_free(&cuda->base, cuda->staging[i].arrived);
 	}
 	cuda_free(&cuda->base, cuda->step_arrays);
 	cuda_free(&cuda->base, cuda->block_tables);
@@ -305,18 +317,76 @@ point_device(LlmCuda *cuda, const StepLayout *at, LlmStepInputs *device)
 	device->max_blocks_per_seq = cuda->table_stride;
 }
 
-static bool
-copy_tables(LlmCuda *cuda, const LlmStepInputs *host, char *pinned,
-			LlmError *err)
+typedef struct PlaceParams
 {
-	size_t row_bytes = (size_t) host->max_blocks_per_seq * sizeof(int32_t);
+	const int32_t *from; /* [n_words], then [n_seqs, table_row] */
+	int32_t *arrays;
+	int32_t *block_tables;
+	const int32_t *drawn_ids;
+	int32_t n_tokens; /* the first words are their ids */
+	int32_t n_words;
+	int32_t n_seqs;
+	int32_t table_row;
+	int32_t table_stride;
+} PlaceParams;
 
-	assert(host->max_blocks_per_seq <= cuda->table_stride);
-	memcpy(pinned, host->block_tables, (size_t) host->n_seqs * row_bytes);
-	CUDA_TRY(cudaMemcpy2DAsync(
-		cuda->block_tables, (size_t) cuda->table_stride * sizeof(int32_t),
-		pinned, row_bytes, row_bytes, (size_t) host->n_seqs,
-		cudaMemcpyHostToDevice, cuda->stream));
+#define PLACE_THREADS 256
+#define PLACE_BLOCKS 128
+
+static __global__ void
+__launch_bounds__(PLACE_THREADS)
+	place_step(const __grid_constant__ PlaceParams p)
+{
+	const int64_t first = blockIdx.x * PLACE_THREADS + threadIdx.x;
+	const int64_t n_all = p.n_words + (int64_t) p.n_seqs * p.table_row;
+
+	for (int64_t i = first; i < n_all; i += gridDim.x * PLACE_THREADS)
+	{
+		int32_t word = p.from[i];
+
+		if (i >= p.n_words)
+		{
+			int64_t entry = i - p.n_words;
+
+			p.block_tables[entry / p.table_row * p.table_stride +
+						   entry % p.table_row] = word;
+			continue;
+		}
+		/* where none could be drawn, the step's results are of no use */
+		if (i < p.n_tokens && word < 0)
+			word = max(p.drawn_ids[LLM_DRAWN_ROW(word)], 0);
+		p.arrays[i] = word;
+	}
+}
+
+/* n_words of arrays and the tables are packed: bring them in their places. */
+static bool
+send_step(LlmCuda *cuda, StepStaging *staging, const LlmStepInputs *host,
+		  size_t n_words, LlmError *err)
+{
+	size_t n_entries =
+		(size_t) host->n_seqs * (size_t) host->max_blocks_per_seq;
+	PlaceParams params = { (const int32_t *) staging->arrived,
+						   (int32_t *) cuda->step_arrays,
+						   cuda->block_tables,
+						   cuda_drawn_ids(cuda),
+						   host->n_tokens,
+						   (int32_t) n_words };
+	int64_t n_blocks = ceil_div((int64_t) (n_words + n_entries), PLACE_THREADS);
+
+	params.n_seqs = host->n_seqs;
+	params.table_row = host->max_blocks_per_seq;
+	params.table_stride = cuda->table_stride;
+	CUDA_TRY(cudaMemcpyAsync(staging->arrived, staging->pinned,
+							 (n_words + n_entries) * sizeof(int32_t),
+							 cudaMemcpyHostToDevice, cuda->upload_stream));
+	CUDA_TRY(cudaEventRecord(staging->uploaded, cuda->upload_stream));
+	CUDA_TRY(cudaStreamWaitEvent(cuda->stream, staging->uploaded, 0));
+	place_step<<<(unsigned) (n_blocks < PLACE_BLOCKS ? n_blocks : PLACE_BLOCKS),
+				 PLACE_THREADS, 0, cuda->stream>>>(params);
+	if (!cuda_launched("place_step", err))
+		return false;
+	CUDA_TRY(cudaEventRecord(staging->placed, cuda->stream));
 	return true;
 }
 
@@ -386,7 +456,7 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	assert(host->n_tokens <= cuda->options.max_rows);
 	assert(host->n_seqs <= cuda->options.max_seqs);
 	cuda->next_staging = 1 - cuda->next_staging;
-	CUDA_TRY(cudaEventSynchronize(staging->copied));
+	CUDA_TRY(cudaEventSynchronize(staging->placed));
 	if (is_laddered)
 		padded.n_tokens = padded.n_seqs = padded.n_logit_rows =
 			ladder_size(cuda, host->n_seqs);
@@ -404,11 +474,8 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	point_plan(cuda, &at);
 	*device = padded;
 	point_device(cuda, &at, device);
-	CUDA_TRY(cudaMemcpyAsync(cuda->step_arrays, arrays,
-							 at.end * sizeof(int32_t), cudaMemcpyHostToDevice,
-							 cuda->stream));
-	if (!copy_tables(cuda, host, staging->pinned + cuda->staging_bytes, err))
-		return false;
-	CUDA_TRY(cudaEventRecord(staging->copied, cuda->stream));
-	return true;
+	assert(host->max_blocks_per_seq <= cuda->table_stride);
+	pack(arrays + at.end, host->block_tables,
+		 (size_t) host->n_seqs * (size_t) host->max_blocks_per_seq);
+	return send_step(cuda, staging, host, at.end, err);
 }

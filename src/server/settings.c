@@ -35,6 +35,7 @@ double llm_setting_gpu_memory_utilization;
 int llm_setting_num_threads;
 bool llm_setting_enable_prefix_caching;
 bool llm_setting_enforce_eager;
+char *llm_setting_async_stepping;
 int llm_setting_aging_ms;
 int llm_setting_load_timeout_s;
 int llm_setting_executor_timeout_s;
@@ -97,6 +98,14 @@ check_load_format(char **value, void **extra, GucSource source)
 	static const char *const choices[] = { "auto", "dummy", NULL };
 
 	return check_choice(value, choices, "Available values: auto, dummy.");
+}
+
+static bool
+check_async_stepping(char **value, void **extra, GucSource source)
+{
+	static const char *const choices[] = { "auto", "on", "off", NULL };
+
+	return check_choice(value, choices, "Available values: auto, on, off.");
 }
 
 static bool
@@ -211,6 +220,12 @@ define_executor_settings(void)
 		"llm_ext.enforce_eager",
 		"Launch each operation on a GPU by itself, without CUDA graphs.", NULL,
 		&llm_setting_enforce_eager, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"llm_ext.async_stepping",
+		"Plan a step while the one before is computed.",
+		"auto does so on a GPU; on the CPU it would only delay tokens.",
+		&llm_setting_async_stepping, "auto", PGC_SIGHUP, 0,
+		check_async_stepping, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.aging_time",
 		"Waiting time that lifts a request above the next class.",

@@ -486,6 +486,7 @@ mirror_open(const LlmComputeOptions *options, LlmError *err)
 	ops.soft_cap = mirror_soft_cap;
 	ops.moe = mirror_moe;
 	ops.sample = mirror_sample;
+	ops.sample_wait = mirror_sync;
 	ops.sync = mirror_sync;
 	mirror = calloc(1, sizeof(*mirror));
 	if (mirror == NULL)

@@ -782,6 +782,53 @@ test_steps(void)
 	CHECK(changes > 405 && changes < 595);
 }
 
+/* A step may name tokens that the last call draws, before they are known. */
+static void
+test_drawn_tokens(void)
+{
+	static const int32_t ids[5] = { 4, -1 - 2, 9, -1 - 0, 0 };
+	static const int32_t start[6] = { 0, 1, 2, 3, 4, 5 };
+	static const int32_t len[5] = { 1, 1, 1, 1, 1 };
+	static const int32_t none[5];
+	LlmStepInputs step = {
+		.n_tokens = 5,
+		.n_seqs = 5,
+		.max_blocks_per_seq = 1,
+		.max_query_len = 1,
+		.max_context_len = 1,
+		.token_ids = ids,
+		.query_start = start,
+		.context_len = len,
+		.block_tables = none,
+	};
+
+	FOR_EACH_PATH(F32, 2)
+	{
+		float logits[3][8] = { { 0 } };
+		LlmSampleRow rows[3] = { plain_row(0, 1), plain_row(0, 1),
+								 plain_row(0, 1) };
+		LlmSampleResult results[3];
+		LlmSampleArgs args = { &logits[0][0], 3, 8, rows, results };
+		LlmCompute *device = isa_ == N_ISAS ? mirrored(compute) : compute;
+		LlmStepInputs uploaded;
+		int32_t placed[5] = { 0 };
+		LlmError err = { 0 };
+
+		logits[0][6] = logits[1][1] = logits[2][3] = 1;
+		CHECK(compute->ops->sample(compute, &args, &err));
+		CHECK(compute->ops->step_upload(compute, &step, &uploaded, &err));
+		CHECK(compute->ops->sample_wait(compute, &err));
+		CHECK(device->ops->read(device, placed, uploaded.token_ids,
+								sizeof(placed), &err));
+		CHECK_INT_EQ(results[2].token_id, 3);
+		CHECK_INT_EQ(placed[0], 4);
+		CHECK_INT_EQ(placed[1], 3);
+		CHECK_INT_EQ(placed[2], 9);
+		CHECK_INT_EQ(placed[3], 6);
+		CHECK_INT_EQ(placed[4], 0);
+	}
+}
+
 int
 main(void)
 {
@@ -792,5 +839,6 @@ main(void)
 	RUN_TEST(test_foreign_ids);
 	RUN_TEST(test_distribution);
 	RUN_TEST(test_steps);
+	RUN_TEST(test_drawn_tokens);
 	return unit_test_finish();
 }

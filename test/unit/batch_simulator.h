@@ -9,6 +9,10 @@
  * read must hold that sequence's own prefix: whatever way of sharing wrongly
  * there is, it shows here.
  *
+ * Where it runs ahead, a step is planned before the tokens of the last one are
+ * settled, and now and then one of these ends its request: then the step
+ * computes a token in vain.
+ *
  * test/unit/batch_simulator.h
  */
 #ifndef LLM_BATCH_SIMULATOR_H
@@ -19,6 +23,7 @@
 #include "test/unit/unit_test.h"
 
 #define SIM_MAX_LEN 256
+#define SIM_MAX_SEQS 512
 #define SIM_N_TENANTS 8
 
 typedef struct SimRequest
@@ -36,6 +41,7 @@ typedef struct SimRequest
 	uint32_t tenant_id;
 	uint64_t first_step; /* it was part of; UINT64_MAX = none yet */
 	uint64_t end_step;
+	int32_t row;	  /* of the draw that gives its last token; or -1 */
 	bool was_running; /* before the plan */
 	bool is_cancelled;
 } SimRequest;
@@ -53,6 +59,8 @@ typedef struct Sim
 	uint64_t n_appended;
 	uint64_t n_cancelled;
 	uint64_t n_restarts;
+	uint64_t n_stopped; /* where it runs ahead */
+	bool runs_ahead;
 	int32_t max_requests;
 	SimRequest *requests;  /* [max_requests], in order of arrival */
 	uint64_t *rows;		   /* [n_blocks * block_size] prefix hashes */
@@ -87,6 +95,8 @@ sim_open(Sim *sim, const LlmPlannerConfig *config, int32_t max_requests,
 	LlmError err;
 
 	memset(sim, 0, sizeof(*sim));
+	if (config->max_num_seqs > SIM_MAX_SEQS)
+		abort();
 	sim->config = *config;
 	sim->seed = seed;
 	sim->max_requests = max_requests;
@@ -186,6 +196,7 @@ sim_add(Sim *sim, const LlmPlannerRequest *wanted, LlmError *err)
 	request->n_prompt = wanted->n_prompt;
 	request->max_total = wanted->n_prompt + wanted->max_tokens;
 	request->tenant_id = wanted->tenant_id;
+	request->row = -1;
 	request->first_step = UINT64_MAX;
 	copy.request_id = (uint64_t) sim->n_requests;
 	copy.owner = request;
@@ -221,7 +232,9 @@ sim_note_state(Sim *sim)
 			continue;
 		request->was_running = llm_sequence_is_running(request->sequence);
 		request->n_remaining =
-			request->n_tokens - request->sequence->n_computed;
+			request->n_tokens == request->max_total
+				? 0
+				: request->n_tokens - request->sequence->n_computed;
 	}
 }
 
@@ -261,6 +274,7 @@ sim_write_sequence(Sim *sim, int32_t s, uint64_t n_preempted)
 	SIM_CHECK(context_len <= step->max_context_len);
 	SIM_CHECK(part->n_tokens <= step->max_query_len);
 	SIM_CHECK((part->logit_row >= 0) == (context_len == request->n_tokens));
+	SIM_CHECK(request->n_tokens < request->max_total);
 	if (part->logit_row >= 0)
 		SIM_CHECK(step->logit_rows[part->logit_row] ==
 				  step->query_start[s + 1] - 1);
@@ -280,7 +294,9 @@ sim_write_sequence(Sim *sim, int32_t s, uint64_t n_preempted)
 		SIM_CHECK(sim_rotation(sim, step->rope_len[s], position) ==
 				  sim_rotation(sim, request->n_first, position));
 		SIM_CHECK(step->token_ids[part->first_token + i] ==
-				  request->ids[position]);
+				  (request->row >= 0 && position == request->n_tokens - 1
+					   ? LLM_DRAWN_TOKEN(request->row)
+					   : request->ids[position]));
 
 		/* one writer per block and step, one write per row */
 		SIM_CHECK(sim->row_step[row] != sim->n_steps);
@@ -372,29 +388,60 @@ sim_check_totals(Sim *sim)
 	return true;
 }
 
+/* The tokens that were drawn arrive. */
+static inline void
+sim_settle(Sim *sim)
+{
+	for (int32_t i = 0; i < sim->n_requests; i++)
+	{
+		SimRequest *request = &sim->requests[i];
+		bool is_stop;
+
+		if (request->sequence == NULL || request->row < 0)
+			continue;
+		llm_planner_settle(sim->planner, request->sequence,
+						   request->ids[request->n_tokens - 1]);
+		request->row = -1;
+		sim->n_appended++;
+		is_stop = sim->runs_ahead && sim_random(sim, 16) == 0;
+		sim->n_stopped += is_stop;
+		if (is_stop || request->n_tokens == request->max_total)
+			sim_remove(sim, request);
+	}
+}
+
 /*
  * The "model": the next token is a function of the prefix, so that equal
- * requests give equal answers and share generated blocks, too.
+ * requests give equal answers and share generated blocks, too.  Whoever left
+ * since the step was planned has no use for one.
  */
 static inline void
-sim_sample(Sim *sim)
+sim_sample(Sim *sim, SimRequest *const *drawing)
 {
-	const LlmPlannedStep *step = sim->step;
-
-	for (int32_t s = 0; s < step->n_seqs; s++)
+	for (int32_t row = 0; row < sim->config.max_num_seqs; row++)
 	{
-		SimRequest *request;
-		int32_t token_id;
+		SimRequest *request = drawing[row];
 
-		if (step->sequences[s].logit_row < 0)
+		if (request == NULL || request->sequence == NULL)
 			continue;
-		request = llm_sequence_owner(step->sequences[s].sequence);
-		token_id = (int32_t) (request->prefix_hash[request->n_tokens - 1] % 3);
-		sim_push_token(sim, request, token_id);
-		llm_planner_append(sim->planner, request->sequence, token_id);
-		sim->n_appended++;
-		if (request->n_tokens == request->max_total)
-			sim_remove(sim, request);
+		sim_push_token(
+			sim, request,
+			(int32_t) (request->prefix_hash[request->n_tokens - 1] % 3));
+		llm_planner_expect(sim->planner, request->sequence, row);
+		request->row = row;
+	}
+}
+
+/* Requests by the step's logit rows. */
+static inline void
+sim_note_rows(const Sim *sim, SimRequest **drawing)
+{
+	for (int32_t s = 0; s < sim->step->n_seqs; s++)
+	{
+		const LlmPlannedSequence *part = &sim->step->sequences[s];
+
+		if (part->logit_row >= 0)
+			drawing[part->logit_row] = llm_sequence_owner(part->sequence);
 	}
 }
 
@@ -450,7 +497,8 @@ sim_check_step(Sim *sim, const SimRequest *top, uint64_t n_preempted)
 
 	/* who is on top now may be another one, whose rank was raised */
 	top = sim_top(sim);
-	SIM_CHECK(top == NULL || top->sequence->n_planned > 0);
+	SIM_CHECK(top == NULL || top->n_tokens == top->max_total ||
+			  top->sequence->n_planned > 0);
 	for (int32_t s = 0; s < sim->step->n_seqs; s++)
 	{
 		if (!sim_write_sequence(sim, s, n_preempted))
@@ -472,7 +520,9 @@ sim_step(Sim *sim)
 	LlmPlannerStats before;
 	LlmPlannerStats after;
 	const SimRequest *top = sim_top(sim);
+	SimRequest *drawing[SIM_MAX_SEQS] = { NULL };
 	uint64_t n_paid = sim_paid(sim);
+	uint64_t n_appended = sim->n_appended;
 
 	sim_note_state(sim);
 	llm_planner_stats(sim->planner, &before);
@@ -482,14 +532,23 @@ sim_step(Sim *sim)
 	if (!sim_check(sim))
 		return false;
 	if (sim->step == NULL)
-		return false;
+	{
+		/* everybody waits for a last token */
+		sim_settle(sim);
+		return sim->n_appended > n_appended && sim_check(sim);
+	}
 	if (!sim_check_step(sim, top, after.n_preemptions - before.n_preemptions))
 		return false;
 	SIM_CHECK(sim_paid(sim) - n_paid == sim->n_served_now);
+	sim_note_rows(sim, drawing);
 	llm_planner_commit(sim->planner);
 	if (!sim_check(sim))
 		return false;
-	sim_sample(sim);
+	if (sim->runs_ahead)
+		sim_settle(sim);
+	sim_sample(sim, drawing);
+	if (!sim->runs_ahead)
+		sim_settle(sim);
 	return sim_check(sim);
 }
 

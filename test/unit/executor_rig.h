@@ -108,6 +108,9 @@ next_frame(LlmFrameHeader *header, const void **payload)
 	}
 }
 
+/* How executors are told to step. */
+static const char *stepping = "auto";
+
 /* Start and load; returns the facts, or NULL with *err. */
 static cJSON *
 load_from(const char *dir, const char *options, LlmError *err)
@@ -118,8 +121,10 @@ load_from(const char *dir, const char *options, LlmError *err)
 
 	start_executor();
 	llm_strbuf_init(&json);
-	llm_strbuf_printf(&json, "{\"path\": \"%s\", \"num_threads\": 2%s}", dir,
-					  options);
+	llm_strbuf_printf(&json,
+					  "{\"path\": \"%s\", \"num_threads\": 2, "
+					  "\"async_stepping\": \"%s\"%s}",
+					  dir, stepping, options);
 	send_frame(LLM_MESSAGE_LOAD, 0, json.data, json.len);
 	llm_strbuf_free(&json);
 	while (next_frame(&header, &payload))

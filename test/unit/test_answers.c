@@ -388,6 +388,8 @@ main(int argc, char **argv)
 	(void) argc;
 	find_executor(argv[0]);
 	RUN_TEST(prompts_are_judged_as_in_transformers);
+	stepping = "on";
+	RUN_TEST(prompts_are_judged_as_in_transformers);
 	RUN_TEST(the_prefix_cache_serves_what_it_may);
 	RUN_TEST(what_cannot_be_answered_is_refused);
 	return unit_test_finish();

@@ -89,6 +89,7 @@ typedef struct ScheduleTotals
 	uint64_t n_cached;
 	uint64_t n_cancelled;
 	uint64_t n_restarts;
+	uint64_t n_stopped;
 	double worst_ratio; /* steps to drain / tokens left */
 } ScheduleTotals;
 
@@ -106,6 +107,7 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 	bool is_ok = true;
 
 	sim_open(&sim, &config, 512, seed);
+	sim.runs_ahead = sim_random(&random, 2) == 0;
 	for (int turn = 0; turn < 40 && is_ok; turn++)
 	{
 		for (uint32_t n = sim_random(&sim, arrival_rate); n > 0; n--)
@@ -147,6 +149,7 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 	totals->n_cached += stats.n_cached_tokens;
 	totals->n_cancelled += sim.n_cancelled;
 	totals->n_restarts += sim.n_restarts;
+	totals->n_stopped += sim.n_stopped;
 	if (n_tokens > 0)
 	{
 		double ratio = (double) (sim.n_steps - drain_start) / (double) n_tokens;
@@ -177,6 +180,7 @@ random_schedules_keep_every_property(void)
 	CHECK(totals.n_cached > n_schedules * 10);
 	CHECK(totals.n_cancelled > n_schedules);
 	CHECK(totals.n_restarts > n_schedules);
+	CHECK(totals.n_stopped > n_schedules);
 	printf("%llu schedules: %llu requests, %llu steps, %llu preemptions, "
 		   "%llu cached tokens, %llu cancelled, %llu restarts, drained in %.2f "
 		   "of the bound\n",

@@ -215,7 +215,7 @@ answers_do_not_depend_on_company(void)
 			  0);
 	CHECK_INT_EQ(stop_executor(), 0);
 
-	/* another executor goes on behind the first n tokens */
+	/* another executor goes on behind the first n tokens, a step ahead */
 	if (!load_or_fail(", \"device\": \"cpu\", \"max_num_batched_tokens\": 16, "
 					  "\"max_num_seqs\": 16"))
 		return;
@@ -295,6 +295,53 @@ cancel_ends_a_request_once(void)
 	CHECK_INT_EQ(answers[1].finished.reason, LLM_FINISH_CANCELLED);
 	CHECK_INT_EQ(answers[2].n_tokens, 500);
 	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+/* Stop ids are seen a step late where the loop runs ahead. */
+static void
+running_ahead_changes_no_answer(void)
+{
+	static Answer inline_answers[MAX_REQUESTS];
+	static const char *const modes[] = { "off", "on" };
+	int n_stopped = 0;
+
+	for (int mode = 0; mode < 2; mode++)
+	{
+		stepping = modes[mode];
+		if (!load_or_fail(", \"device\": \"cpu\", "
+						  "\"max_num_batched_tokens\": 24, "
+						  "\"max_num_seqs\": 9, \"max_model_len\": 200, "
+						  "\"kv_cache_memory_bytes\": 300000"))
+			return;
+		for (uint64_t id = 1; id < 40; id++)
+		{
+			LlmWireRequest wire = greedy_request(1 + (uint32_t) id * 3, 70);
+
+			wire.params.ignore_eos = 0;
+			wire.params.temperature = id % 3 == 0 ? 0 : 1.5f;
+			wire.params.repetition_penalty = id % 4 == 0 ? 1.3f : 1;
+			wire.params.seed = id;
+			send_request(id, &wire, NULL);
+		}
+		collect(39);
+		if (mode == 0)
+			memcpy(inline_answers, answers, sizeof(answers));
+		CHECK_INT_EQ(stop_executor(), 0);
+	}
+	for (int id = 1; id < 40; id++)
+	{
+		const Answer *expected = &inline_answers[id];
+
+		CHECK(answers[id].is_finished);
+		n_stopped += expected->finished.reason == LLM_FINISH_STOP;
+		CHECK_INT_EQ(answers[id].n_tokens, expected->n_tokens);
+		CHECK_INT_EQ(answers[id].finished.reason, expected->finished.reason);
+		CHECK_INT_EQ(answers[id].finished.n_output, (int) expected->n_tokens);
+		CHECK(memcmp(answers[id].ids, expected->ids, sizeof(expected->ids)) ==
+			  0);
+	}
+	CHECK(n_stopped > 3 && n_stopped < 36);
+	stepping = "auto";
 }
 
 static void
@@ -661,6 +708,14 @@ main(int argc, char **argv)
 	if (!write_config())
 		return 1;
 	RUN_TEST(loads_and_describes_itself);
+	RUN_TEST(running_ahead_changes_no_answer);
+	stepping = "on";
+	RUN_TEST(answers_do_not_depend_on_company);
+	RUN_TEST(resumes_a_request_that_was_done);
+	RUN_TEST(seeds_decide_what_is_drawn);
+	RUN_TEST(cancel_ends_a_request_once);
+	RUN_TEST(lengths_rotate_as_in_transformers);
+	stepping = "auto";
 	RUN_TEST(answers_do_not_depend_on_company);
 	RUN_TEST(resumes_a_request_that_was_done);
 	RUN_TEST(seeds_decide_what_is_drawn);

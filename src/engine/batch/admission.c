@@ -29,7 +29,8 @@ typedef enum Displace
 static int32_t
 outstanding_blocks(const LlmPlanner *planner, const LlmSequence *sequence)
 {
-	return llm_blocks_for(sequence->n_tokens, planner->config.block_size) -
+	return llm_blocks_for(sequence->n_computed + llm_sequence_n_left(sequence),
+						  planner->config.block_size) -
 		   sequence->n_blocks;
 }
 
@@ -176,6 +177,9 @@ try_admit(LlmPlanner *planner, LlmSequence *sequence, Displace how,
 {
 	int32_t n_hits;
 
+	/* preempted with its last token on the way: it is about to leave */
+	if (llm_sequence_n_left(sequence) == 0)
+		return false;
 	if (!has_token(planner, how != DISPLACE_NEVER))
 		return false;
 

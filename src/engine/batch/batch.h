@@ -5,7 +5,8 @@
  *
  * Pure bookkeeping over ids and counts: no tensor, no clock of its own, no
  * I/O, so that thousands of random schedules are tested in a second.  The
- * step loop calls plan, runs the step, commits it, and appends its tokens.
+ * step loop calls plan, starts the step, commits it, and says for which
+ * sequences it draws a token; what these are it may say after the next plan.
  * README.md has the rules and why nobody starves.
  *
  * src/engine/batch/batch.h
@@ -90,7 +91,12 @@ typedef struct LlmPlannedSequence
  *
  * A sequence may read blocks that another one fills in the same step: every
  * layer has to write the keys and values of all tokens before it attends.
+ *
+ * A token that is not known yet has id LLM_DRAWN_TOKEN(r): the one that row r
+ * of the draw before, the caller's r of llm_planner_expect, gives.
  */
+#define LLM_DRAWN_TOKEN(row) (-1 - (row))
+
 typedef struct LlmPlannedStep
 {
 	int32_t n_tokens;
@@ -151,22 +157,37 @@ extern const LlmPlannedStep *
 llm_planner_plan(LlmPlanner *planner, int64_t now_us);
 
 /*
- * The planned step was computed.  Must follow every plan that returned a step,
- * before tokens are appended and before sequences of the step are removed;
- * other sequences may come and go meanwhile.  When the step could not be
- * computed, the planner can only be freed: its prefix cache counts on it.
+ * The planned step will be computed before any later one.  Must follow every
+ * plan that returned a step, before tokens are expected or settled and before
+ * sequences of the step are removed; other sequences may come and go
+ * meanwhile.  When the step cannot be computed, the planner can only be
+ * freed: its prefix cache counts on it.
  */
 extern void llm_planner_commit(LlmPlanner *planner);
 
 /*
- * Append a sampled token to a sequence that had a logit row in the step just
- * committed.  The caller stops at max_tokens: the sequence has then to be
- * removed before the next plan.
+ * A token is being drawn, as row so many of the draw, for a sequence that had
+ * a logit row in the step just committed and whose tokens are all known.  It
+ * counts from now on.
  */
+extern void
+llm_planner_expect(LlmPlanner *planner, LlmSequence *sequence, int32_t row);
+
+/*
+ * The expected token is known: no later than after one more plan and commit.
+ * The caller stops at max_tokens: the sequence is no longer planned, and has
+ * to be removed once its last token is settled.
+ */
+extern void llm_planner_settle(LlmPlanner *planner, LlmSequence *sequence,
+							   int32_t token_id);
+
+/* Both at once. */
 extern void llm_planner_append(LlmPlanner *planner, LlmSequence *sequence,
 							   int32_t token_id);
 
 extern void *llm_sequence_owner(const LlmSequence *sequence);
+
+/* Its known tokens: n_output leaves out the expected one. */
 extern const int32_t *llm_sequence_ids(const LlmSequence *sequence,
 									   int32_t *n_prompt, int32_t *n_output);
 

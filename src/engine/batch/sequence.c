@@ -115,7 +115,7 @@ const LlmPrefixDigest *
 llm_sequence_digest(LlmSequence *sequence, int32_t idx, int32_t block_size)
 {
 	assert(sequence->digests != NULL);
-	assert((idx + 1) * block_size <= sequence->n_tokens);
+	assert((idx + 1) * block_size <= llm_sequence_n_known(sequence));
 
 	while (sequence->n_digests <= idx)
 	{
@@ -141,7 +141,7 @@ llm_sequence_ids(const LlmSequence *sequence, int32_t *n_prompt,
 				 int32_t *n_output)
 {
 	*n_prompt = sequence->n_prompt;
-	*n_output = sequence->n_tokens - sequence->n_prompt;
+	*n_output = llm_sequence_n_known(sequence) - sequence->n_prompt;
 	return sequence->ids;
 }
 

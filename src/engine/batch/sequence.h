@@ -39,7 +39,7 @@ struct LlmSequence
 	/* touched by every step */
 	LlmSequenceState state;
 	LlmRank rank;		/* LOW may become HIGH, for good */
-	int32_t n_tokens;	/* prompt and output */
+	int32_t n_tokens;	/* prompt and output, an expected one included */
 	int32_t n_computed; /* whose keys and values are in its blocks */
 	int32_t n_planned;	/* of the step that is planned */
 	int32_t n_rows;		/* logit rows of these: of the last ones */
@@ -53,6 +53,7 @@ struct LlmSequence
 	int32_t *blocks;		  /* [max_blocks] */
 	LlmPrefixDigest *digests; /* [max_blocks]; NULL: no prefix caching */
 	LlmPrefixDigest root;	  /* parent of the first block's digest */
+	bool is_expecting;		  /* its last token is not known yet */
 	bool is_reserved;		  /* the step being planned keeps a token for it */
 	bool was_displaced;		  /* preempted by one of higher rank */
 	LlmTenant *tenant;
@@ -102,6 +103,23 @@ llm_sequence_reusable(const LlmSequence *sequence)
 	return sequence->n_tokens - 1 < sequence->max_reusable
 			   ? sequence->n_tokens - 1
 			   : sequence->max_reusable;
+}
+
+/* Tokens whose ids are known. */
+static inline int32_t
+llm_sequence_n_known(const LlmSequence *sequence)
+{
+	return sequence->n_tokens - sequence->is_expecting;
+}
+
+/* Tokens left to compute: never a generated one that ends the request. */
+static inline int32_t
+llm_sequence_n_left(const LlmSequence *sequence)
+{
+	bool is_last =
+		sequence->is_expecting && sequence->n_tokens == sequence->max_tokens;
+
+	return is_last ? 0 : sequence->n_tokens - sequence->n_computed;
 }
 
 static inline int32_t

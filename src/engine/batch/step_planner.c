@@ -24,7 +24,8 @@
  *
  * A block is offered to the prefix cache when the step that fills it is
  * planned, so that later sequences of the same step share it: every layer
- * writes the step's keys and values before it attends.
+ * writes the step's keys and values before it attends.  Where the last token
+ * of a block is only expected, that happens when it is settled.
  *
  * src/engine/batch/step_planner.c
  */
@@ -425,12 +426,17 @@ skip_cached(LlmPlanner *planner, LlmSequence *sequence)
 	}
 }
 
-/* Offer the blocks that are full once the step is done to the prefix cache. */
+/*
+ * Offer the blocks that are full once the step is done, and whose contents are
+ * known, to the prefix cache.
+ */
 static void
 publish(LlmPlanner *planner, LlmSequence *sequence)
 {
 	int32_t block_size = planner->config.block_size;
-	int32_t n_full = (sequence->n_computed + sequence->n_planned) / block_size;
+	int32_t n_known = llm_sequence_n_known(sequence);
+	int32_t n_end = sequence->n_computed + sequence->n_planned;
+	int32_t n_full = (n_end < n_known ? n_end : n_known) / block_size;
 
 	if (sequence->digests == NULL)
 		return;
@@ -497,13 +503,14 @@ llm_planner_schedule(LlmPlanner *planner, LlmSequence *sequence)
 	assert(sequence->n_planned == 0);
 	assert(planner->n_tokens_left >= planner->n_tokens_reserved);
 	assert(sequence->n_tokens < sequence->max_tokens ||
-		   sequence->max_tokens == sequence->n_prompt);
+		   sequence->max_tokens == sequence->n_prompt ||
+		   sequence->is_expecting);
 
-	if (n_limit <= 0 || sequence->n_computed == sequence->n_tokens)
+	if (n_limit <= 0 || llm_sequence_n_left(sequence) == 0)
 		return;
 	if (!sequence->is_reserved)
 		skip_cached(planner, sequence);
-	n_tokens = sequence->n_tokens - sequence->n_computed;
+	n_tokens = llm_sequence_n_left(sequence);
 	n_tokens =
 		limit_rows(planner, sequence, n_tokens < n_limit ? n_tokens : n_limit);
 	n_tokens = grow(planner, sequence, n_tokens);
@@ -539,8 +546,7 @@ reserve_tokens(LlmPlanner *planner)
 		{
 			LlmSequence *sequence = list->sequences[i];
 
-			sequence->is_reserved =
-				sequence->n_tokens - sequence->n_computed == 1;
+			sequence->is_reserved = llm_sequence_n_left(sequence) == 1;
 			planner->n_tokens_reserved += sequence->is_reserved;
 		}
 	}
@@ -561,7 +567,7 @@ raise_starved(LlmPlanner *planner)
 
 		/* a step may take longer than the aging time: that is no starving */
 		if (sequence->last_planned_step + 1 >= planner->n_steps ||
-			sequence->n_computed == sequence->n_tokens ||
+			llm_sequence_n_left(sequence) == 0 ||
 			planner->now_us - sequence->last_planned_us <
 				planner->config.aging_us)
 			continue;
@@ -643,18 +649,39 @@ restart(LlmPlanner *planner, LlmSequence *sequence)
 }
 
 void
-llm_planner_append(LlmPlanner *planner, LlmSequence *sequence, int32_t token_id)
+llm_planner_expect(LlmPlanner *planner, LlmSequence *sequence, int32_t row)
 {
 	assert(!planner->is_step_open);
 	assert(sequence->state == LLM_SEQUENCE_RUNNING);
 	assert(sequence->n_computed == sequence->n_tokens);
 	assert(sequence->n_tokens < sequence->max_tokens);
+	assert(!sequence->is_expecting);
 
-	sequence->ids[sequence->n_tokens++] = token_id;
-	planner->n_generated_tokens++;
+	sequence->ids[sequence->n_tokens++] = LLM_DRAWN_TOKEN(row);
+	sequence->is_expecting = true;
 	if (planner->config.rope_restarts && sequence->rope_len == 0 &&
 		sequence->n_tokens > planner->config.rope_short_len)
 		restart(planner, sequence);
+}
+
+void
+llm_planner_settle(LlmPlanner *planner, LlmSequence *sequence, int32_t token_id)
+{
+	assert(!planner->is_step_open);
+	assert(sequence->is_expecting);
+
+	sequence->ids[sequence->n_tokens - 1] = token_id;
+	sequence->is_expecting = false;
+	planner->n_generated_tokens++;
+	/* a step that computes it may be under way */
+	publish(planner, sequence);
+}
+
+void
+llm_planner_append(LlmPlanner *planner, LlmSequence *sequence, int32_t token_id)
+{
+	llm_planner_expect(planner, sequence, 0);
+	llm_planner_settle(planner, sequence, token_id);
 }
 
 void

@@ -93,7 +93,7 @@ typedef struct LlmStepInputs
 	bool keeps_all_rows; /* the last layer's output is wanted of all tokens,
 						  * not of logit_rows alone */
 	bool skips_logits;	 /* nobody looks at logits */
-	const int32_t *token_ids;	 /* [n_tokens] */
+	const int32_t *token_ids;	 /* [n_tokens]; see step_upload */
 	const int32_t *positions;	 /* [n_tokens] */
 	const int32_t *rope_rows;	 /* [n_tokens] each token's in cos_sin */
 	const int32_t *token_seq;	 /* [n_tokens] sequence of each token */
@@ -102,6 +102,8 @@ typedef struct LlmStepInputs
 	const int32_t *block_tables; /* [n_seqs, max_blocks_per_seq] */
 	const int32_t *logit_rows;	 /* [n_logit_rows] token indexes, ascending */
 } LlmStepInputs;
+
+#define LLM_DRAWN_ROW(token_id) (-1 - (token_id))
 
 typedef struct LlmKvCacheSpec
 {
@@ -351,7 +353,8 @@ typedef struct LlmSampleArgs
 	int32_t n_rows;
 	int32_t n_vocab;
 	const LlmSampleRow *rows; /* [n_rows] host */
-	LlmSampleResult *results; /* [n_rows] host, valid after sync */
+	LlmSampleResult *results; /* [n_rows] host, valid after sample_wait or
+							   * sync */
 } LlmSampleArgs;
 
 struct LlmTrainOps; /* compute_train.h */
@@ -407,10 +410,11 @@ typedef struct LlmComputeOps
 	size_t (*kv_bytes)(const LlmKvCacheSpec *spec);
 
 	/*
-	 * Bring host arrays of a step to the device: *device gets the addresses.
-	 * One step is in flight at a time.  *device may have more tokens, sequences
-	 * and logit rows than *host, up to max_seqs: empty ones at the end, whose
-	 * results mean nothing.
+	 * Bring host arrays of a step to the device: *device gets the addresses,
+	 * which are good until the next upload.  A token id below 0 is that of the
+	 * token which row LLM_DRAWN_ROW(id) of the last sample call draws.  *device
+	 * may have more tokens, sequences and logit rows than *host, up to
+	 * max_seqs: empty ones at the end, whose results mean nothing.
 	 */
 	bool (*step_upload)(LlmCompute *compute, const LlmStepInputs *host,
 						LlmStepInputs *device, LlmError *err);
@@ -439,6 +443,12 @@ typedef struct LlmComputeOps
 	bool (*sum_rows)(LlmCompute *, const LlmSumRowsArgs *, LlmError *);
 	bool (*sample)(LlmCompute *, const LlmSampleArgs *, LlmError *);
 
+	/*
+	 * Wait until the last sample call's results are there, and no longer: what
+	 * was enqueued after it goes on.  Comes before the next sample call.
+	 */
+	bool (*sample_wait)(LlmCompute *compute, LlmError *err);
+
 	/* wait until everything enqueued is done; reports a device's late errors */
 	bool (*sync)(LlmCompute *compute, LlmError *err);
 
@@ -450,6 +460,7 @@ typedef struct LlmComputeOps
 struct LlmCompute
 {
 	const LlmComputeOps *ops;
+	bool is_async;			   /* operations go on when they have returned */
 	LlmDtype activation_dtype; /* of activation buffers */
 	LlmDtype precision;		   /* bf16: matrix products may round their
 								 * inputs to bf16; f32: they must not */

@@ -164,9 +164,23 @@ static bool
 cpu_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 				LlmStepInputs *device, LlmError *err)
 {
-	(void) compute;
+	LlmCpu *cpu = llm_cpu(compute);
+
 	(void) err;
+	assert(host->n_tokens <= cpu->options.max_rows);
 	*device = *host;
+	if (host->token_ids == NULL)
+		return true;
+	for (int32_t i = 0; i < host->n_tokens; i++)
+	{
+		int32_t id = host->token_ids[i];
+
+		if (id < 0)
+			id = cpu->drawn_ids[LLM_DRAWN_ROW(id)];
+		/* where none could be drawn, the step's results are of no use */
+		cpu->token_ids[i] = id < 0 ? 0 : id;
+	}
+	device->token_ids = cpu->token_ids;
 	return true;
 }
 
@@ -189,6 +203,7 @@ cpu_close(LlmCompute *compute)
 	llm_cpu_free(cpu->linear_x);
 	llm_cpu_free(cpu->attention_scratch);
 	llm_cpu_free(cpu->sample_scratch);
+	llm_cpu_free(cpu->drawn_ids);
 	llm_cpu_moe_free(cpu->moe);
 	llm_cpu_free(cpu->train_scratch);
 	free(cpu);
@@ -228,6 +243,7 @@ static const LlmComputeOps cpu_ops = {
 	.gather = llm_cpu_gather,
 	.sum_rows = llm_cpu_sum_rows,
 	.sample = llm_cpu_sample,
+	.sample_wait = cpu_sync,
 	.sync = cpu_sync,
 	.train = &llm_cpu_train_ops,
 };
@@ -424,8 +440,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 	cpu->sample_thread_bytes = llm_cpu_sample_thread_bytes(&cpu->options);
 	cpu->sample_scratch = llm_cpu_alloc(n_threads * cpu->sample_thread_bytes,
 										"sampling scratch", err);
-	if (cpu->sample_scratch == NULL)
+	cpu->drawn_ids =
+		llm_cpu_alloc(2 * (size_t) cpu->options.max_rows * sizeof(int32_t),
+					  "token ids of a step", err);
+	if (cpu->sample_scratch == NULL || cpu->drawn_ids == NULL)
 		return false;
+	cpu->token_ids = cpu->drawn_ids + cpu->options.max_rows;
 
 	/* touched by training alone */
 	cpu->train_scratch = llm_cpu_alloc_sparse(

@@ -267,6 +267,8 @@ typedef struct LlmCpu
 	int32_t n_partial_tiles;
 	char *sample_scratch; /* thread by thread */
 	size_t sample_thread_bytes;
+	int32_t *drawn_ids;	 /* [max_rows] of the last sample call */
+	int32_t *token_ids;	 /* [max_rows] of the step, drawn ones filled in */
 	LlmCpuMoe *moe;		 /* NULL: no mixture of experts */
 	char *train_scratch; /* thread by thread */
 } LlmCpu;

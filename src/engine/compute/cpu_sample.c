@@ -632,9 +632,12 @@ llm_cpu_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err)
 
 	(void) err;
 	assert(args->n_vocab <= cpu->options.max_vocab);
+	assert(args->n_rows <= cpu->options.max_rows);
 	if (args->n_rows <= 1)
 		sample_job(&job, 0, 1);
 	else
 		llm_cpu_threads_run(cpu->threads, sample_job, &job);
+	for (int32_t r = 0; r < args->n_rows; r++)
+		cpu->drawn_ids[r] = args->results[r].token_id;
 	return true;
 }

@@ -33,7 +33,8 @@ typedef struct LlmExecutorOptions
 	char quantization[16];	 /* none, int8, int4 */
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
-	bool enforce_eager; /* no CUDA graphs */
+	bool enforce_eager;		 /* no CUDA graphs */
+	char async_stepping[16]; /* auto, on, off */
 	double gpu_memory_utilization;
 	int32_t max_model_len;			/* 0 = the model's, or what fits */
 	int32_t max_num_seqs;			/* 0 = chosen */
@@ -94,6 +95,14 @@ llm_request_table_find(const LlmRequestTable *table, uint64_t request_id);
 extern void
 llm_request_table_remove(LlmRequestTable *table, LlmExecRequest *request);
 
+/* The rows of a step from which tokens are drawn or scored. */
+typedef struct LlmDraw
+{
+	LlmExecRequest **requests; /* [max_num_seqs]; NULL: nobody's, or gone */
+	int32_t *positions;		   /* [max_num_seqs] of the row's own token */
+	int32_t n_rows;
+} LlmDraw;
+
 typedef struct LlmExecutor
 {
 	LlmExecutorOptions options;
@@ -116,12 +125,16 @@ typedef struct LlmExecutor
 	/* [max_num_seqs] each, taken once at load */
 	LlmSampleRow *rows;
 	LlmSampleResult *results;
-	LlmExecRequest **row_requests; /* NULL: the row is nobody's */
-	LlmRowRange *ranges;		   /* to be summed, of planned sequence ... */
+	LlmRowRange *ranges; /* to be summed, of planned sequence ... */
 	int32_t *range_seqs;
 	int32_t n_ranges;
 	float *sums; /* [max_num_seqs, hidden_size] */
 
+	bool runs_ahead; /* plans a step while the last one is computed */
+	LlmDraw draws[2];
+	LlmDraw *drawing; /* whose results are on the way, or NULL */
+
+	int64_t busy_from_us; /* not counted yet, while there is work */
 	uint64_t busy_us;
 	int64_t next_stats_us;
 } LlmExecutor;
@@ -150,10 +163,19 @@ llm_executor_prepare_answer(const LlmExecutor *executor,
 							LlmExecRequest *request, const LlmWireRequest *wire,
 							LlmPlannerRequest *planned, LlmError *err);
 
-/* Fill executor->rows and ranges, and what the step's inputs say of them. */
+/*
+ * Whose the step's rows and ranges are, and what its inputs say of them.
+ * Nothing depends on tokens that are not known yet.
+ */
 extern void
-llm_executor_prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step,
-						  LlmStepInputs *inputs);
+llm_executor_assign_rows(LlmExecutor *executor, const LlmPlannedStep *step,
+						 LlmStepInputs *inputs, LlmDraw *draw);
+
+/*
+ * Fill executor->rows, all tokens before them being known, and have grammars'
+ * masks computed, which is to be waited for.
+ */
+extern void llm_executor_fill_rows(LlmExecutor *executor, const LlmDraw *draw);
 
 /*
  * After the step: add the sums of a sequence's tokens to its request.  True:

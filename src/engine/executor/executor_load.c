@@ -167,13 +167,20 @@ create_planner(LlmExecutor *executor, LlmError *err)
 		return false;
 	executor->rows = calloc(n, sizeof(LlmSampleRow));
 	executor->results = calloc(n, sizeof(LlmSampleResult));
-	executor->row_requests = calloc(n, sizeof(LlmExecRequest *));
+	for (int i = 0; i < 2; i++)
+	{
+		executor->draws[i].requests = calloc(n, sizeof(LlmExecRequest *));
+		executor->draws[i].positions = calloc(n, sizeof(int32_t));
+	}
 	executor->ranges = calloc(n, sizeof(LlmRowRange));
 	executor->range_seqs = calloc(n, sizeof(int32_t));
 	executor->sums =
 		calloc(n * (size_t) executor->config.hidden_size, sizeof(float));
 	if (executor->rows == NULL || executor->results == NULL ||
-		executor->row_requests == NULL || executor->ranges == NULL ||
+		executor->draws[0].requests == NULL ||
+		executor->draws[0].positions == NULL ||
+		executor->draws[1].requests == NULL ||
+		executor->draws[1].positions == NULL || executor->ranges == NULL ||
 		executor->range_seqs == NULL || executor->sums == NULL)
 		return llm_error_no_memory(err, n * sizeof(LlmSampleResult),
 								   "the rows of a step");
@@ -196,6 +203,16 @@ create_constraints(LlmExecutor *executor, LlmError *err)
 		return true;
 	executor->constraints = llm_constraints_create(&config, err);
 	return executor->constraints != NULL;
+}
+
+/* Running ahead pays where the device works while the host goes on. */
+static bool
+choose_ahead(const LlmExecutor *executor)
+{
+	const char *wanted = executor->options.async_stepping;
+
+	return strcmp(wanted, "auto") == 0 ? executor->compute->is_async
+									   : strcmp(wanted, "on") == 0;
 }
 
 static bool
@@ -222,8 +239,10 @@ load_all(LlmExecutor *executor, LlmError *err)
 		 !llm_model_image_write(options->path, config, options->image_path,
 								err)))
 		return false;
-	return open_compute(executor, precision, err) &&
-		   load_weights(executor, weight_dtype, err) &&
+	if (!open_compute(executor, precision, err))
+		return false;
+	executor->runs_ahead = choose_ahead(executor);
+	return load_weights(executor, weight_dtype, err) &&
 		   create_planner(executor, err) && create_constraints(executor, err);
 }
 
@@ -256,7 +275,12 @@ llm_executor_unload(LlmExecutor *executor)
 		executor->compute->ops->close(executor->compute);
 	free(executor->rows);
 	free(executor->results);
-	free(executor->row_requests);
+	for (int i = 0; i < 2; i++)
+	{
+		free(executor->draws[i].requests);
+		free(executor->draws[i].positions);
+		executor->draws[i] = (LlmDraw){ 0 };
+	}
 	free(executor->ranges);
 	free(executor->range_seqs);
 	free(executor->sums);
@@ -267,7 +291,6 @@ llm_executor_unload(LlmExecutor *executor)
 	executor->compute = NULL;
 	executor->rows = NULL;
 	executor->results = NULL;
-	executor->row_requests = NULL;
 	executor->ranges = NULL;
 	executor->range_seqs = NULL;
 	executor->sums = NULL;

@@ -87,6 +87,7 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 										  "bfloat16", NULL };
 	static const char *const kv_dtypes[] = { "auto", "float32", "bfloat16",
 											 "fp8",	 "int8",	NULL };
+	static const char *const switches[] = { "auto", "on", "off", NULL };
 	static const char *const quantizations[] = { "none", "int8", "int4", NULL };
 	static const char *const formats[] = { "auto", "dummy", NULL };
 	char load_format[16] = "auto";
@@ -101,6 +102,8 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 				  sizeof(options->kv_cache_dtype), err) ||
 		!get_text(json, "quantization", options->quantization,
 				  sizeof(options->quantization), err) ||
+		!get_text(json, "async_stepping", options->async_stepping,
+				  sizeof(options->async_stepping), err) ||
 		!get_text(json, "load_format", load_format, sizeof(load_format), err))
 		return false;
 	options->dummy_weights = strcmp(load_format, "dummy") == 0;
@@ -108,6 +111,7 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 		   one_of("dtype", options->dtype, dtypes, err) &&
 		   one_of("kv_cache_dtype", options->kv_cache_dtype, kv_dtypes, err) &&
 		   one_of("quantization", options->quantization, quantizations, err) &&
+		   one_of("async_stepping", options->async_stepping, switches, err) &&
 		   one_of("load_format", load_format, formats, err);
 }
 
@@ -161,6 +165,7 @@ llm_executor_options_parse(const char *text, size_t len,
 	strcpy(options->dtype, "auto");
 	strcpy(options->kv_cache_dtype, "auto");
 	strcpy(options->quantization, "none");
+	strcpy(options->async_stepping, "auto");
 	options->enable_prefix_caching = true;
 	options->block_size = 16;
 	options->gpu_memory_utilization = 0.9;

@@ -93,65 +93,66 @@ llm_executor_prepare_answer(const LlmExecutor *executor,
 /* -- rows -- */
 
 static void
-fill_drawn_row(LlmExecutor *executor, const LlmPlannedSequence *planned)
+fill_drawn_row(LlmExecutor *executor, const LlmExecRequest *request,
+			   int32_t row_idx)
 {
-	LlmExecRequest *request = llm_sequence_owner(planned->sequence);
 	int32_t n_prompt;
 	int32_t n_output;
 	const int32_t *ids =
-		llm_sequence_ids(planned->sequence, &n_prompt, &n_output);
+		llm_sequence_ids(request->sequence, &n_prompt, &n_output);
 
-	assert(planned->n_logit_rows == 1);
 	llm_sampler_fill_row(request->sampler, ids, n_prompt, ids + n_prompt,
-						 n_output, &executor->rows[planned->logit_row]);
+						 n_output, &executor->rows[row_idx]);
 	if (request->constraint != NULL)
-		executor->rows[planned->logit_row].allowed_mask =
-			llm_constraints_add_row(executor->constraints, planned->logit_row,
-									request->constraint);
-	executor->row_requests[planned->logit_row] = request;
+		executor->rows[row_idx].allowed_mask = llm_constraints_add_row(
+			executor->constraints, row_idx, request->constraint);
 }
 
-/*
- * The planned tokens end before position end.  n_output is the scored token's
- * number, as it is a drawn one's.
- */
+/* n_output is the scored token's number, as it is a drawn one's. */
 static void
-fill_scored_rows(LlmExecutor *executor, const LlmPlannedSequence *planned,
-				 int32_t end)
+fill_scored_row(const LlmExecRequest *request, int32_t position,
+				LlmSampleRow *row)
 {
-	LlmExecRequest *request = llm_sequence_owner(planned->sequence);
 	int32_t n_computed;
 	int32_t n_output;
 	const int32_t *ids =
-		llm_sequence_ids(planned->sequence, &n_computed, &n_output);
+		llm_sequence_ids(request->sequence, &n_computed, &n_output);
+	int32_t scored_idx = position + 1;
 
 	assert(n_computed + 1 == (int32_t) request->n_prompt && n_output == 0);
-	for (int32_t i = 0; i < planned->n_logit_rows; i++)
-	{
-		int32_t row_idx = planned->logit_row + i;
-		int32_t scored_idx = end - planned->n_logit_rows + i + 1;
-		LlmSampleRow *row = &executor->rows[row_idx];
-
-		*row = (LlmSampleRow){ .params = llm_sampling_params_default() };
-		row->params.n_logprobs = request->n_top;
-		row->is_forced = true;
-		row->forced_id =
-			scored_idx < n_computed ? ids[scored_idx] : request->last_id;
-		row->n_output = scored_idx - (n_computed + 1 - request->n_scored);
-		assert(row->n_output >= 0 && row->n_output < request->n_scored);
-		executor->row_requests[row_idx] = request;
-	}
+	*row = (LlmSampleRow){ .params = llm_sampling_params_default() };
+	row->params.n_logprobs = request->n_top;
+	row->is_forced = true;
+	row->forced_id =
+		scored_idx < n_computed ? ids[scored_idx] : request->last_id;
+	row->n_output = scored_idx - (n_computed + 1 - request->n_scored);
+	assert(row->n_output >= 0 && row->n_output < request->n_scored);
 }
 
-/* A row that is there because its prompt is complete: nobody draws from it. */
+/* Nobody draws from it: its prompt is embedded, or its request gone. */
 static void
-fill_idle_row(LlmExecutor *executor, int32_t row_idx)
+fill_idle_row(LlmSampleRow *row)
 {
-	LlmSampleRow *row = &executor->rows[row_idx];
-
 	*row = (LlmSampleRow){ .params = llm_sampling_params_default() };
 	row->params.temperature = 0;
-	executor->row_requests[row_idx] = NULL;
+}
+
+void
+llm_executor_fill_rows(LlmExecutor *executor, const LlmDraw *draw)
+{
+	for (int32_t i = 0; i < draw->n_rows; i++)
+	{
+		const LlmExecRequest *request = draw->requests[i];
+
+		if (request == NULL)
+			fill_idle_row(&executor->rows[i]);
+		else if (request->kind == LLM_REQUEST_GENERATE)
+			fill_drawn_row(executor, request, i);
+		else
+			fill_scored_row(request, draw->positions[i], &executor->rows[i]);
+	}
+	if (executor->constraints != NULL)
+		llm_constraints_start(executor->constraints);
 }
 
 static void
@@ -173,8 +174,6 @@ add_sums(LlmExecutor *executor, const LlmPlannedStep *step, int32_t seq_idx,
 	int32_t first = step->positions[planned->first_token];
 	int32_t n_skipped = 0;
 
-	if (planned->logit_row >= 0)
-		fill_idle_row(executor, planned->logit_row);
 	if (request->kind == LLM_REQUEST_EMBED_LAST)
 	{
 		if (planned->logit_row >= 0)
@@ -200,41 +199,50 @@ kind_of(const LlmPlannedSequence *planned)
 		->kind;
 }
 
-void
-llm_executor_prepare_rows(LlmExecutor *executor, const LlmPlannedStep *step,
-						  LlmStepInputs *inputs)
+/* The rows of a sequence: its last tokens of the step. */
+static void
+assign_sequence(const LlmPlannedStep *step, const LlmPlannedSequence *planned,
+				LlmDraw *draw)
 {
-	bool has_logits = false;
+	bool is_drawn = kind_of(planned) == LLM_REQUEST_GENERATE ||
+					kind_of(planned) == LLM_REQUEST_SCORE;
 
+	for (int32_t i = 0; i < planned->n_logit_rows; i++)
+	{
+		int32_t row = planned->logit_row + i;
+
+		draw->requests[row] =
+			is_drawn ? llm_sequence_owner(planned->sequence) : NULL;
+		draw->positions[row] = step->positions[step->logit_rows[row]];
+		draw->n_rows += is_drawn;
+	}
+}
+
+void
+llm_executor_assign_rows(LlmExecutor *executor, const LlmPlannedStep *step,
+						 LlmStepInputs *inputs, LlmDraw *draw)
+{
+	assert(step->n_logit_rows <= executor->max_num_seqs);
 	executor->n_ranges = 0;
-	for (int32_t i = 0; i < step->n_seqs; i++)
-		if (kind_of(&step->sequences[i]) == LLM_REQUEST_EMBED_MEAN)
-			inputs->keeps_all_rows = true;
+	draw->n_rows = 0;
 	for (int32_t i = 0; i < step->n_seqs; i++)
 	{
 		const LlmPlannedSequence *planned = &step->sequences[i];
-		LlmRequestKind kind = kind_of(planned);
 
-		if (kind != LLM_REQUEST_GENERATE && kind != LLM_REQUEST_SCORE)
-		{
-			add_sums(executor, step, i, inputs->keeps_all_rows);
-			continue;
-		}
-		if (planned->logit_row < 0)
-			continue;
-		assert(planned->logit_row + planned->n_logit_rows <=
-			   executor->max_num_seqs);
-		has_logits = true;
-		if (kind == LLM_REQUEST_GENERATE)
-			fill_drawn_row(executor, planned);
-		else
-			fill_scored_rows(executor, planned,
-							 step->positions[planned->first_token] +
-								 planned->n_tokens);
+		assign_sequence(step, planned, draw);
+		if (kind_of(planned) == LLM_REQUEST_EMBED_MEAN)
+			inputs->keeps_all_rows = true;
 	}
-	inputs->skips_logits = !has_logits;
-	if (executor->constraints != NULL)
-		llm_constraints_start(executor->constraints);
+	inputs->skips_logits = draw->n_rows == 0;
+	if (draw->n_rows > 0)
+		draw->n_rows = step->n_logit_rows;
+	for (int32_t i = 0; i < step->n_seqs; i++)
+	{
+		LlmRequestKind kind = kind_of(&step->sequences[i]);
+
+		if (kind == LLM_REQUEST_EMBED_LAST || kind == LLM_REQUEST_EMBED_MEAN)
+			add_sums(executor, step, i, inputs->keeps_all_rows);
+	}
 }
 
 /* -- sums -- */

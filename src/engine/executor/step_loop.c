@@ -7,6 +7,14 @@
  * itself allocates nothing; requests bring their memory when they arrive and
  * take it along when they leave.
  *
+ * Where the device computes while the host goes on, the loop runs one step
+ * ahead: it plans a step and has its forward pass enqueued before it waits for
+ * the tokens of the last one, which the device puts in their places by itself.
+ * Then it delivers these, prepares the rows that the step draws (by then it
+ * knows what they depend on: penalties, masks), and has them drawn.  So the
+ * device has work at all times.  Who ends with the last step's tokens is part
+ * of the new one in vain.
+ *
  * src/engine/executor/step_loop.c
  */
 #include <assert.h>
@@ -76,6 +84,22 @@ send_or_give_up(LlmExecutor *executor, LlmMessageType type, uint64_t request_id,
 
 /* -- requests come and go -- */
 
+/* Its rows of steps under way are nobody's. */
+static void
+drop_request(LlmExecutor *executor, LlmExecRequest *request)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		LlmDraw *draw = &executor->draws[i];
+
+		for (int32_t row = 0; row < draw->n_rows; row++)
+			if (draw->requests[row] == request)
+				draw->requests[row] = NULL;
+	}
+	llm_planner_remove(executor->planner, request->sequence);
+	llm_request_table_remove(&executor->requests, request);
+}
+
 static uint32_t
 n_output(const LlmExecRequest *request)
 {
@@ -107,8 +131,7 @@ finish_request(LlmExecutor *executor, LlmExecRequest *request,
 		finished.n_prompt = request->n_prompt;
 	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
 					&finished, sizeof(finished));
-	llm_planner_remove(executor->planner, request->sequence);
-	llm_request_table_remove(&executor->requests, request);
+	drop_request(executor, request);
 }
 
 static void
@@ -117,8 +140,7 @@ fail_request(LlmExecutor *executor, LlmExecRequest *request,
 {
 	send_or_give_up(executor, LLM_MESSAGE_FAILED, request->request_id, why,
 					sizeof(*why));
-	llm_planner_remove(executor->planner, request->sequence);
-	llm_request_table_remove(&executor->requests, request);
+	drop_request(executor, request);
 }
 
 /* The arrays behind an LlmWireRequest, checked against the frame's size. */
@@ -401,18 +423,10 @@ receive_frames(LlmExecutor *executor)
 
 /* -- one step -- */
 
-/* Grammars' masks are computed beside the logits, and needed from here on. */
+/* Have the planned step's logits computed. */
 static bool
-masks_are_ready(LlmExecutor *executor)
-{
-	if (executor->constraints != NULL)
-		llm_constraints_wait(executor->constraints);
-	return true;
-}
-
-/* Compute the planned step's logits and draw from them. */
-static bool
-compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
+start_pass(LlmExecutor *executor, const LlmPlannedStep *step, LlmDraw *draw,
+		   float **logits, LlmError *err)
 {
 	LlmCompute *compute = executor->compute;
 	LlmStepInputs host = {
@@ -431,25 +445,45 @@ compute_step(LlmExecutor *executor, const LlmPlannedStep *step, LlmError *err)
 		.logit_rows = step->logit_rows,
 	};
 	LlmStepInputs device;
-	LlmSampleArgs sample = {
-		.n_rows = step->n_logit_rows,
+
+	llm_executor_assign_rows(executor, step, &host, draw);
+	/* on the CPU masks are computed beside the pass */
+	if (executor->drawing == NULL)
+		llm_executor_fill_rows(executor, draw);
+	return llm_model_rotate_step(executor->model, &host, step->rope_len, err) &&
+		   compute->ops->step_upload(compute, &host, &device, err) &&
+		   llm_model_forward(executor->model, &device, executor->kv, logits,
+							 err);
+}
+
+/* Have the tokens of the filled rows drawn. */
+static bool
+start_draw(LlmExecutor *executor, LlmDraw *draw, float *logits, LlmError *err)
+{
+	LlmSampleArgs args = {
+		.logits = logits,
+		.n_rows = draw->n_rows,
 		.n_vocab = executor->config.n_vocab,
 		.rows = executor->rows,
 		.results = executor->results,
 	};
 
-	llm_executor_prepare_rows(executor, step, &host);
-	return llm_model_rotate_step(executor->model, &host, step->rope_len, err) &&
-		   compute->ops->step_upload(compute, &host, &device, err) &&
-		   llm_model_forward(executor->model, &device, executor->kv,
-							 &sample.logits, err) &&
-		   masks_are_ready(executor) &&
-		   (step->n_logit_rows == 0 || host.skips_logits ||
-			compute->ops->sample(compute, &sample, err)) &&
-		   (executor->n_ranges == 0 ||
-			llm_model_sum_hidden(executor->model, executor->ranges,
-								 executor->n_ranges, executor->sums, err)) &&
-		   compute->ops->sync(compute, err);
+	assert(executor->drawing == NULL);
+	if (executor->constraints != NULL)
+		llm_constraints_wait(executor->constraints);
+	if (draw->n_rows == 0)
+		return true;
+	if (!executor->compute->ops->sample(executor->compute, &args, err))
+		return false;
+	for (int32_t row = 0; row < draw->n_rows; row++)
+	{
+		const LlmExecRequest *request = draw->requests[row];
+
+		if (request != NULL && request->kind == LLM_REQUEST_GENERATE)
+			llm_planner_expect(executor->planner, request->sequence, row);
+	}
+	executor->drawing = draw;
+	return true;
 }
 
 /* TOKENS with one token. */
@@ -518,24 +552,17 @@ deliver_embedding(LlmExecutor *executor, const LlmPlannedStep *step,
 }
 
 static void
-deliver_row(LlmExecutor *executor, int32_t row)
+deliver_row(LlmExecutor *executor, LlmExecRequest *request, int32_t row)
 {
-	LlmExecRequest *request = executor->row_requests[row];
 	const LlmSampleResult *result = &executor->results[row];
 	LlmFinishReason reason;
 	LlmError err;
 
-	if (request == NULL)
-		return;
 	if (result->token_id < 0)
 	{
 		llm_error_set(&err, LLM_ERROR_INVALID,
 					  "no token has a probability: the logits are not finite, "
 					  "or the options exclude every token");
-		/* nor will it want its other rows of this step */
-		for (int32_t i = row + 1; i < executor->max_num_seqs; i++)
-			if (executor->row_requests[i] == request)
-				executor->row_requests[i] = NULL;
 		fail_request(executor, request, &err);
 		return;
 	}
@@ -551,7 +578,7 @@ deliver_row(LlmExecutor *executor, int32_t row)
 		return;
 	}
 	send_token(executor, request, result);
-	llm_planner_append(executor->planner, request->sequence, result->token_id);
+	llm_planner_settle(executor->planner, request->sequence, result->token_id);
 	reason = llm_sampler_finish_reason(request->sampler, result->token_id,
 									   (int32_t) n_output(request));
 	if (request->constraint != NULL &&
@@ -561,21 +588,82 @@ deliver_row(LlmExecutor *executor, int32_t row)
 		finish_request(executor, request, reason);
 }
 
+/* Wait for the tokens that are being drawn, if any, and send them. */
+static void
+collect_draw(LlmExecutor *executor)
+{
+	LlmDraw *draw = executor->drawing;
+	LlmError err;
+
+	if (draw == NULL)
+		return;
+	if (!executor->compute->ops->sample_wait(executor->compute, &err))
+		give_up(executor, &err);
+	executor->drawing = NULL;
+	for (int32_t row = 0; row < draw->n_rows; row++)
+	{
+		if (draw->requests[row] != NULL)
+			deliver_row(executor, draw->requests[row], row);
+	}
+	draw->n_rows = 0;
+}
+
+/* Hidden states are summed, and embeddings sent, within their step. */
+static void
+deliver_embeddings(LlmExecutor *executor, const LlmPlannedStep *step)
+{
+	LlmError err;
+
+	if (executor->n_ranges == 0)
+		return;
+	if (!llm_model_sum_hidden(executor->model, executor->ranges,
+							  executor->n_ranges, executor->sums, &err))
+		give_up(executor, &err);
+	for (int32_t i = 0; i < executor->n_ranges; i++)
+		deliver_embedding(executor, step, i);
+}
+
 static void
 run_step(LlmExecutor *executor, const LlmPlannedStep *step)
 {
+	LlmDraw *draw = &executor->draws[executor->drawing == executor->draws];
+	bool is_ahead = executor->drawing != NULL;
+	float *logits = NULL;
 	LlmError err;
-	int64_t start_us = llm_clock_us();
-	int32_t n_rows = step->n_logit_rows;
 
-	if (!compute_step(executor, step, &err))
+	if (!start_pass(executor, step, draw, &logits, &err))
 		give_up(executor, &err);
 	llm_planner_commit(executor->planner);
-	for (int32_t row = 0; row < n_rows; row++)
-		deliver_row(executor, row);
-	for (int32_t i = 0; i < executor->n_ranges; i++)
-		deliver_embedding(executor, step, i);
-	executor->busy_us += (uint64_t) (llm_clock_us() - start_us);
+	collect_draw(executor);
+	if (is_ahead)
+		llm_executor_fill_rows(executor, draw);
+	if (!start_draw(executor, draw, logits, &err))
+		give_up(executor, &err);
+	deliver_embeddings(executor, step);
+	if (!executor->runs_ahead)
+		collect_draw(executor);
+}
+
+/* One turn of the loop.  False: there is nothing to do. */
+static bool
+work(LlmExecutor *executor, int64_t now_us)
+{
+	const LlmPlannedStep *step = llm_planner_plan(executor->planner, now_us);
+	int64_t end_us;
+
+	if (step == NULL && executor->drawing == NULL)
+		return false;
+	/* a draw under way: busy since it was counted last */
+	if (executor->drawing == NULL)
+		executor->busy_from_us = now_us;
+	if (step != NULL)
+		run_step(executor, step);
+	else
+		collect_draw(executor);
+	end_us = llm_clock_us();
+	executor->busy_us += (uint64_t) (end_us - executor->busy_from_us);
+	executor->busy_from_us = end_us;
+	return true;
 }
 
 /* -- the loop -- */
@@ -642,15 +730,13 @@ llm_executor_run(LlmExecutor *executor)
 	executor->next_stats_us = llm_clock_us();
 	for (;;)
 	{
-		const LlmPlannedStep *step;
 		int64_t now_us;
+		bool is_busy;
 
 		if (receive_frames(executor) == FRAMES_STOP)
 			return 0;
 		now_us = llm_clock_us();
-		step = llm_planner_plan(executor->planner, now_us);
-		if (step != NULL)
-			run_step(executor, step);
+		is_busy = work(executor, now_us);
 		if (now_us >= executor->next_stats_us)
 		{
 			send_stats(executor);
@@ -658,7 +744,7 @@ llm_executor_run(LlmExecutor *executor)
 		}
 		if (!llm_channel_flush(executor->channel, &err))
 			return 0;
-		if (step == NULL)
+		if (!is_busy)
 			wait_for_frames(executor);
 	}
 }

@@ -37,6 +37,7 @@ static const Option known_options[] = {
 	{ "kv_cache_dtype", OPTION_TEXT, " auto float32 bfloat16 fp8 int8 " },
 	{ "quantization", OPTION_TEXT, " none int8 int4 " },
 	{ "load_format", OPTION_TEXT, " auto dummy " },
+	{ "async_stepping", OPTION_TEXT, " auto on off " },
 	{ "max_model_len", OPTION_COUNT, NULL, 1 << 24 },
 	{ "max_num_seqs", OPTION_COUNT, NULL, 4096 },
 	{ "max_num_batched_tokens", OPTION_COUNT, NULL, 1 << 20 },
@@ -176,6 +177,8 @@ add_settings(cJSON *object)
 								   llm_setting_quantization) &&
 		   cJSON_AddStringToObject(object, "load_format",
 								   llm_setting_load_format) &&
+		   cJSON_AddStringToObject(object, "async_stepping",
+								   llm_setting_async_stepping) &&
 		   cJSON_AddNumberToObject(object, "max_model_len",
 								   llm_setting_max_model_len) &&
 		   cJSON_AddNumberToObject(object, "max_num_seqs",
