@@ -494,6 +494,7 @@ mirror_open(const LlmComputeOptions *options, LlmError *err)
 	mirror->base.ops = &ops;
 	mirror->base.activation_dtype = LLM_DTYPE_F32;
 	mirror->base.precision = options->precision;
+	mirror->base.lora_format = cuda->lora_format;
 	mirror->cuda = cuda;
 	return &mirror->base;
 }

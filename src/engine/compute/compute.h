@@ -23,6 +23,7 @@
 #include "src/common/util/dtype.h"
 #include "src/common/util/error.h"
 #include "src/common/util/sampling_params.h"
+#include "src/engine/compute/lora.h"
 
 typedef struct LlmCompute LlmCompute;
 typedef struct LlmKvCache LlmKvCache;
@@ -101,6 +102,12 @@ typedef struct LlmStepInputs
 	const int32_t *context_len;	 /* [n_seqs] this step's tokens included */
 	const int32_t *block_tables; /* [n_seqs, max_blocks_per_seq] */
 	const int32_t *logit_rows;	 /* [n_logit_rows] token indexes, ascending */
+
+	/* adapters of this step: see lora.h */
+	int32_t n_loras;
+	const int32_t *token_lora; /* [n_tokens] index into loras, -1: none; NULL:
+								* no token has one */
+	const void *const *loras;  /* [n_loras] on the host: images on the device */
 } LlmStepInputs;
 
 #define LLM_DRAWN_ROW(token_id) (-1 - (token_id))
@@ -147,9 +154,24 @@ typedef struct LlmRmsNormArgs
 #define LLM_LINEAR_MAX_PARTS 3
 
 /*
+ * The adapters of a linear operation's rows, which are the step's tokens or,
+ * with of_logit_rows, its logit rows.  Part i is their module first_module + i.
+ */
+typedef struct LlmLoraRows
+{
+	const LlmStepInputs *step; /* as uploaded; NULL: no adapters */
+	int32_t first_module;
+	bool of_logit_rows;
+} LlmLoraRows;
+
+/*
  * out_i = x W_i^T + bias_i for up to three weights that share their input
  * (q/k/v, gate/up), so that x is read and converted once.  out_i is
  * [n_rows, W_i.n_rows] with out_stride elements from row to row.
+ *
+ * A row with an adapter gets gain_i (x W_i^T + (x A_i^T) B_i^T) + bias_i, where
+ * A_i, B_i and gain_i are its adapter's (LoRA, Hu et al. 2021, with the scale
+ * in B; gains as in DoRA, Liu et al. 2024).
  */
 typedef struct LlmLinearArgs
 {
@@ -157,6 +179,7 @@ typedef struct LlmLinearArgs
 	int32_t n_rows;
 	int32_t n_parts;
 	bool out_is_f32; /* logits: f32 whatever the activations are */
+	LlmLoraRows lora;
 	struct
 	{
 		LlmMatrix weight;
@@ -392,6 +415,18 @@ typedef struct LlmComputeOps
 						LlmError *err);
 
 	/*
+	 * Any thread may call these three.  host_alloc takes memory that the device
+	 * copies from fast; copy_aside brings bytes from there to device memory
+	 * that no step uses, beside the stream, and returns when they are there.
+	 * copy_aside NULL: the device computes with such memory as it is.
+	 */
+	void *(*host_alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
+						LlmError *err);
+	void (*host_free)(LlmCompute *compute, void *address);
+	bool (*copy_aside)(LlmCompute *compute, void *dest, const void *src,
+					   size_t n_bytes, LlmError *err);
+
+	/*
 	 * Quantized weights (int8, int4, int4_k; n_cols a multiple of LLM_QUANT_GROUP):
 	 * memory for a matrix comes from alloc, quant_bytes of it; quant_write
 	 * brings rows first_row .. first_row + rows->n_rows - 1 into the backend's
@@ -464,6 +499,7 @@ struct LlmCompute
 	LlmDtype activation_dtype; /* of activation buffers */
 	LlmDtype precision;		   /* bf16: matrix products may round their
 								 * inputs to bf16; f32: they must not */
+	LlmLoraFormat lora_format; /* of adapters' images */
 };
 
 typedef struct LlmComputeOptions
@@ -479,10 +515,12 @@ typedef struct LlmComputeOptions
 	int32_t max_experts; /* of a mixture: scratch memory; 0 = no mixture */
 	int32_t max_experts_per_token;
 	int32_t max_expert_dim; /* their inner dimension */
-	size_t arena_bytes;		/* device memory to take at once, for weights to lie
+	int32_t max_loras;		/* of a step: scratch memory; 0 = no adapters */
+	int32_t max_lora_rank;
+	size_t arena_bytes; /* device memory to take at once, for weights to lie
 								 * side by side; 0: as they come */
-	bool enforce_eager;		/* record no passes, add nothing to steps */
-	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
+	bool enforce_eager; /* record no passes, add nothing to steps */
+	const char *isa;	/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
 								 * force a path (tests) */
 } LlmComputeOptions;

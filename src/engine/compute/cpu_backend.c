@@ -4,8 +4,8 @@
  *
  * The siblings: cpu_threads.c runs jobs on all cores; cpu_linear.c,
  * cpu_norm.c, cpu_rope_kv.c, cpu_kv_cache.c, cpu_attention.c, cpu_embed.c,
- * cpu_gated_act.c, cpu_moe.c and cpu_sample.c hold one operation each and cut
- * it into work for threads; the kernels they call are written once in cpu_simd.h,
+ * cpu_gated_act.c, cpu_moe.c, cpu_lora.c and cpu_sample.c hold one operation
+ * each and cut it into work for threads; the kernels they call are written once in cpu_simd.h,
  * cpu_linear_body.h, cpu_vector_body.h and cpu_attention_body.h, and compiled
  * for each instruction set by the files with its suffix.
  *
@@ -206,6 +206,7 @@ cpu_close(LlmCompute *compute)
 	llm_cpu_free(cpu->drawn_ids);
 	llm_cpu_moe_free(cpu->moe);
 	llm_cpu_free(cpu->train_scratch);
+	llm_cpu_lora_free(cpu->lora);
 	free(cpu);
 }
 
@@ -226,6 +227,8 @@ static const LlmComputeOps cpu_ops = {
 	.read = cpu_copy,
 	.weight = cpu_weight,
 	.weight_free = cpu_weight_free,
+	.host_alloc = cpu_alloc,
+	.host_free = cpu_free,
 	.quant_bytes = llm_cpu_quant_bytes,
 	.quant_write = llm_cpu_quant_write,
 	.kv_create = llm_cpu_kv_create,
@@ -387,6 +390,7 @@ use_isa(LlmCpu *cpu, Isa isa)
 	cpu->vector = llm_cpu_vector_portable;
 	cpu->attention = llm_cpu_attention_portable;
 	cpu->train = &llm_cpu_train_portable;
+	cpu->lora_kernels = llm_cpu_lora_portable;
 #if defined(__x86_64__)
 	if (isa >= ISA_AVX2)
 	{
@@ -396,6 +400,7 @@ use_isa(LlmCpu *cpu, Isa isa)
 		cpu->vector = llm_cpu_vector_avx2;
 		cpu->attention = llm_cpu_attention_avx2;
 		cpu->train = &llm_cpu_train_avx2;
+		cpu->lora_kernels = llm_cpu_lora_avx2;
 	}
 	if (isa >= ISA_AVX512)
 	{
@@ -403,6 +408,7 @@ use_isa(LlmCpu *cpu, Isa isa)
 		cpu->vector = llm_cpu_vector_avx512;
 		cpu->attention = llm_cpu_attention_avx512;
 		cpu->train = &llm_cpu_train_avx512;
+		cpu->lora_kernels = llm_cpu_lora_avx512;
 	}
 	if (isa >= ISA_AVX512VNNI)
 		cpu->quant = llm_cpu_quant_avx512vnni;
@@ -455,7 +461,12 @@ alloc_scratch(LlmCpu *cpu, LlmError *err)
 
 	if (cpu->options.max_experts > 0)
 		cpu->moe = llm_cpu_moe_create(&cpu->options, (int) n_threads, err);
-	return cpu->options.max_experts == 0 || cpu->moe != NULL;
+	if (cpu->options.max_experts > 0 && cpu->moe == NULL)
+		return false;
+
+	if (cpu->options.max_loras > 0)
+		cpu->lora = llm_cpu_lora_create(&cpu->options, err);
+	return cpu->options.max_loras == 0 || cpu->lora != NULL;
 }
 
 static bool
@@ -493,6 +504,7 @@ llm_compute_cpu_open(const LlmComputeOptions *options, LlmError *err)
 	cpu->base.ops = &cpu_ops;
 	cpu->base.activation_dtype = LLM_DTYPE_F32;
 	cpu->base.precision = options->precision;
+	cpu->base.lora_format = (LlmLoraFormat){ options->precision, true };
 	cpu->options = *options;
 	cpu->options.isa = NULL;
 	use_isa(cpu, isa);

@@ -101,6 +101,39 @@ typedef struct LlmCpuQuantKernels
 } LlmCpuQuantKernels;
 
 /* ------------------------------------------------------------------------
+ * Adapters: some rows with one module of one adapter
+ * ------------------------------------------------------------------------
+ */
+typedef struct LlmCpuLoraTask
+{
+	LlmDtype dtype;	  /* of A and B */
+	const void *down; /* A [rank, down_stride] */
+	int64_t down_stride;
+	const void *up; /* B by rank [rank, up_stride] */
+	int64_t up_stride;
+	const float *gain; /* [n_out] padded; NULL: none */
+	LlmVector bias;	   /* what out holds of it already */
+	int32_t rank;
+	int64_t n_in;
+	const float *x;
+	float *out;
+	int64_t out_stride;
+	const int32_t *rows; /* [n_rows] of x and out */
+	int32_t n_rows;
+	float *inner;		  /* [n_rows, inner_stride] x A^T */
+	int64_t inner_stride; /* elements */
+} LlmCpuLoraTask;
+
+typedef struct LlmCpuLoraKernels
+{
+	/* inner = x A^T for ranks begin .. end - 1, multiples of 4 */
+	void (*shrink)(const LlmCpuLoraTask *task, int32_t begin, int32_t end);
+
+	/* out += inner B^T for outputs begin .. end - 1 */
+	void (*expand)(const LlmCpuLoraTask *task, int64_t begin, int64_t end);
+} LlmCpuLoraKernels;
+
+/* ------------------------------------------------------------------------
  * Everything that goes over a vector once
  * ------------------------------------------------------------------------
  */
@@ -220,6 +253,10 @@ extern const LlmCpuQuantKernels llm_cpu_quant_avx2;
 extern const LlmCpuQuantKernels llm_cpu_quant_avx2vnni;
 extern const LlmCpuQuantKernels llm_cpu_quant_avx512vnni;
 
+extern const LlmCpuLoraKernels llm_cpu_lora_portable;
+extern const LlmCpuLoraKernels llm_cpu_lora_avx2;
+extern const LlmCpuLoraKernels llm_cpu_lora_avx512;
+
 extern const LlmCpuVectorKernels llm_cpu_vector_portable;
 extern const LlmCpuVectorKernels llm_cpu_vector_avx2;
 extern const LlmCpuVectorKernels llm_cpu_vector_avx512;
@@ -242,7 +279,8 @@ struct LlmKvCache
 	char *data; /* layers of [n_blocks, n_kv_heads] of K, then of V */
 };
 
-typedef struct LlmCpuMoe LlmCpuMoe; /* cpu_moe.c: its scratch */
+typedef struct LlmCpuMoe LlmCpuMoe;	  /* cpu_moe.c: its scratch */
+typedef struct LlmCpuLora LlmCpuLora; /* cpu_lora.c: likewise */
 
 struct LlmCpuTrainKernels; /* cpu_train.h */
 
@@ -257,6 +295,7 @@ typedef struct LlmCpu
 	LlmCpuVectorKernels vector;
 	LlmCpuAttentionKernels attention;
 	const struct LlmCpuTrainKernels *train;
+	LlmCpuLoraKernels lora_kernels;
 
 	/* scratch, sized at open */
 	char *linear_x; /* prepared rows of x */
@@ -271,6 +310,7 @@ typedef struct LlmCpu
 	int32_t *token_ids;	 /* [max_rows] of the step, drawn ones filled in */
 	LlmCpuMoe *moe;		 /* NULL: no mixture of experts */
 	char *train_scratch; /* thread by thread */
+	LlmCpuLora *lora; /* NULL: no adapters */
 } LlmCpu;
 
 static inline LlmCpu *
@@ -330,6 +370,12 @@ llm_cpu_linear_chunk_rows(const LlmCpu *cpu, const LlmMatrix *weight,
 extern LlmCpuMoe *llm_cpu_moe_create(const LlmComputeOptions *options,
 									 int n_threads, LlmError *err);
 extern void llm_cpu_moe_free(LlmCpuMoe *moe);
+
+/* cpu_lora.c: what adapters add to a linear operation's outputs */
+extern LlmCpuLora *
+llm_cpu_lora_create(const LlmComputeOptions *options, LlmError *err);
+extern void llm_cpu_lora_free(LlmCpuLora *lora);
+extern void llm_cpu_lora(LlmCpu *cpu, const LlmLinearArgs *args);
 
 /* scratch that an operation wants from open, in bytes */
 extern size_t llm_cpu_linear_x_bytes(void);

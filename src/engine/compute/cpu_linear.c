@@ -282,5 +282,7 @@ llm_cpu_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 			assert(args->part[k].weight.n_cols == args->part[0].weight.n_cols);
 		run_parts(&job);
 	}
+	if (args->lora.step != NULL && args->lora.step->token_lora != NULL)
+		llm_cpu_lora(job.cpu, args);
 	return true;
 }

@@ -4,7 +4,8 @@
  *
  * The siblings: model_weights.c brings weights to the device and
  * dummy_weights.c makes them up, rope_table.c computes the rotary table,
- * model_forward.c is the forward pass.
+ * model_forward.c is the forward pass; model_adapter.c and model_dora.c
+ * prepare adapters.
  *
  * Everything a step needs is allocated here, for the largest step that the
  * options allow; the forward pass allocates nothing.
@@ -149,6 +150,8 @@ llm_model_load(const char *dir, const LlmModelConfig *config,
 	if (model->options.max_logit_rows > options->max_num_batched_tokens)
 		model->options.max_logit_rows = options->max_num_batched_tokens;
 	if (!model_weights_load(model, dir, err) ||
+		(!options->dummy_weights &&
+		 !llm_model_fingerprint(config, dir, model->fingerprint, err)) ||
 		!model_rope_create(model, err) || !create_workspace(model, err))
 	{
 		llm_model_free(model);

@@ -88,7 +88,8 @@ llm_model_activation_bytes(const LlmModelConfig *config,
  * Run one step: embeds the step's tokens, passes all layers, appends to the
  * cache, and leaves the logits of step->logit_rows, unless it skips_logits, in
  * the model's logits buffer [n_logit_rows, n_vocab] f32 (device), which
- * *logits points to.
+ * *logits points to.  Where step->token_lora is set, tokens with an adapter
+ * pass through the model that it makes of this one.
  */
 extern bool llm_model_forward(LlmModel *model, const LlmStepInputs *step,
 							  LlmKvCache *kv, float **logits, LlmError *err);
@@ -101,6 +102,34 @@ extern bool llm_model_forward(LlmModel *model, const LlmStepInputs *step,
  */
 extern bool llm_model_sum_hidden(LlmModel *model, const LlmRowRange *ranges,
 								 int32_t n_ranges, float *sums, LlmError *err);
+
+/*
+ * Adapters.  An image's modules are those of LlmAdapterModule without EMBED,
+ * layer by layer; that of the head comes last.
+ */
+typedef struct LlmModelAdapter
+{
+	void *image; /* in memory of ops->host_alloc */
+	size_t n_bytes;
+	int32_t max_rank; /* of its modules, as they are */
+} LlmModelAdapter;
+
+/*
+ * Make the image of an adapter for this model from the file that the catalog
+ * keeps.  Any thread may do it, steps or not.  What cannot be served is an
+ * error that names it: another base model, a rank above max_rank, a changed
+ * embedding, numbers that are not finite.
+ */
+extern bool llm_model_adapter_load(const LlmModel *model, const char *path,
+								   int32_t max_rank, LlmModelAdapter *adapter,
+								   LlmError *err);
+extern void
+llm_model_adapter_free(const LlmModel *model, LlmModelAdapter *adapter);
+
+/* Bytes of an image that changes every module with rank max_rank. */
+extern size_t
+llm_model_adapter_max_bytes(const LlmModelConfig *config,
+							const LlmLoraFormat *format, int32_t max_rank);
 
 /* Where the time of forward passes went, in us since timing was enabled. */
 typedef enum LlmModelPart

@@ -31,6 +31,7 @@ typedef struct Pass
 	LlmKvCache *kv;
 	LlmError *err;
 	int32_t n_rows;		   /* tokens, or logit rows at the end */
+	bool is_narrow;		   /* the latter */
 	void *residual;		   /* [n_rows, hidden] */
 	void *attention;	   /* [n_rows, n_heads * head_dim] */
 	bool has_block_output; /* BUFFER_X is to be added to the residual */
@@ -163,6 +164,17 @@ post_norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
 		   mark(pass, LLM_PART_NORM);
 }
 
+/* The adapters of an operation whose first part is that module. */
+static LlmLoraRows
+lora_of(const Pass *pass, int32_t module_idx)
+{
+	return (LlmLoraRows){
+		.step = pass->step->token_lora != NULL ? pass->step : NULL,
+		.first_module = module_idx,
+		.of_logit_rows = pass->is_narrow,
+	};
+}
+
 /* Add an output to a linear operation on x. */
 static void
 add_part(const Pass *pass, LlmLinearArgs *args, LlmMatrix weight,
@@ -216,6 +228,7 @@ project_qkv(Pass *pass, int32_t layer)
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_V, layer),
 			 vector_of(pass, LLM_WEIGHT_V_BIAS, layer), BUFFER_V);
 	join_parts(&args);
+	args.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_Q));
 	return linear(pass, &args, LLM_PART_QKV);
 }
 
@@ -285,6 +298,7 @@ project_o(Pass *pass, int32_t layer)
 
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_O, layer),
 			 vector_of(pass, LLM_WEIGHT_O_BIAS, layer), BUFFER_X);
+	args.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_O));
 	pass->has_block_output = true;
 	return linear(pass, &args, LLM_PART_O);
 }
@@ -327,8 +341,10 @@ mlp(Pass *pass, int32_t layer)
 	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_UP, layer),
 			 vector_of(pass, LLM_WEIGHT_UP_BIAS, layer), BUFFER_UP);
 	join_parts(&in);
+	in.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_GATE));
 	add_part(pass, &out, matrix_of(pass, LLM_WEIGHT_DOWN, layer),
 			 vector_of(pass, LLM_WEIGHT_DOWN_BIAS, layer), BUFFER_X);
+	out.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_DOWN));
 	return linear(pass, &in, LLM_PART_GATE_UP) &&
 		   pass->ops->gated_act(pass->compute, &act, pass->err) &&
 		   mark(pass, LLM_PART_ACTIVATION) && linear(pass, &out, LLM_PART_DOWN);
@@ -396,6 +412,7 @@ narrow_to_logit_rows(Pass *pass)
 		pass->step->keeps_all_rows)
 		return true;
 	pass->n_rows = pass->step->n_logit_rows;
+	pass->is_narrow = true;
 	pass->residual = residual.out;
 	pass->attention = attention.out;
 	return pass->ops->gather(pass->compute, &residual, pass->err) &&
@@ -469,6 +486,7 @@ project_logits(Pass *pass)
 	cap.n = (int64_t) pass->n_rows * pass->config->n_vocab;
 	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
 			 BUFFER_LOGITS);
+	args.lora = lora_of(pass, model_lora_head(pass->config));
 	if (!linear(pass, &args, LLM_PART_LM_HEAD))
 		return false;
 	return cap.soft_cap == 0 ||

@@ -9,6 +9,7 @@
 
 #include <assert.h>
 
+#include "src/common/adapter/adapter.h"
 #include "src/common/checkpoint/checkpoint.h"
 #include "src/engine/model/model.h"
 
@@ -95,6 +96,7 @@ struct LlmModel
 	ModelWeight *experts; /* [n_layers, N_EXPERT_ROLES, n_experts], or NULL */
 	LlmMatrix *expert_matrices; /* the same, as operations take them */
 	RopeRows rope;
+	uint8_t fingerprint[LLM_FINGERPRINT_BYTES]; /* that adapters name */
 	char *workspace;
 	void *buffers[BUFFER_COUNT];
 	size_t weight_bytes;
@@ -178,6 +180,48 @@ typedef struct WeightSource
  */
 extern void weight_source_fill(const WeightSource *source, int64_t first,
 							   int64_t n, void *dest);
+
+/* model_weights.c: where the weight weight_idx, which spec describes, is */
+extern WeightSource
+model_weight_source(const LlmModel *model, const LlmWeightSpec *spec,
+					int weight_idx);
+
+/* ---- model_adapter.c, model_dora.c ---- */
+
+/* An adapter changes so many modules of a layer: q k v o gate up down. */
+#define LORA_LAYER_MODULES ((int32_t) LLM_ADAPTER_LM_HEAD)
+
+static inline int32_t
+model_lora_module(int32_t layer_idx, LlmAdapterModule module)
+{
+	assert(layer_idx >= 0 && module < LLM_ADAPTER_LM_HEAD);
+	return layer_idx * LORA_LAYER_MODULES + (int32_t) module;
+}
+
+/* The head's is behind those of all layers. */
+static inline int32_t
+model_lora_head(const LlmModelConfig *config)
+{
+	return config->n_layers * LORA_LAYER_MODULES;
+}
+
+/* A pair's numbers as f32, the scale in "up". */
+typedef struct PairNumbers
+{
+	float *down; /* [rank, n_in] */
+	float *up;	 /* [n_out, rank] */
+	float *gain; /* [n_out] */
+} PairNumbers;
+
+/*
+ * gain[o] = magnitude[o] / |W_o + (B A)_o|, of the module's weight W: what
+ * DoRA makes of a row (Liu et al. 2024, eq. 5).
+ */
+typedef struct DoraWork DoraWork;
+extern DoraWork *model_dora_create(const LlmModel *model, LlmError *err);
+extern void model_dora_free(DoraWork *work);
+extern bool model_dora_gain(DoraWork *work, const LlmAdapterPair *pair,
+							const PairNumbers *numbers, LlmError *err);
 
 /* ---- model_quantize.c ---- */
 

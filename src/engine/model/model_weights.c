@@ -157,8 +157,9 @@ must_convert(const LlmModel *model, LlmDtype stored, LlmDtype wanted)
 	return llm_dtype_bytes(wanted) < llm_dtype_bytes(stored);
 }
 
-static WeightSource
-find_source(const LlmModel *model, const LlmWeightSpec *spec, int weight_idx)
+WeightSource
+model_weight_source(const LlmModel *model, const LlmWeightSpec *spec,
+					int weight_idx)
 {
 	WeightSource source = { .dtype = model->options.weight_dtype };
 
@@ -180,7 +181,7 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 			LlmError *err)
 {
 	ModelWeight *weight = model_weight_of(model, spec);
-	WeightSource source = find_source(model, spec, weight_idx);
+	WeightSource source = model_weight_source(model, spec, weight_idx);
 	LlmDtype dtype = model_quantized_dtype(model, spec, &source);
 	bool is_converted;
 
@@ -248,7 +249,7 @@ needed_bytes(const LlmModel *model)
 
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
 	{
-		WeightSource source = find_source(model, &spec, i);
+		WeightSource source = model_weight_source(model, &spec, i);
 		LlmDtype dtype = model_quantized_dtype(model, &spec, &source);
 
 		if (source.stored == NULL || !llm_dtype_is_float(dtype))
