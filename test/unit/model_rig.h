@@ -93,6 +93,8 @@ open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 		.max_experts = config->n_experts,
 		.max_experts_per_token = config->n_experts_per_token,
 		.max_expert_dim = config->expert_intermediate_size,
+		.max_loras = 64,
+		.max_lora_rank = 8,
 		.isa = isa,
 	};
 
