@@ -11,7 +11,7 @@
 #include "src/common/adapter/adapter.h"
 #include "test/unit/model_rig.h"
 
-#define ADAPTERS "test/vectors/adapter"
+#define ADAPTERS "test/vectors/lora"
 #define MAX_RANK 8
 
 /* Adapters that PEFT made, and the models they were made for. */
