@@ -162,6 +162,41 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION llm_extract(text, anyelement, text, jsonb) IS
 	'data of a text as a value of a type, as in llm_extract(body, NULL::my_type)';
 
+-- -------------------------------------------------------- vectors, scores
+
+CREATE FUNCTION llm_embed(input text, options jsonb DEFAULT NULL)
+RETURNS real[]
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_embed(text, jsonb) IS
+	'a text as a vector: the model''s final hidden state of the last token; options: pooling (last, mean), normalize, dimensions, add_special_tokens, model';
+
+CREATE FUNCTION llm_classify_probabilities(input text, labels text[],
+										   adapter text DEFAULT NULL,
+										   options jsonb DEFAULT NULL)
+RETURNS double precision[]
+AS 'MODULE_PATHNAME'
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm_classify_probabilities(text, text[], text, jsonb) IS
+	'how probable each label is as the answer, in the labels'' order; see llm_classify_scores';
+
+CREATE FUNCTION llm_classify_scores(input text, labels text[],
+									adapter text DEFAULT NULL,
+									options jsonb DEFAULT NULL)
+RETURNS TABLE (label text, probability double precision)
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 5
+BEGIN ATOMIC
+	SELECT l, p
+	FROM unnest(llm_classify_scores.labels,
+				llm_classify_probabilities(llm_classify_scores.input,
+										   llm_classify_scores.labels,
+										   llm_classify_scores.adapter,
+										   llm_classify_scores.options)) AS u (l, p)
+	WHERE llm_classify_scores.input IS NOT NULL;
+END;
+COMMENT ON FUNCTION llm_classify_scores(text, text[], text, jsonb) IS
+	'labels and how probable each is as the answer, from the log-probabilities of its tokens; options: length_normalization, score_end, model';
+
 -- ------------------------------------------------------------------ text
 
 CREATE FUNCTION llm_render(messages json, options jsonb DEFAULT NULL)

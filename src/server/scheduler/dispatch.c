@@ -201,7 +201,8 @@ send_message(LlmRecord *record, bool is_probe, LlmError *err)
 	bool ok;
 
 	wire.n_output = record->n_output;
-	if (is_probe)
+	/* what generates nothing is short enough to be tried whole */
+	if (is_probe && wire.kind == LLM_REQUEST_GENERATE)
 	{
 		wire.params.max_tokens =
 			Min(wire.params.max_tokens, record->n_output + 1);

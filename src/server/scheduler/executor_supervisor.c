@@ -410,6 +410,7 @@ receive_frame(LlmExecutor *executor, const LlmFrameHeader *header,
 		case LLM_MESSAGE_LOAD_FAILED:
 			return receive_load_failed(executor, payload, header->n_bytes, err);
 		case LLM_MESSAGE_TOKENS:
+		case LLM_MESSAGE_EMBEDDING:
 		case LLM_MESSAGE_FINISHED:
 		case LLM_MESSAGE_FAILED:
 			return llm_relay_receive(executor, header, payload, err);

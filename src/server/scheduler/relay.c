@@ -186,6 +186,13 @@ deliver_tokens(LlmRecord *record, const char *entries, uint32 n_tokens,
 }
 
 static bool
+is_to_embed(const LlmWireRequest *wire)
+{
+	return wire->kind == LLM_REQUEST_EMBED_LAST ||
+		   wire->kind == LLM_REQUEST_EMBED_MEAN;
+}
+
+static bool
 receive_tokens(LlmRecord *record, const LlmWireTokens *tokens, Size n_bytes,
 			   LlmError *err)
 {
@@ -193,7 +200,7 @@ receive_tokens(LlmRecord *record, const LlmWireTokens *tokens, Size n_bytes,
 	Size entries_bytes = 0;
 	LlmError why;
 
-	if (n_bytes > sizeof(*tokens) &&
+	if (!is_to_embed(wire) && n_bytes > sizeof(*tokens) &&
 		(tokens->has_logprobs != 0) == record->has_logprobs)
 		entries_bytes = check_entries(record, tokens, n_bytes);
 	if (entries_bytes == 0)
@@ -205,10 +212,35 @@ receive_tokens(LlmRecord *record, const LlmWireTokens *tokens, Size n_bytes,
 							 wire->params.max_tokens);
 	record->has_progress = true;
 	record->n_strikes = 0;
-	llm_turn_counts.n_generated_tokens += tokens->n_tokens;
+	if (wire->kind == LLM_REQUEST_GENERATE)
+		llm_turn_counts.n_generated_tokens += tokens->n_tokens;
 	if (record->slot_idx != LLM_NONE &&
 		!deliver_tokens(record, (const char *) (tokens + 1), tokens->n_tokens,
 						entries_bytes, &why))
+		llm_record_fail(record, &why);
+	return true;
+}
+
+static bool
+receive_embedding(LlmRecord *record, const char *floats, Size n_bytes,
+				  LlmError *err)
+{
+	const LlmWireRequest *wire = (const LlmWireRequest *) record->input;
+	Size n_written = 0;
+	LlmError why;
+
+	if (!is_to_embed(wire) || n_bytes == 0 || n_bytes % sizeof(float4) != 0)
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "malformed embedding message of %zu bytes",
+							 n_bytes);
+	record->has_progress = true;
+	record->n_strikes = 0;
+	if (record->has_embedding || record->slot_idx == LLM_NONE)
+		return true;
+	record->has_embedding = true;
+	n_written = write_entries(record, floats, n_bytes);
+	if (n_written < n_bytes &&
+		!hold_output(record, floats + n_written, n_bytes - n_written, &why))
 		llm_record_fail(record, &why);
 	return true;
 }
@@ -282,6 +314,8 @@ llm_relay_receive(LlmExecutor *executor, const LlmFrameHeader *header,
 	{
 		case LLM_MESSAGE_TOKENS:
 			return receive_tokens(record, payload, header->n_bytes, err);
+		case LLM_MESSAGE_EMBEDDING:
+			return receive_embedding(record, payload, header->n_bytes, err);
 		case LLM_MESSAGE_FINISHED:
 			return receive_finished(record, payload, header->n_bytes, err);
 		default:

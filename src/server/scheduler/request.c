@@ -39,7 +39,8 @@ struct LlmRequest
 	int32 slot_idx; /* LLM_NONE: given up, or finished and emptied */
 	uint32 slot_generation;
 	uint32 n_capacity;
-	int32 *token_ids;
+	bool is_embedding; /* the output ring has floats */
+	int32 *token_ids;  /* or the floats' bits */
 	float4 *logprobs;
 	uint32 *n_top;
 	LlmTopLogprob *top;
@@ -174,6 +175,9 @@ read_tokens(LlmRequest *request)
 	uint32 n_before = result->n_tokens;
 	Size n_bytes;
 
+	StaticAssertStmt(sizeof(int32) == sizeof(float4),
+					 "embeddings are read as tokens are");
+
 	while ((n_bytes = llm_ring_readable(&slot->output)) > 0)
 	{
 		uint32 n_tokens = n_bytes / sizeof(int32);
@@ -216,6 +220,12 @@ collect(LlmRequest *request)
 	state = llm_slot_state(slot);
 	pg_read_barrier();
 	has_news = read_tokens(request);
+	if (state == LLM_SLOT_FINISHED && request->is_embedding)
+	{
+		request->result.n_floats = request->result.n_tokens;
+		request->result.embedding = (const float4 *) request->token_ids;
+		request->result.n_tokens = 0;
+	}
 	if (state == LLM_SLOT_FINISHED)
 	{
 		request->result.is_finished = true;
@@ -540,6 +550,8 @@ serialize_request(Submission *submission, MemoryContext context)
 		.cache_salt = spec->cache_salt,
 		.request_class = spec->is_batch ? 1 : 0,
 		.tenant_id = GetUserId(),
+		.kind = spec->kind,
+		.n_scored = spec->n_scored,
 		.n_prompt = spec->n_prompt,
 		.n_stop_ids = spec->n_stop_ids,
 		.n_bias = spec->n_bias,
@@ -589,6 +601,8 @@ create_request(const LlmRequestSpec *spec)
 	request->slot_idx = LLM_NONE;
 	request->result.n_prompt = spec->n_prompt;
 	request->result.has_logprobs = spec->params.n_logprobs >= 0;
+	request->is_embedding = spec->kind == LLM_REQUEST_EMBED_LAST ||
+							spec->kind == LLM_REQUEST_EMBED_MEAN;
 	request->on_reset.func = release_on_reset;
 	request->on_reset.arg = request;
 	MemoryContextRegisterResetCallback(context, &request->on_reset);

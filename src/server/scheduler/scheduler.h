@@ -26,6 +26,9 @@ typedef struct LlmRequest LlmRequest;
 
 typedef struct LlmRequestSpec
 {
+	LlmRequestKind kind;
+	uint32 n_scored;		 /* SCORE: of the prompt's last tokens; also
+							  * params.max_tokens */
 	int model_idx;			 /* from LlmModelInfo */
 	uint32 model_generation; /* likewise: the request fails cleanly where
 								 * the model was replaced in between */
@@ -64,6 +67,8 @@ typedef struct LlmRequestResult
 	const float4 *logprobs;	  /* [n_tokens] */
 	const uint32 *n_top;	  /* [n_tokens] */
 	const LlmTopLogprob *top; /* [n_tokens][LLM_MAX_LOGPROBS] */
+	uint32 n_floats;
+	const float4 *embedding; /* [n_floats], of requests to embed */
 } LlmRequestResult;
 
 /*

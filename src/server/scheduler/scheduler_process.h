@@ -65,6 +65,7 @@ typedef struct LlmRecord
 	uint32 n_output;
 	uint32 output_capacity;
 	bool has_logprobs;
+	bool has_embedding; /* it came: a successor's is dropped */
 
 	/* output entries that found no room in the ring */
 	bool is_stalled;

@@ -81,6 +81,8 @@ extern const LlmBatchOps llm_filter_ops;
 extern const LlmBatchOps llm_score_ops;
 extern const LlmBatchOps llm_extract_ops;
 extern const LlmBatchOps llm_extract_type_ops;
+extern const LlmBatchOps llm_embed_ops;
+extern const LlmBatchOps llm_classify_probabilities_ops;
 
 /* The ops of a function of this database; NULL: not batchable. */
 extern const LlmBatchOps *llm_batch_find(Oid function_id);

@@ -390,11 +390,12 @@ typedef struct OptionKey
 	OptionReader read; /* NULL: taken as text, or changes nothing */
 	bool request_only; /* a request's key, not an option */
 	bool is_format;	   /* says what the answer has to look like */
+	bool is_plain;	   /* also of calls that generate nothing */
 } OptionKey;
 
 /* tool_choice stands behind tools, top_logprobs behind logprobs */
 static const OptionKey option_keys[] = {
-	{ "model", read_model, false },
+	{ "model", read_model, false, .is_plain = true },
 	{ "temperature", read_temperature, false },
 	{ "top_p", read_top_p, false },
 	{ "top_k", read_top_k, false },
@@ -415,18 +416,18 @@ static const OptionKey option_keys[] = {
 	{ "logprobs", read_logprobs, true },
 	{ "top_logprobs", read_top_logprobs, true },
 	{ "skip_special_tokens", read_skip_special_tokens, false },
-	{ "add_special_tokens", read_add_special_tokens, false },
+	{ "add_special_tokens", read_add_special_tokens, false, .is_plain = true },
 	{ "add_generation_prompt", read_add_generation_prompt, false },
 	{ "continue_final_message", read_continue_final_message, false },
 	{ "tools", NULL, false },
 	{ "tool_choice", read_tool_choice, false },
 	{ "documents", NULL, false },
-	{ "chat_template_kwargs", NULL, false },
-	{ "cache_salt", read_cache_salt, false },
-	{ "priority", read_priority, false },
-	{ "timeout_ms", read_timeout, false },
+	{ "chat_template_kwargs", NULL, false, .is_plain = true },
+	{ "cache_salt", read_cache_salt, false, .is_plain = true },
+	{ "priority", read_priority, false, .is_plain = true },
+	{ "timeout_ms", read_timeout, false, .is_plain = true },
 	{ "return_token_ids", read_return_token_ids, true },
-	{ "on_error", read_on_error, false },
+	{ "on_error", read_on_error, false, .is_plain = true },
 	{ "response_format", NULL, false, true },
 	{ "guided_json", NULL, false, true },
 	{ "guided_regex", NULL, false, true },
@@ -534,6 +535,50 @@ llm_generate_options_parse(LlmTemplateText text, bool request_keys,
 			read_format(&option_keys[i], values[i], options);
 		else if (option_keys[i].read != NULL)
 			read_option(&option_keys[i], values[i], options);
+	}
+}
+
+static bool
+is_own_key(const char *const *own_keys, const char *key)
+{
+	for (; *own_keys != NULL; own_keys++)
+		if (strcmp(*own_keys, key) == 0)
+			return true;
+	return false;
+}
+
+void
+llm_generate_options_parse_plain(LlmTemplateText text,
+								 const char *const *own_keys,
+								 LlmGenerateOptions *options)
+{
+	LlmTemplateText value;
+	size_t off = 0;
+	char *key;
+
+	set_initial(options);
+	if (text.data == NULL)
+		return;
+	if (llm_json_kind(text) != '{')
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options must be a JSON object")));
+	options->chat_template_kwargs =
+		llm_json_member(text, "chat_template_kwargs");
+	while (llm_json_next_member(text, &off, &key, &value))
+	{
+		const OptionKey *option;
+
+		if (is_own_key(own_keys, key))
+			continue;
+		option = find_key(key, false);
+		if (!option->is_plain)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" does not apply to this function", key),
+				 errdetail("Nothing is generated.")));
+		if (option->read != NULL)
+			read_option(option, value, options);
 	}
 }
 

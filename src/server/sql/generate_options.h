@@ -81,6 +81,15 @@ typedef struct LlmGenerateOptions
 extern void llm_generate_options_parse(LlmTemplateText json, bool request_keys,
 									   LlmGenerateOptions *options);
 
+/*
+ * The same for calls that generate nothing: of the keys above those that say
+ * which model, how long, in which class, and what becomes of a failed row.
+ * The caller reads its own keys (NULL-terminated) itself.
+ */
+extern void llm_generate_options_parse_plain(LlmTemplateText json,
+											 const char *const *own_keys,
+											 LlmGenerateOptions *options);
+
 /* Where the answer is one value. */
 extern void
 llm_generate_options_refuse_stream(const LlmGenerateOptions *options);

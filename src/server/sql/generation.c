@@ -127,6 +127,20 @@ llm_prompt_from_text(LlmModelHandle *handle, LlmTemplateText text,
 }
 
 bool
+llm_prompt_check_length(const LlmModelHandle *handle, const LlmPrompt *prompt,
+						LlmError *err)
+{
+	if (prompt->n_ids <= (uint32) handle->info.max_model_len)
+		return true;
+	llm_error_set(
+		err, LLM_ERROR_LIMIT,
+		"the text has %u tokens, but the model's context is %d tokens",
+		prompt->n_ids, handle->info.max_model_len);
+	return llm_error_hint(err, "Shorten the text, or raise "
+							   "llm_ext.max_model_len if the model allows it.");
+}
+
+bool
 llm_prompt_from_messages(LlmModelHandle *handle,
 						 const LlmGenerateOptions *options,
 						 LlmTemplateText messages, LlmPrompt *prompt,

@@ -49,6 +49,10 @@ extern bool
 llm_prompt_from_text(LlmModelHandle *handle, LlmTemplateText text,
 					 bool add_special_tokens, LlmPrompt *prompt, LlmError *err);
 
+/* False: it is longer than the model's context, for what generates nothing. */
+extern bool llm_prompt_check_length(const LlmModelHandle *handle,
+									const LlmPrompt *prompt, LlmError *err);
+
 typedef struct LlmGeneration
 {
 	LlmModelHandle *handle; /* pinned */

@@ -15,6 +15,15 @@
 /* Templates that know no such thing never look at it. */
 #define NO_THINKING "{\"enable_thinking\": false}"
 
+void
+llm_typed_answer_at_once(LlmGenerateOptions *options)
+{
+	if (options->chat_template_kwargs.data != NULL)
+		return;
+	options->chat_template_kwargs.data = NO_THINKING;
+	options->chat_template_kwargs.len = strlen(NO_THINKING);
+}
+
 static void
 set_defaults(LlmGenerateOptions *options)
 {
@@ -23,11 +32,7 @@ set_defaults(LlmGenerateOptions *options)
 	options->has_temperature = true;
 	/* an answer copies from its text, and names its members again and again */
 	options->has_repetition_penalty = true;
-	if (options->chat_template_kwargs.data == NULL)
-	{
-		options->chat_template_kwargs.data = NO_THINKING;
-		options->chat_template_kwargs.len = strlen(NO_THINKING);
-	}
+	llm_typed_answer_at_once(options);
 }
 
 void

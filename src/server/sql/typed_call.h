@@ -29,6 +29,9 @@ typedef struct LlmTypedCall
 extern void llm_typed_call_read(LlmTypedCall *call, FunctionCallInfo fcinfo,
 								int adapter_arg);
 
+/* Models that think aloud are asked not to, unless the caller says otherwise. */
+extern void llm_typed_answer_at_once(LlmGenerateOptions *options);
+
 /*
  * Submit the prompt, its answer in the form of call->options.format; what
  * fails is in call->batch.err.
