@@ -184,7 +184,7 @@ CREATE FUNCTION llm_classify_scores(input text, labels text[],
 									adapter text DEFAULT NULL,
 									options jsonb DEFAULT NULL)
 RETURNS TABLE (label text, probability double precision)
-LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 5
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 100000 ROWS 5
 BEGIN ATOMIC
 	SELECT l, p
 	FROM unnest(llm_classify_scores.labels,
