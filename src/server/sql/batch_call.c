@@ -24,10 +24,17 @@
 #include "utils/syscache.h"
 
 static const LlmBatchOps *const batchable[] = {
-	&llm_chat_ops,		 &llm_ask_ops,		&llm_generate_ops,
-	&llm_completion_ops, &llm_classify_ops, &llm_filter_ops,
-	&llm_score_ops,		 &llm_extract_ops,	&llm_extract_type_ops,
-	&llm_embed_ops,		 &llm_classify_probabilities_ops,
+	&llm_chat_ops,
+	&llm_ask_ops,
+	&llm_generate_ops,
+	&llm_completion_ops,
+	&llm_classify_ops,
+	&llm_filter_ops,
+	&llm_score_ops,
+	&llm_extract_ops,
+	&llm_extract_type_ops,
+	&llm_embed_ops,
+	&llm_classify_probabilities_ops,
 };
 
 /* -- recognizing a function -- */

@@ -106,10 +106,10 @@ check_label(const LlmTemplateText *labels, int idx)
 	for (int i = 0; i < idx; i++)
 		if (labels[i].len == labels[idx].len &&
 			memcmp(labels[i].data, labels[idx].data, labels[idx].len) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("label \"%.*s\" comes twice",
-							(int) Min(labels[idx].len, 100), labels[idx].data)));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("label \"%.*s\" comes twice",
+								   (int) Min(labels[idx].len, 100),
+								   labels[idx].data)));
 }
 
 static void

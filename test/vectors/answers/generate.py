@@ -65,16 +65,19 @@ LABELS = [
 
 
 def question(text, labels):
-    lines = "".join(f"- {label}\n" for label in labels)
-    return (
-        "Classify the text below. Answer with one of these labels and nothing "
-        f"else:\n{lines}\nText:\n{text}"
+    instruction = (
+        "Classify the text into exactly one of the labels. Labels: "
+        f"{', '.join(labels)}. Answer with the label only."
     )
+    return [
+        {"role": "system", "content": instruction},
+        {"role": "user", "content": text},
+    ]
 
 
 def scores(model, tokenizer, text, labels, end_id):
     rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question(text, labels)}],
+        question(text, labels),
         tokenize=False,
         add_generation_prompt=True,
     )
