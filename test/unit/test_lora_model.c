@@ -106,9 +106,16 @@ to_device(Rig *rig, Loaded *loaded, LlmError *err)
 		return true;
 	loaded->device =
 		ops->alloc(rig->compute, loaded->host.n_bytes, "an adapter", err);
-	return loaded->device != NULL && ops->sync(rig->compute, err) &&
-		   ops->copy_aside(rig->compute, loaded->device, loaded->host.image,
-						   loaded->host.n_bytes, err);
+	if (loaded->device == NULL ||
+		!ops->copy_aside(rig->compute, loaded->device, loaded->host.image,
+						 loaded->host.n_bytes, err))
+		return false;
+	for (bool is_done = false; !is_done;)
+	{
+		if (!ops->copy_aside_done(rig->compute, &is_done, err))
+			return false;
+	}
+	return true;
 }
 
 static void

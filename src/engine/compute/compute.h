@@ -415,16 +415,19 @@ typedef struct LlmComputeOps
 						LlmError *err);
 
 	/*
-	 * Any thread may call these three.  host_alloc takes memory that the device
-	 * copies from fast; copy_aside brings bytes from there to device memory
-	 * that no step uses, beside the stream, and returns when they are there.
-	 * copy_aside NULL: the device computes with such memory as it is.
+	 * Memory that the device copies from fast; any thread may call these two.
+	 * copy_aside starts to bring bytes from there to device memory that no
+	 * operation uses which is enqueued from now on: beside the stream, but
+	 * behind what is enqueued already.  One copy is under way at a time, until
+	 * copy_aside_done says so.  Both NULL: the device computes with such memory
+	 * as it is.
 	 */
 	void *(*host_alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
 						LlmError *err);
 	void (*host_free)(LlmCompute *compute, void *address);
 	bool (*copy_aside)(LlmCompute *compute, void *dest, const void *src,
 					   size_t n_bytes, LlmError *err);
+	bool (*copy_aside_done)(LlmCompute *compute, bool *is_done, LlmError *err);
 
 	/*
 	 * Quantized weights (int8, int4, int4_k; n_cols a multiple of LLM_QUANT_GROUP):

@@ -81,9 +81,9 @@ loader_main(void *arg)
 
 	while ((load = next_load(loader)) != NULL)
 	{
-		load->ok = llm_model_adapter_load(loader->model, load->path,
-										  loader->max_rank, &load->adapter,
-										  &load->err);
+		load->ok =
+			llm_model_adapter_load(loader->model, load->path, loader->max_rank,
+								   &load->adapter, &load->err);
 		pthread_mutex_lock(&loader->mutex);
 		append(&loader->done, load);
 		pthread_mutex_unlock(&loader->mutex);

@@ -59,13 +59,13 @@ struct LlmAdapterSlots
 	Entry *last_used;
 	LlmAdapterLoader *loader;
 	int32_t n_slots;
-	Entry **holders;	  /* [n_slots] */
-	char *memory;		  /* device; NULL: host images are used as they are */
-	size_t slot_bytes;	  /* of memory */
-	const void **images;  /* [n_slots] of the holders, on the device */
-	int32_t *token_lora;  /* [max_num_batched_tokens] */
-	Entry *copying;		  /* the one, or NULL */
-	int32_t n_on_host;	  /* images */
+	Entry **holders;	 /* [n_slots] */
+	char *memory;		 /* device; NULL: host images are used as they are */
+	size_t slot_bytes;	 /* of memory */
+	const void **images; /* [n_slots] of the holders, on the device */
+	int32_t *token_lora; /* [max_num_batched_tokens] */
+	Entry *copying;		 /* the one, or NULL */
+	int32_t n_on_host;	 /* images */
 	int32_t max_on_host;
 };
 
@@ -423,8 +423,8 @@ become_ready(LlmExecutor *executor, Entry *entry, int64_t now_us)
 
 /* Put it into a slot, at once or by a copy that is now under way. */
 static bool
-give_slot(LlmExecutor *executor, Entry *entry, int32_t slot_idx,
-		  int64_t now_us, LlmError *err)
+give_slot(LlmExecutor *executor, Entry *entry, int32_t slot_idx, int64_t now_us,
+		  LlmError *err)
 {
 	LlmAdapterSlots *slots = executor->adapters;
 	const LlmModelAdapter *adapter = &entry->load.adapter;
@@ -540,14 +540,14 @@ llm_adapter_slots_create(LlmExecutor *executor, LlmError *err)
 		slots->slot_bytes = llm_model_adapter_max_bytes(
 			&executor->config, &executor->compute->lora_format,
 			options->max_lora_rank);
-		slots->memory = ops->alloc(executor->compute,
-								   n_slots * slots->slot_bytes,
-								   "the slots of adapters", err);
+		slots->memory =
+			ops->alloc(executor->compute, n_slots * slots->slot_bytes,
+					   "the slots of adapters", err);
 		if (slots->memory == NULL)
 			return false;
 	}
-	slots->loader = llm_adapter_loader_create(executor->model,
-											  options->max_lora_rank, err);
+	slots->loader =
+		llm_adapter_loader_create(executor->model, options->max_lora_rank, err);
 	return slots->loader != NULL;
 }
 
@@ -604,7 +604,8 @@ llm_adapter_slots_announce(LlmExecutor *executor, const LlmWireAdapter *wire,
 	char *path;
 
 	if (n_bytes < sizeof(*wire) || wire->adapter_id == 0 ||
-		wire->n_path_bytes == 0 || n_bytes != sizeof(*wire) + wire->n_path_bytes)
+		wire->n_path_bytes == 0 ||
+		n_bytes != sizeof(*wire) + wire->n_path_bytes)
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "adapter message of %zu bytes makes no sense",
 							 n_bytes);

@@ -26,6 +26,8 @@
 
 #include "src/engine/executor/executor.h"
 
+typedef struct LlmAdapterSlots LlmAdapterSlots;
+
 /* NULL in executor->adapters where the options allow no adapters. */
 extern bool llm_adapter_slots_create(LlmExecutor *executor, LlmError *err);
 extern void llm_adapter_slots_free(LlmExecutor *executor);
@@ -35,12 +37,12 @@ extern int64_t llm_adapter_slots_bytes(const LlmModelConfig *config,
 									   const LlmExecutorOptions *options);
 
 /* ADAPTER and ADAPTER_FORGET.  False: the message makes no sense. */
-extern bool llm_adapter_slots_announce(LlmExecutor *executor,
-									   const LlmWireAdapter *wire,
-									   size_t n_bytes, LlmError *err);
-extern bool llm_adapter_slots_forget(LlmExecutor *executor,
-									 const LlmWireAdapter *wire,
-									 size_t n_bytes, LlmError *err);
+extern bool
+llm_adapter_slots_announce(LlmExecutor *executor, const LlmWireAdapter *wire,
+						   size_t n_bytes, LlmError *err);
+extern bool
+llm_adapter_slots_forget(LlmExecutor *executor, const LlmWireAdapter *wire,
+						 size_t n_bytes, LlmError *err);
 
 /*
  * A request wants its adapter.  *is_ready: it may join the planner; otherwise

@@ -9,6 +9,8 @@
  *	  request_table.c		requests by id
  *	  constraint.c			requests with a grammar (constraint.h)
  *	  step_loop.c			receive, plan, compute, sample, send; forever
+ *	  adapter_slots.c		adapters, and requests that wait for them
+ *	  adapter_loader.c		the thread that loads them
  *	  row_answers.c			what each row of a step is for: draw, score, embed
  *
  * src/engine/executor/executor.h
@@ -44,6 +46,9 @@ typedef struct LlmExecutorOptions
 	int64_t kv_cache_memory_bytes;	/* 0 = chosen */
 	int64_t aging_ms;
 	uint64_t dummy_seed;
+	int32_t max_loras; /* adapters in use at once; 0 = none */
+	int32_t max_lora_rank;
+	int32_t max_cpu_loras;	   /* kept in host memory; 0 = chosen */
 	int32_t debug_crash_token; /* abort when a prompt holds it; -1 = off */
 } LlmExecutorOptions;
 
@@ -81,6 +86,14 @@ struct LlmExecRequest
 	/* EMBED_MEAN */
 	double *sums; /* [hidden_size] over the first n_summed tokens */
 	int32_t n_summed;
+
+	/* adapter_slots.c */
+	struct LlmAdapterEntry *adapter; /* NULL: the base model */
+	bool is_parked;
+	LlmExecRequest *prev_parked;
+	LlmExecRequest *next_parked;
+	void *message; /* LlmWireRequest and its arrays, while parked */
+	size_t message_bytes;
 };
 
 extern bool llm_request_table_init(LlmRequestTable *table, LlmError *err);
@@ -116,6 +129,7 @@ typedef struct LlmExecutor
 	LlmKvCache *kv;
 	LlmPlanner *planner;
 	LlmRequestTable requests;
+	struct LlmAdapterSlots *adapters; /* NULL: max_loras is 0 */
 	LlmConstraints *constraints; /* NULL: there is no image, so no tokenizer */
 	int32_t max_model_len;
 	int32_t max_num_seqs;
@@ -194,6 +208,27 @@ extern void llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json);
 
 /* Serve until the channel closes or STOP arrives; the program's exit code. */
 extern int llm_executor_run(LlmExecutor *executor);
+
+/* -- step_loop.c: what adapter_slots.c needs of it -- */
+
+/* The executor cannot trust its state any more: the scheduler starts over. */
+extern void __attribute__((noreturn))
+llm_executor_give_up(LlmExecutor *executor, const LlmError *err);
+
+/* Queue a frame, or give up. */
+extern void
+llm_executor_send(LlmExecutor *executor, LlmMessageType type,
+				  uint64_t request_id, const void *payload, size_t n_bytes);
+
+/* The planner may have it; a request that it refuses has failed. */
+extern void
+llm_executor_start_request(LlmExecutor *executor, LlmExecRequest *request,
+						   const LlmWireRequest *wire, size_t n_bytes);
+
+/* Tell the scheduler, and forget it. */
+extern void
+llm_executor_fail_request(LlmExecutor *executor, LlmExecRequest *request,
+						  const LlmError *why);
 
 /* Queue a line for the server's log. */
 extern void

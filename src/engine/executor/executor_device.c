@@ -4,8 +4,8 @@
  *
  * On a GPU one budget is divided: gpu_memory_utilization of all its memory is
  * what the whole GPU may hold.  From it go what others use already, the
- * weights, the activations of the largest step and the backend's scratch; the
- * KV cache gets the rest.  All of it is computed before anything is touched.
+ * weights, the activations of the largest step, the slots of adapters and the
+ * backend's scratch; the KV cache gets the rest.  All of it is computed before anything is touched.
  *
  * src/engine/executor/executor_device.c
  */
@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/engine/executor/adapter_slots.h"
 #include "src/engine/executor/executor.h"
 
 /* Cache memory where none is set: this, or a quarter of the machine's. */
@@ -45,6 +46,8 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.max_experts = config->n_experts,
 		.max_experts_per_token = config->n_experts_per_token,
 		.max_expert_dim = config->expert_intermediate_size,
+		.max_loras = executor->options.max_loras,
+		.max_lora_rank = executor->options.max_lora_rank,
 		.arena_bytes = executor->is_cuda
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
@@ -154,6 +157,8 @@ gpu_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
 	int64_t used;
 	int64_t weights = llm_executor_gpu_weight_bytes(executor);
 	int64_t activations;
+	int64_t adapters =
+		llm_adapter_slots_bytes(&executor->config, &executor->options);
 
 	if (executor->max_model_len == 0)
 		executor->max_model_len = executor->config.max_position;
@@ -164,7 +169,7 @@ gpu_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
 	used = (int64_t) (gpu->total_bytes - gpu->free_bytes);
 	activations = (int64_t) llm_model_activation_bytes(&executor->config,
 													   &model, LLM_DTYPE_BF16);
-	*budget = limit - used - weights - activations -
+	*budget = limit - used - weights - activations - adapters -
 			  (int64_t) gpu->scratch_bytes - GPU_MARGIN_BYTES;
 	if (*budget > 0)
 		return true;
@@ -172,13 +177,13 @@ gpu_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
 		err, LLM_ERROR_NO_MEMORY,
 		"the model does not fit: %.2f GB (%.0f %%) of %s may be used, "
 		"but others use %.2f GB, and the weights take %.2f GB, the "
-		"activations %.2f GB and scratch %.2f GB",
+		"activations %.2f GB, adapters %.2f GB and scratch %.2f GB",
 		(double) limit / 1e9, share * 100, gpu->name, (double) used / 1e9,
 		(double) weights / 1e9, (double) activations / 1e9,
-		(double) gpu->scratch_bytes / 1e9);
+		(double) adapters / 1e9, (double) gpu->scratch_bytes / 1e9);
 	return llm_error_hint(err, "Raise llm_ext.gpu_memory_utilization, or lower "
-							   "llm_ext.max_num_batched_tokens or "
-							   "llm_ext.max_num_seqs.");
+							   "llm_ext.max_num_batched_tokens, "
+							   "llm_ext.max_num_seqs or llm_ext.max_loras.");
 }
 
 bool

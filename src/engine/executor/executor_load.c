@@ -14,6 +14,7 @@
 
 #include "src/common/model_image/model_image.h"
 #include "src/common/util/clock.h"
+#include "src/engine/executor/adapter_slots.h"
 #include "src/engine/executor/executor.h"
 
 /*
@@ -243,6 +244,7 @@ load_all(LlmExecutor *executor, LlmError *err)
 		return false;
 	executor->runs_ahead = choose_ahead(executor);
 	return load_weights(executor, weight_dtype, err) &&
+		   llm_adapter_slots_create(executor, err) &&
 		   create_planner(executor, err) && create_constraints(executor, err);
 }
 
@@ -267,6 +269,7 @@ llm_executor_unload(LlmExecutor *executor)
 	llm_constraints_free(executor->constraints);
 	if (executor->planner != NULL)
 		llm_planner_free(executor->planner);
+	llm_adapter_slots_free(executor);
 	if (executor->kv != NULL)
 		executor->compute->ops->kv_free(executor->kv);
 	if (executor->model != NULL)
@@ -323,11 +326,13 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 		"\"weight_bytes\": %zu, \"workspace_bytes\": %zu, "
 		"\"kv_cache_bytes\": %zu, \"kv_cache_dtype\": \"%s\", "
 		"\"kv_blocks\": %d, \"block_size\": %d, "
+		"\"max_loras\": %d, \"max_lora_rank\": %d, "
 		"\"enable_prefix_caching\": %s, \"load_ms\": %lld}",
 		llm_model_weight_bytes(executor->model),
 		llm_model_workspace_bytes(executor->model),
 		executor->compute->ops->kv_bytes(spec), llm_dtype_name(spec->dtype),
-		spec->n_blocks, spec->block_size,
+		spec->n_blocks, spec->block_size, executor->options.max_loras,
+		executor->options.max_lora_rank,
 		executor->options.enable_prefix_caching ? "true" : "false",
 		(long long) (executor->load_us / 1000));
 }

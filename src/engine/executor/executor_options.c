@@ -134,6 +134,11 @@ parse_numbers(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 		!get_count(json, "aging_ms", 0, INT64_C(1) << 40, &options->aging_ms,
 				   err) ||
 		!get_count(json, "seed", 0, INT64_C(1) << 52, &seed, err) ||
+		!get_count32(json, "max_loras", 0, 1024, &options->max_loras, err) ||
+		!get_count32(json, "max_lora_rank", 1, 512, &options->max_lora_rank,
+					 err) ||
+		!get_count32(json, "max_cpu_loras", 0, 1 << 20, &options->max_cpu_loras,
+					 err) ||
 		!get_count32(json, "debug_crash_token", -1, INT32_MAX,
 					 &options->debug_crash_token, err) ||
 		!llm_json_get_bool(json, "enable_prefix_caching",
@@ -170,6 +175,8 @@ llm_executor_options_parse(const char *text, size_t len,
 	options->block_size = 16;
 	options->gpu_memory_utilization = 0.9;
 	options->aging_ms = 5000;
+	options->max_loras = 8;
+	options->max_lora_rank = 16;
 	options->debug_crash_token = -1;
 	ok = parse_texts(json, options, err) && parse_numbers(json, options, err);
 	cJSON_Delete(json);

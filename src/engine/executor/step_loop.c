@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "src/common/util/clock.h"
+#include "src/engine/executor/adapter_slots.h"
 #include "src/engine/executor/executor.h"
 
 #define STATS_INTERVAL_US INT64_C(1000000)
@@ -62,29 +63,31 @@ llm_executor_flush(LlmExecutor *executor)
 			return;
 }
 
-/* The executor cannot trust its state any more: the scheduler starts over. */
-static void __attribute__((noreturn))
-give_up(LlmExecutor *executor, const LlmError *err)
+void
+llm_executor_give_up(LlmExecutor *executor, const LlmError *err)
 {
 	llm_executor_log(executor, true, "executor gives up: %s", err->message);
 	llm_executor_flush(executor);
 	_exit(1);
 }
 
-static void
-send_or_give_up(LlmExecutor *executor, LlmMessageType type, uint64_t request_id,
-				const void *payload, size_t n_bytes)
+void
+llm_executor_send(LlmExecutor *executor, LlmMessageType type,
+				  uint64_t request_id, const void *payload, size_t n_bytes)
 {
 	LlmError err;
 
 	if (!llm_channel_send(executor->channel, type, request_id, payload, n_bytes,
 						  NULL, 0, &err))
-		give_up(executor, &err);
+		llm_executor_give_up(executor, &err);
 }
 
 /* -- requests come and go -- */
 
-/* Its rows of steps under way are nobody's. */
+/*
+ * It may wait for its adapter still.  Its rows of steps under way are
+ * nobody's.
+ */
 static void
 drop_request(LlmExecutor *executor, LlmExecRequest *request)
 {
@@ -96,7 +99,9 @@ drop_request(LlmExecutor *executor, LlmExecRequest *request)
 			if (draw->requests[row] == request)
 				draw->requests[row] = NULL;
 	}
-	llm_planner_remove(executor->planner, request->sequence);
+	if (request->sequence != NULL)
+		llm_planner_remove(executor->planner, request->sequence);
+	llm_adapter_slots_leave(executor, request);
 	llm_request_table_remove(&executor->requests, request);
 }
 
@@ -119,26 +124,29 @@ static void
 finish_request(LlmExecutor *executor, LlmExecRequest *request,
 			   LlmFinishReason reason)
 {
-	LlmWireFinished finished = {
-		.reason = reason,
-		.n_prompt = (uint32_t) llm_sequence_n_prompt_done(request->sequence),
-		.n_cached = (uint32_t) llm_sequence_n_cached(request->sequence),
-		.n_output = n_output(request),
-	};
+	LlmWireFinished finished = { .reason = reason };
+
+	if (request->sequence != NULL)
+	{
+		finished.n_prompt =
+			(uint32_t) llm_sequence_n_prompt_done(request->sequence);
+		finished.n_cached = (uint32_t) llm_sequence_n_cached(request->sequence);
+		finished.n_output = n_output(request);
+	}
 
 	/* the last token that is scored is never computed */
 	if (request->kind == LLM_REQUEST_SCORE && reason == LLM_FINISH_STOP)
 		finished.n_prompt = request->n_prompt;
-	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
+	llm_executor_send(executor, LLM_MESSAGE_FINISHED, request->request_id,
 					&finished, sizeof(finished));
 	drop_request(executor, request);
 }
 
-static void
-fail_request(LlmExecutor *executor, LlmExecRequest *request,
-			 const LlmError *why)
+void
+llm_executor_fail_request(LlmExecutor *executor, LlmExecRequest *request,
+						  const LlmError *why)
 {
-	send_or_give_up(executor, LLM_MESSAGE_FAILED, request->request_id, why,
+	llm_executor_send(executor, LLM_MESSAGE_FAILED, request->request_id, why,
 					sizeof(*why));
 	drop_request(executor, request);
 }
@@ -169,9 +177,6 @@ locate_arrays(const LlmWireRequest *wire, size_t n_bytes, RequestArrays *arrays,
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "request message of %zu bytes should have %llu",
 							 n_bytes, (unsigned long long) need);
-	if (wire->adapter_id != 0)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "this executor does not serve adapters");
 	arrays->prompt_ids = (const int32_t *) (wire + 1);
 	arrays->output_ids = arrays->prompt_ids + wire->n_prompt;
 	arrays->stop_ids = arrays->output_ids + wire->n_output;
@@ -300,7 +305,7 @@ answer_finished(LlmExecutor *executor, LlmExecRequest *request,
 		.n_output = wire->n_output,
 	};
 
-	send_or_give_up(executor, LLM_MESSAGE_FINISHED, request->request_id,
+	llm_executor_send(executor, LLM_MESSAGE_FINISHED, request->request_id,
 					&finished, sizeof(finished));
 	llm_request_table_remove(&executor->requests, request);
 }
@@ -326,6 +331,7 @@ try_add_request(LlmExecutor *executor, uint64_t request_id,
 {
 	RequestArrays arrays = { 0 };
 	LlmExecRequest *request;
+	bool is_ready;
 
 	if (n_bytes < sizeof(*wire))
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
@@ -344,21 +350,39 @@ try_add_request(LlmExecutor *executor, uint64_t request_id,
 	request->kind = (LlmRequestKind) wire->kind;
 	request->has_logprobs = wire->params.n_logprobs >= 0;
 	request->n_prompt = wire->n_prompt;
-	if (prepare_drawing(executor, request, wire, &arrays, err))
-	{
-		if (finished_before(request, wire, &arrays))
-		{
-			answer_finished(executor, request, wire, &arrays);
-			return true;
-		}
-		request->sequence = add_sequence(executor, request, wire, &arrays, err);
-	}
-	if (request->sequence == NULL)
+	if (!prepare_drawing(executor, request, wire, &arrays, err))
 	{
 		llm_request_table_remove(&executor->requests, request);
 		return false;
 	}
+	if (finished_before(request, wire, &arrays))
+	{
+		answer_finished(executor, request, wire, &arrays);
+		return true;
+	}
+	if (!llm_adapter_slots_enter(executor, request, wire, n_bytes, &is_ready,
+								 err))
+	{
+		llm_request_table_remove(&executor->requests, request);
+		return false;
+	}
+	if (is_ready)
+		llm_executor_start_request(executor, request, wire, n_bytes);
 	return true;
+}
+
+void
+llm_executor_start_request(LlmExecutor *executor, LlmExecRequest *request,
+						   const LlmWireRequest *wire, size_t n_bytes)
+{
+	RequestArrays arrays = { 0 };
+	LlmError err;
+
+	if (locate_arrays(wire, n_bytes, &arrays, &err))
+		request->sequence =
+			add_sequence(executor, request, wire, &arrays, &err);
+	if (request->sequence == NULL)
+		llm_executor_fail_request(executor, request, &err);
 }
 
 static void
@@ -368,7 +392,7 @@ add_request(LlmExecutor *executor, uint64_t request_id,
 	LlmError err;
 
 	if (!try_add_request(executor, request_id, wire, n_bytes, &err))
-		send_or_give_up(executor, LLM_MESSAGE_FAILED, request_id, &err,
+		llm_executor_send(executor, LLM_MESSAGE_FAILED, request_id, &err,
 						sizeof(err));
 }
 
@@ -413,10 +437,20 @@ receive_frames(LlmExecutor *executor)
 				break;
 			case LLM_MESSAGE_STOP:
 				return FRAMES_STOP;
+			case LLM_MESSAGE_ADAPTER:
+				if (!llm_adapter_slots_announce(executor, payload,
+												header.n_bytes, &err))
+					llm_executor_give_up(executor, &err);
+				break;
+			case LLM_MESSAGE_ADAPTER_FORGET:
+				if (!llm_adapter_slots_forget(executor, payload, header.n_bytes,
+											  &err))
+					llm_executor_give_up(executor, &err);
+				break;
 			default:
 				llm_error_set(&err, LLM_ERROR_INTERNAL,
 							  "unexpected message of type %u", header.type);
-				give_up(executor, &err);
+				llm_executor_give_up(executor, &err);
 		}
 	}
 }
@@ -447,6 +481,7 @@ start_pass(LlmExecutor *executor, const LlmPlannedStep *step, LlmDraw *draw,
 	LlmStepInputs device;
 
 	llm_executor_assign_rows(executor, step, &host, draw);
+	llm_adapter_slots_fill_step(executor, step, &host);
 	/* on the CPU masks are computed beside the pass */
 	if (executor->drawing == NULL)
 		llm_executor_fill_rows(executor, draw);
@@ -517,7 +552,7 @@ send_token(LlmExecutor *executor, const LlmExecRequest *request,
 		}
 		n_bytes += 8 + 8 * (size_t) result->n_top;
 	}
-	send_or_give_up(executor, LLM_MESSAGE_TOKENS, request->request_id, &message,
+	llm_executor_send(executor, LLM_MESSAGE_TOKENS, request->request_id, &message,
 					n_bytes);
 }
 
@@ -545,7 +580,7 @@ deliver_embedding(LlmExecutor *executor, const LlmPlannedStep *step,
 
 	if (!llm_executor_take_sums(executor, step, range_idx, &embedding))
 		return;
-	send_or_give_up(executor, LLM_MESSAGE_EMBEDDING, request->request_id,
+	llm_executor_send(executor, LLM_MESSAGE_EMBEDDING, request->request_id,
 					embedding,
 					(size_t) executor->config.hidden_size * sizeof(float));
 	finish_request(executor, request, LLM_FINISH_STOP);
@@ -563,7 +598,7 @@ deliver_row(LlmExecutor *executor, LlmExecRequest *request, int32_t row)
 		llm_error_set(&err, LLM_ERROR_INVALID,
 					  "no token has a probability: the logits are not finite, "
 					  "or the options exclude every token");
-		fail_request(executor, request, &err);
+		llm_executor_fail_request(executor, request, &err);
 		return;
 	}
 	if (request->kind == LLM_REQUEST_SCORE)
@@ -574,7 +609,7 @@ deliver_row(LlmExecutor *executor, LlmExecRequest *request, int32_t row)
 	if (request->constraint != NULL &&
 		!llm_constraint_accept(request->constraint, result->token_id, &err))
 	{
-		fail_request(executor, request, &err);
+		llm_executor_fail_request(executor, request, &err);
 		return;
 	}
 	send_token(executor, request, result);
@@ -598,7 +633,7 @@ collect_draw(LlmExecutor *executor)
 	if (draw == NULL)
 		return;
 	if (!executor->compute->ops->sample_wait(executor->compute, &err))
-		give_up(executor, &err);
+		llm_executor_give_up(executor, &err);
 	executor->drawing = NULL;
 	for (int32_t row = 0; row < draw->n_rows; row++)
 	{
@@ -618,7 +653,7 @@ deliver_embeddings(LlmExecutor *executor, const LlmPlannedStep *step)
 		return;
 	if (!llm_model_sum_hidden(executor->model, executor->ranges,
 							  executor->n_ranges, executor->sums, &err))
-		give_up(executor, &err);
+		llm_executor_give_up(executor, &err);
 	for (int32_t i = 0; i < executor->n_ranges; i++)
 		deliver_embedding(executor, step, i);
 }
@@ -632,13 +667,13 @@ run_step(LlmExecutor *executor, const LlmPlannedStep *step)
 	LlmError err;
 
 	if (!start_pass(executor, step, draw, &logits, &err))
-		give_up(executor, &err);
+		llm_executor_give_up(executor, &err);
 	llm_planner_commit(executor->planner);
 	collect_draw(executor);
 	if (is_ahead)
 		llm_executor_fill_rows(executor, draw);
 	if (!start_draw(executor, draw, logits, &err))
-		give_up(executor, &err);
+		llm_executor_give_up(executor, &err);
 	deliver_embeddings(executor, step);
 	if (!executor->runs_ahead)
 		collect_draw(executor);
@@ -703,23 +738,27 @@ send_stats(LlmExecutor *executor)
 		.busy_us = executor->busy_us,
 		.memory_bytes = resident_bytes(),
 	};
-	send_or_give_up(executor, LLM_MESSAGE_STATS, 0, &stats, sizeof(stats));
+	llm_executor_send(executor, LLM_MESSAGE_STATS, 0, &stats, sizeof(stats));
 }
 
 /* Nothing to compute: sleep until the scheduler has something to say. */
 static void
 wait_for_frames(LlmExecutor *executor)
 {
-	struct pollfd pfd = {
-		.fd = llm_channel_fd(executor->channel),
-		.events = POLLIN,
+	struct pollfd fds[] = {
+		{ .fd = llm_channel_fd(executor->channel), .events = POLLIN },
+		/* a negative one is ignored */
+		{ .fd = llm_adapter_slots_fd(executor), .events = POLLIN },
 	};
 	int64_t left_us = executor->next_stats_us - llm_clock_us();
+	int left_ms = left_us <= 0 ? 0 : (int) (left_us / 1000) + 1;
+	int adapter_ms = llm_adapter_slots_timeout(executor);
 
 	if (llm_channel_pending_bytes(executor->channel) > 0)
-		pfd.events |= POLLOUT;
+		fds[0].events |= POLLOUT;
 	/* an idle executor's numbers do not change: only the memory may */
-	(void) poll(&pfd, 1, left_us <= 0 ? 0 : (int) (left_us / 1000) + 1);
+	(void) poll(fds, 2,
+				adapter_ms >= 0 && adapter_ms < left_ms ? adapter_ms : left_ms);
 }
 
 int
@@ -736,6 +775,7 @@ llm_executor_run(LlmExecutor *executor)
 		if (receive_frames(executor) == FRAMES_STOP)
 			return 0;
 		now_us = llm_clock_us();
+		llm_adapter_slots_turn(executor, now_us);
 		is_busy = work(executor, now_us);
 		if (now_us >= executor->next_stats_us)
 		{

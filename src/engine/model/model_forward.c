@@ -464,6 +464,7 @@ select_logit_rows(Pass *pass, const void **x)
 		return true;
 	*x = args.out;
 	pass->n_rows = args.n_rows;
+	pass->is_narrow = true;
 	return pass->ops->gather(pass->compute, &args, pass->err) &&
 		   mark(pass, LLM_PART_GATHER);
 }
