@@ -310,7 +310,7 @@ typedef struct LlmCpu
 	int32_t *token_ids;	 /* [max_rows] of the step, drawn ones filled in */
 	LlmCpuMoe *moe;		 /* NULL: no mixture of experts */
 	char *train_scratch; /* thread by thread */
-	LlmCpuLora *lora; /* NULL: no adapters */
+	LlmCpuLora *lora;	 /* NULL: no adapters */
 } LlmCpu;
 
 static inline LlmCpu *
