@@ -138,7 +138,7 @@ finish_request(LlmExecutor *executor, LlmExecRequest *request,
 	if (request->kind == LLM_REQUEST_SCORE && reason == LLM_FINISH_STOP)
 		finished.n_prompt = request->n_prompt;
 	llm_executor_send(executor, LLM_MESSAGE_FINISHED, request->request_id,
-					&finished, sizeof(finished));
+					  &finished, sizeof(finished));
 	drop_request(executor, request);
 }
 
@@ -147,7 +147,7 @@ llm_executor_fail_request(LlmExecutor *executor, LlmExecRequest *request,
 						  const LlmError *why)
 {
 	llm_executor_send(executor, LLM_MESSAGE_FAILED, request->request_id, why,
-					sizeof(*why));
+					  sizeof(*why));
 	drop_request(executor, request);
 }
 
@@ -306,7 +306,7 @@ answer_finished(LlmExecutor *executor, LlmExecRequest *request,
 	};
 
 	llm_executor_send(executor, LLM_MESSAGE_FINISHED, request->request_id,
-					&finished, sizeof(finished));
+					  &finished, sizeof(finished));
 	llm_request_table_remove(&executor->requests, request);
 }
 
@@ -393,7 +393,7 @@ add_request(LlmExecutor *executor, uint64_t request_id,
 
 	if (!try_add_request(executor, request_id, wire, n_bytes, &err))
 		llm_executor_send(executor, LLM_MESSAGE_FAILED, request_id, &err,
-						sizeof(err));
+						  sizeof(err));
 }
 
 /* -- frames -- */
@@ -552,8 +552,8 @@ send_token(LlmExecutor *executor, const LlmExecRequest *request,
 		}
 		n_bytes += 8 + 8 * (size_t) result->n_top;
 	}
-	llm_executor_send(executor, LLM_MESSAGE_TOKENS, request->request_id, &message,
-					n_bytes);
+	llm_executor_send(executor, LLM_MESSAGE_TOKENS, request->request_id,
+					  &message, n_bytes);
 }
 
 /* After a preemption, rows come again that were delivered before. */
@@ -581,8 +581,8 @@ deliver_embedding(LlmExecutor *executor, const LlmPlannedStep *step,
 	if (!llm_executor_take_sums(executor, step, range_idx, &embedding))
 		return;
 	llm_executor_send(executor, LLM_MESSAGE_EMBEDDING, request->request_id,
-					embedding,
-					(size_t) executor->config.hidden_size * sizeof(float));
+					  embedding,
+					  (size_t) executor->config.hidden_size * sizeof(float));
 	finish_request(executor, request, LLM_FINISH_STOP);
 }
 
