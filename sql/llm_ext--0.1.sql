@@ -262,6 +262,214 @@ REVOKE ALL ON FUNCTION llm_inspect_model(text) FROM PUBLIC;
 COMMENT ON FUNCTION llm_inspect_model(text) IS
 	'describe a model directory or GGUF file without loading it: architecture, license, context, template, parameters, bytes, and what is not supported';
 
+-- -------------------------------------------------------------- adapters
+
+CREATE TABLE llm.adapter_names (
+	name text PRIMARY KEY,
+	owner regrole NOT NULL,
+	active integer,
+	split_version integer,
+	split_percent integer CHECK (split_percent BETWEEN 1 AND 100),
+	next_version integer NOT NULL DEFAULT 1,
+	history integer[] NOT NULL DEFAULT '{}',	-- active before, the latest last
+	description text,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE llm.adapter_names IS
+	'adapters: who owns each, and which version its name means';
+
+CREATE TABLE llm.adapter_versions (
+	adapter text NOT NULL REFERENCES llm.adapter_names ON DELETE CASCADE,
+	version integer NOT NULL,
+	digest bytea NOT NULL,			-- sha256 of the image
+	n_bytes bigint NOT NULL,		-- of the image
+	base bytea NOT NULL,			-- fingerprint of the base model
+	template_hash bytea NOT NULL,
+	tokenizer_hash bytea NOT NULL,
+	header bytea NOT NULL,			-- the image up to the tensors' data
+	model text NOT NULL,			-- that it was registered for
+	config json NOT NULL,			-- PEFT's
+	rank integer NOT NULL,			-- the largest
+	n_modules integer NOT NULL,
+	is_dora boolean NOT NULL,
+	origin text NOT NULL,
+	created_by regrole NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (adapter, version)
+);
+COMMENT ON TABLE llm.adapter_versions IS
+	'versions of adapters; they never change';
+
+CREATE TABLE llm.adapter_tensors (
+	adapter text NOT NULL,
+	version integer NOT NULL,
+	position integer NOT NULL,		-- in the image
+	name text NOT NULL,
+	dtype text NOT NULL,
+	shape bigint[] NOT NULL,
+	data bytea NOT NULL,
+	PRIMARY KEY (adapter, version, position),
+	FOREIGN KEY (adapter, version) REFERENCES llm.adapter_versions ON DELETE CASCADE
+);
+ALTER TABLE llm.adapter_tensors ALTER data SET STORAGE EXTERNAL;
+COMMENT ON TABLE llm.adapter_tensors IS
+	'the matrices of adapters, bit by bit as they were registered';
+
+CREATE TABLE llm.adapter_grants (
+	adapter text NOT NULL REFERENCES llm.adapter_names ON DELETE CASCADE,
+	grantee regrole NOT NULL,		-- 0 = PUBLIC
+	PRIMARY KEY (adapter, grantee)
+);
+COMMENT ON TABLE llm.adapter_grants IS
+	'which roles may use which adapter; see llm_grant_adapter and llm_revoke_adapter';
+
+CREATE TABLE llm.adapter_routes (
+	tenant text PRIMARY KEY,
+	adapter text NOT NULL
+);
+COMMENT ON TABLE llm.adapter_routes IS
+	'which adapter calls of a tenant use; see llm_set_route';
+
+SELECT pg_catalog.pg_extension_config_dump('llm.adapter_names', '');
+SELECT pg_catalog.pg_extension_config_dump('llm.adapter_versions', '');
+SELECT pg_catalog.pg_extension_config_dump('llm.adapter_tensors', '');
+SELECT pg_catalog.pg_extension_config_dump('llm.adapter_grants',
+	'WHERE grantee = 0 OR grantee IN (SELECT oid FROM pg_catalog.pg_roles)');
+SELECT pg_catalog.pg_extension_config_dump('llm.adapter_routes', '');
+
+CREATE FUNCTION llm_register_adapter(name text, path text, options jsonb DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_register_adapter(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION llm_register_adapter(text, text, jsonb) IS
+	'register a PEFT directory of the server as a new version of an adapter, which is returned; options: model, activate (default true), description';
+
+CREATE FUNCTION llm_register_adapter(name text, config json, tensors bytea,
+									 options jsonb DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'llm_register_adapter_bytes'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_register_adapter(text, json, bytea, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION llm_register_adapter(text, json, bytea, jsonb) IS
+	'the same from the contents of adapter_config.json and adapter_model.safetensors';
+
+CREATE FUNCTION llm_activate_adapter(name text, version integer)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_activate_adapter(text, integer) IS
+	'let an adapter''s name mean this version; others see it after COMMIT';
+
+CREATE FUNCTION llm_rollback_adapter(name text)
+RETURNS integer
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_rollback_adapter(text) IS
+	'let an adapter''s name mean the version that was active before, which is returned';
+
+CREATE FUNCTION llm_drop_adapter(name text, version integer DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_drop_adapter(text, integer) IS
+	'drop a version of an adapter, or all of it; requests in flight finish with it';
+
+CREATE FUNCTION llm_split_adapter(name text, version integer, percent integer)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_split_adapter(text, integer, integer) IS
+	'give another version a share of the traffic of an adapter''s name, by a stable hash of user, tenant or prompt; 0 ends it';
+
+CREATE FUNCTION llm_grant_adapter(name text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_grant_adapter(text, text) IS
+	'let a role (or public) use an adapter of one''s own';
+
+CREATE FUNCTION llm_revoke_adapter(name text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_revoke_adapter(text, text) IS
+	'take back what llm_grant_adapter gave';
+
+CREATE FUNCTION llm_set_route(tenant text, adapter text)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_set_route(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_set_route(text, text) IS
+	'choose the adapter of calls that name none while llm_ext.tenant is this tenant; NULL ends it';
+
+CREATE FUNCTION llm_export_adapter(name text, path text, profile text DEFAULT 'peft')
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_export_adapter(text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION llm_export_adapter(text, text, text) IS
+	'write an adapter to a directory of the server as PEFT reads it; profile vllm: one rank and one alpha for all modules';
+
+CREATE FUNCTION llm_merge_adapter(name text, path text, options jsonb DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_merge_adapter(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION llm_merge_adapter(text, text, jsonb) IS
+	'write a whole model with the adapter in its weights to a directory of the server; options: dtype, max_shard_bytes; reports by how much weights changed and were rounded';
+
+CREATE FUNCTION llm.adapter_facts(name text, OUT item text, OUT result text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_adapter_facts'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 15;
+COMMENT ON FUNCTION llm.adapter_facts(text) IS 'the first rows of llm_check_adapter';
+
+CREATE FUNCTION llm_check_adapter(name text,
+	samples text[] DEFAULT ARRAY['Hello!', 'What can you do?', 'Write a short sentence.'],
+	OUT item text, OUT result text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT f.item, f.result FROM llm.adapter_facts(llm_check_adapter.name) f
+	UNION ALL
+	SELECT format('sample %s, %s', s.n, k.kind),
+		   llm_ask(s.question, k.adapter, '{"temperature": 0, "max_tokens": 40}')
+	FROM unnest(llm_check_adapter.samples) WITH ORDINALITY AS s(question, n),
+		 (VALUES ('base', ''), ('adapter', llm_check_adapter.name)) AS k(kind, adapter);
+END;
+COMMENT ON FUNCTION llm_check_adapter(text, text[]) IS
+	'what of an adapter matches the model, and how it answers sample questions beside the base model';
+
+CREATE FUNCTION llm.list_adapter_use(
+	OUT digest bytea, OUT residency text, OUT resident_bytes bigint,
+	OUT requests bigint, OUT tokens bigint, OUT last_used timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_adapter_use'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION llm.list_adapter_use() IS 'what the view llm.adapters shows of use';
+
+CREATE VIEW llm.adapters AS
+	SELECT n.name, v.version, v.version = n.active AS is_active,
+		   CASE WHEN n.split_version IS NULL THEN NULL
+				WHEN v.version = n.split_version THEN n.split_percent
+				WHEN v.version = n.active THEN 100 - n.split_percent
+		   END AS traffic_percent,
+		   v.model, pg_catalog.pg_get_userbyid(n.owner) AS owner,
+		   v.rank, v.n_modules AS modules, v.is_dora, v.n_bytes AS bytes,
+		   coalesce(u.residency, 'absent') AS residency,
+		   coalesce(u.requests, 0) AS requests, coalesce(u.tokens, 0) AS tokens,
+		   u.last_used, v.created_at,
+		   CASE WHEN pg_catalog.pg_has_role(n.owner, 'USAGE') THEN v.origin END AS origin,
+		   n.description
+	FROM llm.adapter_names n
+	JOIN llm.adapter_versions v ON v.adapter = n.name
+	LEFT JOIN llm.list_adapter_use() u ON u.digest = v.digest;
+GRANT SELECT ON llm.adapters TO PUBLIC;
+COMMENT ON VIEW llm.adapters IS
+	'versions of adapters: which is active, where it is resident, what it was used for; origins are shown to owners';
+
 -- ----------------------------------------------------------------- views
 
 CREATE FUNCTION llm.list_models(

@@ -366,6 +366,9 @@ handle_frame(const LlmFrameHeader *header, const void *payload)
 		case LLM_MESSAGE_CANCEL:
 			cancel_request(header->request_id);
 			break;
+		case LLM_MESSAGE_ADAPTER:
+		case LLM_MESSAGE_ADAPTER_FORGET:
+			break; /* any adapter repeats the prompt, too */
 		default:
 			_exit(header->type == LLM_MESSAGE_STOP ? 0 : 1);
 	}

@@ -39,6 +39,9 @@ char *llm_setting_async_stepping;
 int llm_setting_aging_ms;
 int llm_setting_load_timeout_s;
 int llm_setting_executor_timeout_s;
+char *llm_setting_tenant;
+int llm_setting_max_adapter_size_mb;
+int llm_setting_adapter_cache_mb;
 bool llm_setting_queue_wait;
 int llm_setting_request_timeout_ms;
 int llm_setting_max_requests_per_backend;
@@ -272,9 +275,30 @@ define_request_settings(void)
 		GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
+static void
+define_adapter_settings(void)
+{
+	DefineCustomStringVariable(
+		"llm_ext.tenant", "Tenant whose route chooses the adapter.",
+		"Used where a call names no adapter; see llm_set_route.",
+		&llm_setting_tenant, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("llm_ext.max_adapter_size",
+							"Largest adapter that may be registered.", NULL,
+							&llm_setting_max_adapter_size_mb, 1024, 1, 65536,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.adapter_cache_size",
+		"Size of the folder from which executors read adapters.",
+		"Files beyond it go, least recently used first, and are made again "
+		"from the tables when they are asked for.",
+		&llm_setting_adapter_cache_mb, 16384, 1, INT_MAX / 2, PGC_SIGHUP,
+		GUC_UNIT_MB, NULL, NULL, NULL);
+}
+
 void
 llm_settings_define(void)
 {
+	define_adapter_settings();
 	define_model_settings();
 	define_executor_settings();
 	define_request_settings();

@@ -35,10 +35,13 @@ extern bool llm_setting_enable_prefix_caching;
 extern bool llm_setting_enforce_eager;	 /* no CUDA graphs */
 extern char *llm_setting_async_stepping; /* auto | on | off */
 extern int llm_setting_aging_ms;
+extern int llm_setting_adapter_cache_mb;
 extern int llm_setting_load_timeout_s;	   /* 0 = none */
 extern int llm_setting_executor_timeout_s; /* of silence; 0 = none */
 
 /* PGC_SUSET / PGC_USERSET */
+extern char *llm_setting_tenant; /* '' = none */
+extern int llm_setting_max_adapter_size_mb;
 extern bool llm_setting_queue_wait;		   /* wait for a slot, or refuse */
 extern int llm_setting_request_timeout_ms; /* 0 = none */
 extern int llm_setting_max_requests_per_backend;

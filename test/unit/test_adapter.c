@@ -5,6 +5,7 @@
  *
  * test/unit/test_adapter.c
  */
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -340,6 +341,222 @@ fingerprints_tell_models_apart(void)
 	}
 }
 
+/* -- export and merge -- */
+
+static void
+remove_exported(void)
+{
+	static const char *const names[] = {
+		"out/adapter_config.json",
+		"out/adapter_model.safetensors",
+		"out/config.json",
+		"out/model.safetensors",
+		"out/model.safetensors.index.json",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		unlink(temp_path(names[i]));
+	for (int n = 1; n < 100; n++)
+		for (int i = 1; i <= n; i++)
+		{
+			char name[64];
+
+			snprintf(name, sizeof(name), "out/model-%05d-of-%05d.safetensors",
+					 i, n);
+			unlink(temp_path(name));
+		}
+	rmdir(temp_path("out"));
+}
+
+/* Import, export, and read what was exported; NULL: it failed. */
+static LlmSafetensors *
+export_adapter(const char *adapter, const char *model_dir,
+			   LlmAdapterProfile profile, LlmError *err)
+{
+	LlmAdapterImage *image = import_and_open(adapter, model_dir);
+	LlmSafetensors *exported = NULL;
+	LlmModelConfig model;
+	char out[256];
+
+	snprintf(out, sizeof(out), "%s/out", dir);
+	if (image == NULL || mkdir(out, 0700) != 0 ||
+		!llm_model_config_read(model_dir, &model, err))
+		abort();
+	llm_error_clear(err);
+	if (llm_adapter_export(image, &model, profile, out, err))
+		exported = llm_safetensors_open(
+			temp_path("out/adapter_model.safetensors"), err);
+	llm_adapter_image_close(image);
+	return exported;
+}
+
+/* What PEFT wrote comes back bit by bit, under the same names. */
+static void
+check_round_trip(const char *adapter, const char *model_dir)
+{
+	LlmError err;
+	LlmSafetensors *exported =
+		export_adapter(adapter, model_dir, LLM_ADAPTER_PROFILE_PEFT, &err);
+	LlmSafetensors *original;
+	char path[256];
+
+	snprintf(path, sizeof(path), VECTORS "%s/adapter_model.safetensors",
+			 adapter);
+	original = llm_safetensors_open(path, &err);
+	if (exported == NULL || original == NULL)
+		CHECK_FAIL("%s: %s", adapter, err.message);
+	else
+		CHECK_INT_EQ(llm_safetensors_n_tensors(exported),
+					 llm_safetensors_n_tensors(original));
+	for (int i = 0; exported != NULL && original != NULL &&
+					i < llm_safetensors_n_tensors(original);
+		 i++)
+	{
+		const LlmStoredTensor *a = llm_safetensors_get(original, i);
+		const LlmStoredTensor *b = llm_safetensors_find(exported, a->name);
+
+		if (b == NULL || a->dtype != b->dtype || a->n_dims != b->n_dims ||
+			a->n_bytes != b->n_bytes ||
+			memcmp(a->data, b->data, a->n_bytes) != 0)
+			CHECK_FAIL("%s: tensor \"%s\" came back otherwise", adapter,
+					   a->name);
+	}
+	llm_safetensors_close(exported);
+	llm_safetensors_close(original);
+	remove_exported();
+}
+
+static void
+exports_are_what_was_imported(void)
+{
+	check_round_trip("demo_one", DEMO);
+	check_round_trip("demo_two", DEMO);
+	check_round_trip("llama3_patterns", "test/vectors/model/llama3");
+	check_round_trip("phi3_dora", "test/vectors/model/phi3");
+}
+
+/* One rank and one factor for all modules; DoRA has no such form. */
+static void
+exports_for_vllm_are_uniform(void)
+{
+	LlmError err;
+	LlmSafetensors *exported =
+		export_adapter("llama3_patterns", "test/vectors/model/llama3",
+					   LLM_ADAPTER_PROFILE_VLLM, &err);
+	const LlmStoredTensor *b;
+	LlmStrbuf config;
+	cJSON *json;
+	int64_t rank = 0;
+
+	REQUIRE(exported != NULL);
+	b = llm_safetensors_find(
+		exported,
+		"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
+	REQUIRE(b != NULL);
+	CHECK_INT_EQ(b->shape[1], 4);
+	CHECK(((const float *) b->data)[2] == 0 &&
+		  ((const float *) b->data)[0] != 0);
+	config = read_file(temp_path("out/adapter_config.json"));
+	json = llm_json_parse(config.data, config.len, "config", &err);
+	CHECK(llm_json_get_int(json, "r", &rank, &err) && rank == 4);
+	CHECK(llm_json_get(json, "rank_pattern") == NULL);
+	CHECK(llm_json_get(json, "use_rslora") == NULL);
+	cJSON_Delete(json);
+	llm_strbuf_free(&config);
+	llm_safetensors_close(exported);
+	remove_exported();
+	exported = export_adapter("phi3_dora", "test/vectors/model/phi3",
+							  LLM_ADAPTER_PROFILE_VLLM, &err);
+	CHECK(exported == NULL && strstr(err.message, "DoRA") != NULL);
+	remove_exported();
+}
+
+/* Sum of a float32 tensor's elements, or of their squares. */
+static double
+sum_of(const LlmStoredTensor *tensor, bool squares)
+{
+	const float *values = tensor->data;
+	double sum = 0;
+
+	for (size_t i = 0; i < tensor->n_bytes / sizeof(float); i++)
+		sum += squares ? (double) values[i] * values[i] : values[i];
+	return sum;
+}
+
+/* PEFT's merge of the same adapter; sums of up to 20,000 weights. */
+static void
+check_merged(const LlmSafetensors *merged, const char *adapter)
+{
+	LlmStrbuf text = read_file(VECTORS "merged.json");
+	LlmError err;
+	cJSON *json = llm_json_parse(text.data, text.len, "merged.json", &err);
+	const cJSON *expected;
+
+	cJSON_ArrayForEach(expected, llm_json_get(json, adapter))
+	{
+		const LlmStoredTensor *tensor =
+			llm_safetensors_find(merged, expected->string);
+		double sum = cJSON_GetArrayItem(expected, 0)->valuedouble;
+		double squares = cJSON_GetArrayItem(expected, 1)->valuedouble;
+
+		/* PEFT does not untie: its merge changes both */
+		if (strcmp(expected->string, "model.embed_tokens.weight") == 0)
+			continue;
+		if (tensor == NULL || tensor->dtype != LLM_DTYPE_F32)
+			CHECK_FAIL("no \"%s\" in float32", expected->string);
+		else if (fabs(sum_of(tensor, false) - sum) > 1e-3 ||
+				 fabs(sum_of(tensor, true) - squares) > 1e-5 * squares)
+			CHECK_FAIL("\"%s\": sums %g and %g instead of %g and %g",
+					   expected->string, sum_of(tensor, false),
+					   sum_of(tensor, true), sum, squares);
+	}
+	cJSON_Delete(json);
+	llm_strbuf_free(&text);
+}
+
+static void
+merge_and_check(const char *adapter, const char *model_dir, int n_merged)
+{
+	LlmAdapterMergeOptions options = { .has_dtype = true,
+									   .dtype = LLM_DTYPE_F32,
+									   .max_shard_bytes = 50000 };
+	LlmAdapterImage *image = import_and_open(adapter, model_dir);
+	LlmAdapterMergeReport report;
+	LlmSafetensors *merged = NULL;
+	LlmModelConfig model;
+	LlmError err;
+	char out[256];
+
+	snprintf(out, sizeof(out), "%s/out", dir);
+	REQUIRE(image != NULL && mkdir(out, 0700) == 0);
+	REQUIRE(llm_model_config_read(model_dir, &model, &err));
+	if (llm_adapter_merge(image, &model, model_dir, out, &options, &report,
+						  &err))
+		merged = llm_safetensors_open(out, &err);
+	if (merged == NULL)
+		CHECK_FAIL("%s: %s", adapter, err.message);
+	else
+	{
+		CHECK_INT_EQ(report.n_merged, n_merged);
+		CHECK(report.n_shards > 1);
+		CHECK(report.max_change > 0 && report.max_rounding == 0);
+		check_merged(merged, adapter);
+		/* and it is a model */
+		CHECK(llm_model_config_read(out, &model, &err));
+		CHECK_INT_EQ(model.dtype, LLM_DTYPE_F32);
+	}
+	llm_safetensors_close(merged);
+	llm_adapter_image_close(image);
+	remove_exported();
+}
+
+static void
+merges_are_peft_s(void)
+{
+	merge_and_check("llama3_patterns", "test/vectors/model/llama3", 15);
+	merge_and_check("phi3_dora", "test/vectors/model/phi3", 6);
+}
+
 int
 main(void)
 {
@@ -353,6 +570,9 @@ main(void)
 	RUN_TEST(values_that_are_not_finite_are_refused);
 	RUN_TEST(other_bases_are_refused);
 	RUN_TEST(fingerprints_tell_models_apart);
+	RUN_TEST(exports_are_what_was_imported);
+	RUN_TEST(exports_for_vllm_are_uniform);
+	RUN_TEST(merges_are_peft_s);
 	unlink(temp_path("image"));
 	unlink(temp_path("bad"));
 	rmdir(dir);

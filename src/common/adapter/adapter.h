@@ -126,4 +126,48 @@ llm_adapter_import(const LlmAdapterSource *source, const LlmModelConfig *config,
 				   const uint8_t base[LLM_FINGERPRINT_BYTES], LlmStrbuf *image,
 				   LlmError *err);
 
+typedef enum LlmAdapterProfile
+{
+	LLM_ADAPTER_PROFILE_PEFT, /* tensors as they came */
+	LLM_ADAPTER_PROFILE_VLLM  /* one rank and one factor for all modules, F32 */
+} LlmAdapterProfile;
+
+/*
+ * Write adapter_config.json and adapter_model.safetensors to an existing
+ * directory that has neither.
+ */
+extern bool
+llm_adapter_export(const LlmAdapterImage *image, const LlmModelConfig *config,
+				   LlmAdapterProfile profile, const char *dir, LlmError *err);
+
+typedef struct LlmAdapterMergeOptions
+{
+	bool has_dtype;
+	LlmDtype dtype;				  /* F32, F16 or BF16; else each tensor's own */
+	uint64_t max_shard_bytes;	  /* of tensors' data */
+	bool (*is_interrupted)(void); /* asked between tensors; or NULL */
+} LlmAdapterMergeOptions;
+
+typedef struct LlmAdapterMergeReport
+{
+	int32_t n_merged;  /* tensors that were changed */
+	int32_t n_tensors; /* of the checkpoint that was written */
+	int32_t n_shards;
+	double max_change;	 /* of a weight by the adapter */
+	double max_rounding; /* of a weight by storing it */
+} LlmAdapterMergeReport;
+
+/*
+ * Write a whole model with the adapter in its weights to an existing empty
+ * directory: shards, and all that the model's directory says besides.
+ * Arithmetic is in float32, rounded once, to nearest, when a weight is stored.
+ * A head that is tied to the embedding is written by itself where the adapter
+ * changes one of them.
+ */
+extern bool
+llm_adapter_merge(const LlmAdapterImage *image, const LlmModelConfig *config,
+				  const char *model_dir, const char *dir,
+				  const LlmAdapterMergeOptions *options,
+				  LlmAdapterMergeReport *report, LlmError *err);
+
 #endif /* LLM_ADAPTER_H */

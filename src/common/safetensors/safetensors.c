@@ -366,6 +366,17 @@ llm_safetensors_path(const LlmSafetensors *tensors,
 	return tensors->files[tensors->tensor_file[idx]].path;
 }
 
+uint64_t
+llm_safetensors_offset(const LlmSafetensors *tensors,
+					   const LlmStoredTensor *tensor)
+{
+	ptrdiff_t idx = tensor - tensors->tensors;
+
+	assert(idx >= 0 && idx < tensors->n_tensors);
+	return (uint64_t) ((const char *) tensor->data -
+					   tensors->files[tensors->tensor_file[idx]].map.data);
+}
+
 bool
 llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err)
 {

@@ -62,6 +62,13 @@ extern const char *llm_safetensors_path(const LlmSafetensors *tensors,
 										const LlmStoredTensor *tensor);
 
 /*
+ * Where in that file the tensor's data begins, for those who must not map what
+ * others may cut short.
+ */
+extern uint64_t llm_safetensors_offset(const LlmSafetensors *tensors,
+									   const LlmStoredTensor *tensor);
+
+/*
  * Bring all files into memory, unless they are larger than the machine's:
  * so that the first use does not wait for the disk, and an unreadable file
  * is an error now instead of a signal then.

@@ -51,7 +51,7 @@ pop_slots(LlmTakenSlot *taken, int *n_taken, int32 *given_up, int *n_given_up)
 				continue;
 			}
 			llm_slot_move(slot_idx, LLM_SLOT_ASSIGNED);
-			taken[(*n_taken)++] = (LlmTakenSlot){
+			taken[*n_taken] = (LlmTakenSlot){
 				.slot_idx = slot_idx,
 				.owner_latch = slot->owner_latch,
 				.model_idx = slot->model_idx,
@@ -60,6 +60,8 @@ pop_slots(LlmTakenSlot *taken, int *n_taken, int32 *given_up, int *n_given_up)
 				.input_bytes = slot->input_bytes,
 				.deadline_us = slot->deadline_us,
 			};
+			memcpy(taken[(*n_taken)++].adapter, slot->adapter,
+				   sizeof(slot->adapter));
 		}
 	}
 	while (*n_given_up < MAX_TAKEN &&
@@ -70,6 +72,22 @@ pop_slots(LlmTakenSlot *taken, int *n_taken, int32 *given_up, int *n_given_up)
 		given_up[(*n_given_up)++] = slot_idx;
 	}
 	llm_scheduler_unlock();
+}
+
+/* False: the record has failed. */
+static bool
+acquire_adapter(LlmRecord *record, const LlmTakenSlot *taken)
+{
+	static const uint8 none[LLM_SHA256_BYTES];
+	LlmError err;
+
+	if (memcmp(taken->adapter, none, sizeof(none)) == 0)
+		return true;
+	record->adapter_idx = llm_adapter_acquire(taken->adapter, &err);
+	if (record->adapter_idx != LLM_NONE)
+		return true;
+	llm_record_fail(record, &err);
+	return false;
 }
 
 static void
@@ -86,6 +104,8 @@ take_slot(const LlmTakenSlot *taken)
 		return;
 	}
 	record->executor->n_records++;
+	if (!acquire_adapter(record, taken))
+		return;
 	record->input =
 		MemoryContextAllocExtended(record->context, record->input_bytes,
 								   MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
@@ -200,6 +220,10 @@ send_message(LlmRecord *record, bool is_probe, LlmError *err)
 	char *message;
 	bool ok;
 
+	if (record->adapter_idx != LLM_NONE &&
+		!llm_adapter_announce(record->executor, record->adapter_idx,
+							  &wire.adapter_id, err))
+		return false;
 	wire.n_output = record->n_output;
 	/* what generates nothing is short enough to be tried whole */
 	if (is_probe && wire.kind == LLM_REQUEST_GENERATE)

@@ -170,6 +170,7 @@ start_process(LlmExecutor *executor)
 {
 	executor->state = LLM_EXECUTOR_STARTING;
 	executor->restart_at_us = 0;
+	llm_adapters_executor_started(executor);
 	llm_error_clear(&executor->last_error);
 	if (llm_setting_load_timeout_s > 0)
 		executor->load_deadline_us =
@@ -416,6 +417,9 @@ receive_frame(LlmExecutor *executor, const LlmFrameHeader *header,
 			return llm_relay_receive(executor, header, payload, err);
 		case LLM_MESSAGE_STATS:
 			return receive_stats(executor, payload, header->n_bytes, err);
+		case LLM_MESSAGE_ADAPTER_STATE:
+			return llm_adapters_receive_state(executor, payload,
+											  header->n_bytes, err);
 		case LLM_MESSAGE_LOG:
 			receive_log(executor, payload, header->n_bytes);
 			return true;

@@ -389,6 +389,7 @@ fill_slot(LlmSlot *slot, const Submission *submission)
 	slot->input_bytes = submission->input_bytes;
 	slot->deadline_us = submission->deadline_us;
 	slot->submitted_at = submission->submitted_at;
+	memcpy(slot->adapter, spec->adapter, sizeof(slot->adapter));
 }
 
 static bool

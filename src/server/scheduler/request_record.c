@@ -76,6 +76,7 @@ llm_record_create(const LlmTakenSlot *taken)
 	record->owner_latch = taken->owner_latch;
 	record->is_batch = taken->is_batch;
 	record->input_bytes = taken->input_bytes;
+	record->adapter_idx = LLM_NONE;
 	entry = hash_search(records_by_id, &record->request_id, HASH_ENTER, NULL);
 	entry->record = record;
 	record_of_slot[taken->slot_idx] = record;
@@ -169,6 +170,8 @@ llm_record_forget(LlmRecord *record)
 		Assert(record->executor->n_records > 0);
 		record->executor->n_records--;
 	}
+	if (record->adapter_idx != LLM_NONE)
+		llm_adapter_release(record->adapter_idx);
 	hash_search(records_by_id, &record->request_id, HASH_REMOVE, NULL);
 	MemoryContextDelete(record->context);
 }
@@ -237,6 +240,8 @@ llm_record_finish(LlmRecord *record)
 		llm_slots[slot_idx].finished = record->finished;
 		llm_slot_move(slot_idx, LLM_SLOT_FINISHED);
 		llm_turn_counts.n_finished++;
+		if (record->adapter_idx != LLM_NONE)
+			llm_adapter_count(record->adapter_idx, record->n_output);
 	}
 	llm_scheduler_unlock();
 	llm_scheduler_wake_later(record->owner_latch);

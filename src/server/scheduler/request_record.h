@@ -20,6 +20,7 @@ typedef struct LlmTakenSlot
 	uint32 model_generation;
 	bool is_batch;
 	uint64 input_bytes;
+	uint8 adapter[LLM_SHA256_BYTES];
 	int64 deadline_us;
 } LlmTakenSlot;
 

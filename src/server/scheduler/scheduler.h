@@ -18,6 +18,7 @@
 
 #include "src/common/ipc/ipc_message.h"
 #include "src/common/util/error.h"
+#include "src/common/util/sha256.h"
 #include "utils/timestamp.h"
 
 #define LLM_MODEL_NAME_BYTES NAMEDATALEN
@@ -43,7 +44,9 @@ typedef struct LlmRequestSpec
 	uint32 n_grammar_words;
 	bool is_batch; /* one of many rows of a statement */
 	uint64 cache_salt;
-	int timeout_ms; /* 0 = none besides statement_timeout */
+	uint8 adapter[LLM_SHA256_BYTES]; /* hash of an image whose file exists
+									  * (adapter_files.h); zeros: none */
+	int timeout_ms;					 /* 0 = none besides statement_timeout */
 } LlmRequestSpec;
 
 typedef struct LlmTopLogprob
@@ -203,6 +206,18 @@ typedef struct LlmSchedulerCounters
 	TimestampTz scheduler_started_at;
 } LlmSchedulerCounters;
 
+/* What requests made of an adapter since the server, or a scheduler, began. */
+typedef struct LlmAdapterRow
+{
+	uint8 digest[LLM_SHA256_BYTES];
+	const char *residency; /* static string */
+	uint64 n_bytes;
+	uint64 n_requests;
+	uint64 n_tokens;
+	TimestampTz used_at; /* 0: never */
+} LlmAdapterRow;
+
+extern int llm_scheduler_list_adapters(LlmAdapterRow **rows);
 extern int llm_scheduler_list_activity(LlmActivityRow **rows);
 extern int llm_scheduler_list_executors(LlmExecutorRow **rows);
 extern void llm_scheduler_get_counters(LlmSchedulerCounters *counters);

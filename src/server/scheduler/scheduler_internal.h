@@ -17,6 +17,7 @@
 
 #include "port/atomics.h"
 #include "src/common/ipc/ipc_ring.h"
+#include "src/common/util/sha256.h"
 #include "src/server/pg_compat.h"
 #include "src/server/scheduler/scheduler.h"
 #include "storage/condition_variable.h"
@@ -29,6 +30,9 @@
 #define LLM_OUTPUT_RING_BYTES (8 * 1024)
 #define LLM_LOAD_OPTIONS_BYTES 2048
 #define LLM_FACTS_BYTES 4096
+
+/* Adapters that the scheduler keeps accounts of; unused ones make room. */
+#define LLM_MAX_ADAPTERS 4096
 
 /* How long a backend process waits for a scheduler that is not running. */
 #define LLM_SCHEDULER_WAIT_MS 15000
@@ -91,8 +95,9 @@ typedef struct LlmSlot
 	bool is_batch;
 	uint32 n_prompt;
 	uint32 max_tokens;
-	uint64 input_bytes; /* of the whole request message */
-	int64 deadline_us;	/* monotonic; 0 = none */
+	uint64 input_bytes;				 /* of the whole request message */
+	uint8 adapter[LLM_SHA256_BYTES]; /* of its image; zeros: none */
+	int64 deadline_us;				 /* monotonic; 0 = none */
 	TimestampTz submitted_at;
 
 	/* Written by the scheduler. */
@@ -172,6 +177,18 @@ typedef struct LlmExecutorEntry
 	LlmWireStats stats;
 } LlmExecutorEntry;
 
+/* An adapter that requests used; written by the scheduler. */
+typedef struct LlmAdapterEntry
+{
+	uint64 adapter_id; /* 0: the entry is free */
+	uint8 digest[LLM_SHA256_BYTES];
+	uint32 residency; /* LlmAdapterResidency, as last reported */
+	uint64 n_bytes;	  /* likewise */
+	uint64 n_requests;
+	uint64 n_tokens;
+	TimestampTz used_at; /* 0: no request has ended yet */
+} LlmAdapterEntry;
+
 #define LLM_SHARED_MAGIC 0x6c6c6d31
 
 typedef struct LlmSchedulerShared
@@ -208,6 +225,7 @@ extern LWLock *llm_shared_lock;
 extern LlmSlot *llm_slots;				/* [n_slots] */
 extern LlmModelEntry *llm_models;		/* [n_models] */
 extern LlmExecutorEntry *llm_executors; /* [n_executors] */
+extern LlmAdapterEntry *llm_adapters;	/* [LLM_MAX_ADAPTERS] */
 
 /* Raises 55000 where the library was not preloaded. */
 extern void llm_scheduler_require(void);

@@ -252,6 +252,7 @@ take_office(void)
 	fail_all_slots();
 	before_shmem_exit(leave_office, 0);
 	llm_records_init();
+	llm_adapters_init();
 	llm_supervisor_init();
 	llm_models_init();
 	llm_scheduler_lock(LW_EXCLUSIVE);
@@ -280,6 +281,7 @@ take_turn(void)
 	llm_dispatch_advance();
 	llm_supervisor_flush();
 	llm_dispatch_publish_counters();
+	llm_adapters_advance();
 	wake_all();
 }
 

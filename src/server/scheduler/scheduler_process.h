@@ -59,6 +59,7 @@ typedef struct LlmRecord
 	char *input;
 	Size input_bytes;
 	Size n_collected_bytes;
+	int32 adapter_idx; /* LLM_NONE: the base model */
 
 	/* tokens received from executors, to resume with */
 	int32 *output_ids;
@@ -125,6 +126,9 @@ struct LlmExecutor
 	LlmRecord *probe; /* the suspect that is tried alone now, or NULL */
 	uint32 n_records; /* all of them, COLLECTING too */
 	uint32 n_sent;
+
+	/* the id of each adapter that its process was told of, or 0; NULL: none */
+	uint64 *heard_of; /* [LLM_MAX_ADAPTERS] */
 };
 
 /* -- scheduler_main.c -- */
@@ -167,6 +171,36 @@ extern void llm_dispatch_publish_counters(void);
 extern bool
 llm_relay_receive(LlmExecutor *executor, const LlmFrameHeader *header,
 				  const void *payload, LlmError *err);
+
+/* -- adapter_registry.c -- */
+
+extern void llm_adapters_init(void);
+
+/*
+ * A request with this adapter came, or is gone.  LLM_NONE: there are too many
+ * adapters in flight.
+ */
+extern int32
+llm_adapter_acquire(const uint8 digest[LLM_SHA256_BYTES], LlmError *err);
+extern void llm_adapter_release(int32 adapter_idx);
+
+/* Under the lock: a request was answered. */
+extern void llm_adapter_count(int32 adapter_idx, uint32 n_tokens);
+
+/* See that the executor has heard of it before its request. */
+extern bool llm_adapter_announce(LlmExecutor *executor, int32 adapter_idx,
+								 uint64 *adapter_id, LlmError *err);
+
+/* Its new process has heard of nothing. */
+extern void llm_adapters_executor_started(LlmExecutor *executor);
+
+/* An ADAPTER_STATE frame. */
+extern bool llm_adapters_receive_state(LlmExecutor *executor,
+									   const LlmWireAdapterState *state,
+									   Size n_bytes, LlmError *err);
+
+/* Once in a while: keep the folder of images small. */
+extern void llm_adapters_advance(void);
 
 /* -- image_files.c -- */
 

@@ -27,6 +27,7 @@ LWLock *llm_shared_lock;
 LlmSlot *llm_slots;
 LlmModelEntry *llm_models;
 LlmExecutorEntry *llm_executors;
+LlmAdapterEntry *llm_adapters;
 
 static char *rings; /* [n_slots] pairs of input and output */
 
@@ -44,6 +45,7 @@ typedef struct Layout
 	Size slots_off;
 	Size models_off;
 	Size executors_off;
+	Size adapters_off;
 	Size rings_off;
 	Size size;
 } Layout;
@@ -63,9 +65,11 @@ compute_layout(void)
 		add_size(layout.slots_off, mul_size(layout.n_slots, sizeof(LlmSlot))));
 	layout.executors_off = MAXALIGN(add_size(
 		layout.models_off, mul_size(layout.n_models, sizeof(LlmModelEntry))));
-	layout.rings_off = MAXALIGN(
+	layout.adapters_off = MAXALIGN(
 		add_size(layout.executors_off,
 				 mul_size(layout.n_executors, sizeof(LlmExecutorEntry))));
+	layout.rings_off = MAXALIGN(add_size(
+		layout.adapters_off, LLM_MAX_ADAPTERS * sizeof(LlmAdapterEntry)));
 	layout.size =
 		add_size(layout.rings_off, mul_size(layout.n_slots, RING_PAIR_BYTES));
 	return layout;
@@ -141,6 +145,7 @@ startup_shmem(void)
 	llm_slots = (LlmSlot *) (base + layout.slots_off);
 	llm_models = (LlmModelEntry *) (base + layout.models_off);
 	llm_executors = (LlmExecutorEntry *) (base + layout.executors_off);
+	llm_adapters = (LlmAdapterEntry *) (base + layout.adapters_off);
 	rings = base + layout.rings_off;
 	if (!found)
 		init_shared(&layout);

@@ -91,6 +91,35 @@ llm_scheduler_list_executors(LlmExecutorRow **rows)
 	return n_rows;
 }
 
+int
+llm_scheduler_list_adapters(LlmAdapterRow **rows)
+{
+	static const char *const residency_names[] = { "absent", "loading", "host",
+												   "device", "failed" };
+	int n_rows = 0;
+
+	llm_scheduler_require();
+	*rows = palloc(LLM_MAX_ADAPTERS * sizeof(LlmAdapterRow));
+	llm_scheduler_lock(LW_SHARED);
+	for (int32 i = 0; i < LLM_MAX_ADAPTERS; i++)
+	{
+		const LlmAdapterEntry *entry = &llm_adapters[i];
+		LlmAdapterRow *row = &(*rows)[n_rows];
+
+		if (entry->adapter_id == 0)
+			continue;
+		memcpy(row->digest, entry->digest, sizeof(row->digest));
+		row->residency = residency_names[entry->residency];
+		row->n_bytes = entry->n_bytes;
+		row->n_requests = entry->n_requests;
+		row->n_tokens = entry->n_tokens;
+		row->used_at = entry->used_at;
+		n_rows++;
+	}
+	llm_scheduler_unlock();
+	return n_rows;
+}
+
 void
 llm_scheduler_get_counters(LlmSchedulerCounters *counters)
 {

@@ -408,6 +408,23 @@ append_usage(StringInfo json, const Completion *completion)
 	appendStringInfoChar(json, '}');
 }
 
+/* The version that answered, and the one that it shares the traffic with. */
+static void
+append_adapter(StringInfo json, const LlmAdapterChoice *adapter)
+{
+	const LlmAdapterVersion *version = &adapter->version;
+
+	if (adapter->is_base)
+		return;
+	appendStringInfoString(json, ", \"adapter\": {\"name\": ");
+	llm_append_json_string(json, version->name, strlen(version->name));
+	appendStringInfo(json, ", \"version\": %d", version->version);
+	if (version->other_version > 0)
+		appendStringInfo(json, ", \"other_version\": %d",
+						 version->other_version);
+	appendStringInfoChar(json, '}');
+}
+
 static void
 append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 {
@@ -422,6 +439,7 @@ append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 					 (long long) time(NULL));
 	llm_append_json_string(json, completion->handle->info.name,
 						   strlen(completion->handle->info.name));
+	append_adapter(json, &completion->choices[0]->adapter);
 	appendStringInfoString(json, ", \"choices\": [");
 	for (int i = 0; i < completion->options.n_choices; i++)
 	{

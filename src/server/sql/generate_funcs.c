@@ -91,12 +91,15 @@ open_request_object(GenerateCall *call, LlmTemplateText *options)
 }
 
 static void
-refuse_adapter(FunctionCallInfo fcinfo)
+read_adapter(FunctionCallInfo fcinfo, LlmGenerateOptions *options)
 {
-	if (!PG_ARGISNULL(ARG_ADAPTER))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("adapters are not supported by this version"),
-						errhint("Pass NULL as the adapter.")));
+	if (PG_ARGISNULL(ARG_ADAPTER))
+		return;
+	if (options->adapter != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the adapter is named twice, in the request "
+							   "object and as an argument")));
+	options->adapter = text_to_cstring(PG_GETARG_TEXT_PP(ARG_ADAPTER));
 }
 
 /* Everything up to the prompt's text; raises on mistakes of the statement. */
@@ -108,7 +111,6 @@ read_call(FunctionCallInfo fcinfo, InputKind kind, GenerateCall *call)
 
 	memset(call, 0, sizeof(*call));
 	call->kind = kind;
-	refuse_adapter(fcinfo);
 	if (!PG_ARGISNULL(ARG_OPTIONS))
 		options = llm_json_text(PG_GETARG_DATUM(ARG_OPTIONS), JSONBOID);
 	if (kind == INPUT_MESSAGES)
@@ -121,6 +123,7 @@ read_call(FunctionCallInfo fcinfo, InputKind kind, GenerateCall *call)
 	else
 		call->input = llm_text_to_utf8(PG_GETARG_TEXT_PP(ARG_INPUT));
 	llm_generate_options_parse(options, is_request, &call->options);
+	read_adapter(fcinfo, &call->options);
 	if (call->options.n_choices != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -374,8 +374,13 @@ read_tool_choice(LlmGenerateOptions *options, const char *key,
 static void
 read_adapter(LlmGenerateOptions *options, const char *key, const cJSON *value)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("adapters are not supported by this version")));
+	options->adapter = pstrdup(string_of(key, value));
+}
+
+static void
+read_user(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->user = pstrdup(string_of(key, value));
 }
 
 static void
@@ -438,7 +443,7 @@ static const OptionKey option_keys[] = {
 	{ "prompt", NULL, true },
 	{ "adapter", read_adapter, true },
 	{ "stream", read_stream, true },
-	{ "user", NULL, true },
+	{ "user", read_user, false },
 };
 
 static const OptionKey *

@@ -25,7 +25,9 @@ typedef struct LlmStopString
 
 typedef struct LlmGenerateOptions
 {
-	char *model; /* NULL: the default model */
+	char *model;   /* NULL: the default model */
+	char *adapter; /* NULL: the tenant's, or none; "": none */
+	char *user;	   /* who asks, for a split of traffic; or NULL */
 
 	/* sampling, as the caller wrote it; completed by _complete */
 	LlmSamplingParams params;

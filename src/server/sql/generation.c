@@ -225,6 +225,10 @@ llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
 	spec.grammar = grammar.words;
 	spec.n_grammar_words = grammar.n_words;
 	spec.params.seed = seed;
+	llm_adapter_choose(options->adapter, options->user, prompt->ids,
+					   prompt->n_ids, handle, &generation->adapter);
+	memcpy(spec.adapter, generation->adapter.version.digest,
+		   sizeof(spec.adapter));
 	generation->options = options;
 	generation->stop_id = -1;
 	generation->longest_stop = longest_stop_bytes(options);

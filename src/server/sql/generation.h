@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "src/server/sql/adapter_choice.h"
 #include "src/server/sql/generate_options.h"
 #include "src/server/sql/model_handle.h"
 
@@ -56,6 +57,7 @@ extern bool llm_prompt_check_length(const LlmModelHandle *handle,
 typedef struct LlmGeneration
 {
 	LlmModelHandle *handle; /* pinned */
+	LlmAdapterChoice adapter;
 	LlmRequest *request;
 	const LlmRequestResult *result;
 	LlmDetokenizer *detokenizer;

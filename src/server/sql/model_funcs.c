@@ -12,46 +12,19 @@
 #include "src/common/model_dir/model_dir.h"
 #include "src/server/report.h"
 #include "src/server/scheduler/scheduler.h"
+#include "src/server/sql/server_path.h"
 #include "src/server/sql/text_convert.h"
 
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "common/string.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(llm_load_model);
 PG_FUNCTION_INFO_V1(llm_unload_model);
 PG_FUNCTION_INFO_V1(llm_default_model);
 PG_FUNCTION_INFO_V1(llm_inspect_model);
-
-static void
-check_may_read_server_files(void)
-{
-	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to read models from the server"),
-				 errdetail("Only roles with privileges of the "
-						   "\"pg_read_server_files\" role may do so.")));
-}
-
-static char *
-path_argument(text *argument)
-{
-	char *path = text_to_cstring(argument);
-
-	if (!is_absolute_path(path))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
-						errmsg("model path \"%s\" is not absolute", path)));
-	canonicalize_path(path);
-	if (strlen(path) >= MAXPGPATH)
-		ereport(ERROR, (errcode(ERRCODE_NAME_TOO_LONG),
-						errmsg("model path is too long")));
-	return path;
-}
 
 /*
  * Models are shared by databases of any encoding, so their names are of the
@@ -86,8 +59,8 @@ llm_load_model(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("model path must not be null")));
-	check_may_read_server_files();
-	path = path_argument(PG_GETARG_TEXT_PP(0));
+	llm_check_may_read_server_files("models");
+	path = llm_path_argument(PG_GETARG_TEXT_PP(0), "model");
 	if (PG_ARGISNULL(1))
 		name = check_name(pstrdup(last_dir_separator(path) + 1));
 	else
@@ -125,8 +98,8 @@ llm_inspect_model(PG_FUNCTION_ARGS)
 	LlmError err;
 	Datum result = (Datum) 0;
 
-	check_may_read_server_files();
-	path = path_argument(PG_GETARG_TEXT_PP(0));
+	llm_check_may_read_server_files("models");
+	path = llm_path_argument(PG_GETARG_TEXT_PP(0), "model");
 	llm_strbuf_init(&json);
 	PG_TRY();
 	{
