@@ -474,7 +474,7 @@ parse_refused(LlmJinjaParser *parser, LlmJinjaPointers *stmts, int line)
 
 	if (stmt == NULL)
 		return false;
-	stmt->refusal = "a chat template cannot load other templates";
+	stmt->refusal = "no loader for this environment specified";
 	while (parser->token->kind != LLM_JINJA_TOKEN_BLOCK_END &&
 		   parser->token->kind != LLM_JINJA_TOKEN_END)
 		if (!llm_jinja_advance(parser))

@@ -182,23 +182,29 @@ test_escaped(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 						   call->self.string->is_markup);
 }
 
+/* Is there a built-in of that name?  Names are the keys of a dict. */
+static bool
+answer_known(LlmJinjaRun *run, LlmJinjaValue name,
+			 const LlmJinjaBuiltin *(*find)(const char *name, size_t len),
+			 LlmJinjaValue *out)
+{
+	if (!llm_jinja_is_hashable(name))
+		return llm_jinja_fail(run, "unhashable type: '%s'",
+							  llm_jinja_type_name(name));
+	return answer(out, name.kind == LLM_JINJA_STRING &&
+						   find(name.string->data, name.string->len) != NULL);
+}
+
 static bool
 test_filter(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
-	(void) run;
-	return answer(out,
-				  call->self.kind == LLM_JINJA_STRING &&
-					  llm_jinja_find_filter(call->self.string->data,
-											call->self.string->len) != NULL);
+	return answer_known(run, call->self, llm_jinja_find_filter, out);
 }
 
 static bool
 test_test(LlmJinjaRun *run, const LlmJinjaCall *call, LlmJinjaValue *out)
 {
-	(void) run;
-	return answer(out, call->self.kind == LLM_JINJA_STRING &&
-						   llm_jinja_find_test(call->self.string->data,
-											   call->self.string->len) != NULL);
+	return answer_known(run, call->self, llm_jinja_find_test, out);
 }
 
 /* ---- texts ---- */

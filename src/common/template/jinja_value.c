@@ -32,6 +32,26 @@ llm_jinja_fail(LlmJinjaRun *run, const char *fmt, ...)
 						 "chat template line %d: %s", run->line, message);
 }
 
+/* The name of a type, with its module where that is not Python's own. */
+static const char *
+qualified_name(const char *type_name)
+{
+	static const char *const names[][2] = {
+		{ "Markup", "markupsafe.Markup" },
+		{ "Macro", "jinja2.runtime.Macro" },
+		{ "LoopContext", "jinja2.runtime.LoopContext" },
+		{ "Cycler", "jinja2.utils.Cycler" },
+		{ "Joiner", "jinja2.utils.Joiner" },
+		{ "namespace",
+		  "transformers.utils.chat_template_utils.TemplateNamespace" },
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(type_name, names[i][0]) == 0)
+			return names[i][1];
+	return type_name;
+}
+
 bool
 llm_jinja_fail_undefined(LlmJinjaRun *run, LlmJinjaValue value)
 {
@@ -54,11 +74,11 @@ llm_jinja_fail_undefined(LlmJinjaRun *run, LlmJinjaValue value)
 		if (undefined->owner == NULL)
 			llm_jinja_fail(run, "%s is undefined", text);
 		else if (is_attribute)
-			llm_jinja_fail(run, "'%s%s' has no attribute %s", undefined->owner,
-						   object, text);
+			llm_jinja_fail(run, "'%s%s' has no attribute %s",
+						   qualified_name(undefined->owner), object, text);
 		else
-			llm_jinja_fail(run, "%s%s has no element %s", undefined->owner,
-						   object, text);
+			llm_jinja_fail(run, "%s%s has no element %s",
+						   qualified_name(undefined->owner), object, text);
 	}
 	llm_strbuf_free(&name);
 	return false;

@@ -253,10 +253,13 @@ finish_tile(TileKind kind, float *sums_at, V16 acc[TILE_W][TILE_X])
 /* Steps between two rounds of prefetching. */
 #define STEPS_PER_ROUND 8
 
-/* Rows of the next segment that a tile fetches into the second-level cache. */
+/*
+ * Rows of the next segment that a tile fetches into the second-level cache.
+ * An address as a number, for it may lead beyond the weights.
+ */
 typedef struct Ahead
 {
-	const char *rows;
+	uintptr_t rows;
 	int n_rows;
 } Ahead;
 
@@ -293,9 +296,12 @@ multiply_tile(TileKind kind, const Segment *segment, int w_row, int64_t x_row,
 		for (int i = 0; i < ahead.n_rows; i++)
 		{
 			for (int64_t at = 0; at < STEPS_PER_ROUND * w_step; at += 64)
-				__builtin_prefetch(ahead.rows + i * task->w_stride + at, 0, 2);
+				__builtin_prefetch(
+					(const void *) (ahead.rows +
+									(uintptr_t) (i * task->w_stride + at)),
+					0, 2);
 		}
-		ahead.rows += STEPS_PER_ROUND * w_step;
+		ahead.rows += (uintptr_t) (STEPS_PER_ROUND * w_step);
 		for (; k < round_end; k++)
 			step_tile(kind, &rows, k, acc);
 	}
@@ -312,7 +318,7 @@ multiply_tiles(TileKind kind, const Segment *segment, int64_t x_row,
 	for (int row = 0; row < segment->n_rows; row += TILE_W)
 	{
 		multiply_tile(kind, segment, row, x_row, ahead);
-		ahead.rows += ahead.n_rows * segment->task->w_stride;
+		ahead.rows += (uintptr_t) (ahead.n_rows * segment->task->w_stride);
 	}
 }
 
@@ -362,11 +368,12 @@ multiply_segment(Form form, const Segment *segment)
 	{
 		int64_t x_row = n_x * tile / n_tiles;
 		int64_t n_tile = n_x * (tile + 1) / n_tiles - x_row;
-		Ahead ahead = { segment->w, 0 };
+		Ahead ahead = { 0 };
 
 		if (segment->next != NULL && tile * ahead_rows < PANEL_ROWS)
-			ahead = (Ahead){ segment->next +
-								 tile * ahead_rows * segment->task->w_stride,
+			ahead = (Ahead){ (uintptr_t) segment->next +
+								 (uintptr_t) (tile * ahead_rows *
+											  segment->task->w_stride),
 							 n_ahead };
 		if (!keeps)
 			multiply_tiles_of(form, SOURCE_WEIGHTS, n_tile, segment, x_row,

@@ -291,9 +291,9 @@ ONE_LINE = r"""
 {# unclosed
 {{ '\x4' }}
 ~{{ '\N{DASH}' }}
-~{% include 'x' %}
+{% include 'x' %}
 {% if 0 %}{% include 'x' %}{% endif %}ok
-~{% extends 'x' %}
+{% extends 'x' %}
 {% do 1 %}
 {{ "a" if }}
 {{ x | }}
@@ -384,6 +384,13 @@ a\r\nb\rc
 {{ ['a text that is longer than eighty columns,\nand that has to be broken behind some word of it, twice over', ('short',), ['x' * 90]]|pprint }}
 {{ none|indent }}
 {{ [1]|indent }}
+{{ [] is filter }}
+{{ {} is test }}
+{% set n = namespace(a=1) %}{{ n.b.c }}
+{% macro m() %}{% endmacro %}{{ m.b.c }}
+{{ ('x'|e).b.c }}
+{% for x in [1] %}{{ loop.b.c }}{% endfor %}
+{{ cycler(1).b.c }}
 {{ [1]|round(0, 'floor') }}
 """
 
