@@ -93,3 +93,43 @@ SELECT llm_ask('hi', options => '{"response_format": {"type": "json_schema", "js
 -- several choices, logprobs
 SELECT bool_and(c->'message'->>'content' IN ('red', 'green')) AS of_the_choice
 FROM jsonb_array_elements(llm_completion('{"messages": [{"role": "user", "content": "A colour?"}], "n": 4, "temperature": 1.5, "logprobs": true, "guided_choice": ["red", "green"]}')->'choices') c;
+-- tools: each convention's calls, spoken by a model that has no choice
+CREATE FUNCTION pg_temp.answer(said text, more json DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
+	SELECT llm_completion((jsonb_build_object(
+		'messages', '[{"role": "user", "content": "Weather?"}]'::jsonb,
+		'tools', '[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}}, "required": ["city"], "$defs": {"city": {"enum": ["Oslo", "Rome"]}}}}},
+				   {"type": "function", "function": {"name": "ping"}}]'::jsonb)
+		|| CASE WHEN said IS NULL THEN '{}' ELSE jsonb_build_object('guided_choice', jsonb_build_array(said)) END || more::jsonb)::json)->'choices'->0
+$$;
+CREATE FUNCTION pg_temp.calls(choice jsonb) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', choice->>'finish_reason', 'content', coalesce(quote_literal(choice->'message'->>'content'), 'null'), (
+		SELECT string_agg((c->'function'->>'name') || '(' || (c->'function'->>'arguments') || ')' || CASE WHEN c->>'id' ~ '^call_[0-9a-f]{16}$' AND c->>'type' = 'function' THEN '' ELSE '?' END, ' ')
+		FROM jsonb_array_elements(choice->'message'->'tool_calls') c))
+$$;
+SELECT pg_temp.calls(pg_temp.answer(said)) AS calls FROM (VALUES
+	(E'<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'),
+	(E'Let me see. <tool_call>{"name": "ping", "arguments": {}}</tool_call>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'),
+	('[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "ping", "arguments": {}}]'),
+	('[TOOL_CALLS]get_weather{"city": "Oslo"}[TOOL_CALLS]ping[ARGS]{}'),
+	('<|python_tag|>{"name": "get_weather", "parameters": {"city": "Oslo"}}; {"name": "ping", "parameters": {}}'),
+	('{"name": "get_weather", "parameters": "{\"city\": \"Oslo\"}"}'),
+	-- no calls: unknown, incomplete, talk about JSON
+	('{"name": "other", "parameters": {}}'),
+	(E'<tool_call>\n{"name": "ping", "arguments"'),
+	('{"name": "ping", "parameters": {}} is how you call it'),
+	('[1, 2]'), ('ping'), ('Just text.')) v(said);
+SELECT pg_temp.calls(pg_temp.answer('{"name": "ping"}; {"name": "ping"}', '{"parallel_tool_calls": false}')) AS first_only,
+	   pg_temp.calls(pg_temp.answer('{"name": "ping"}', '{"tool_choice": "none"}')) AS none;
+-- forced
+SELECT bool_and(c->>'finish_reason' = 'tool_calls' AND c->'message'->'content' = 'null') AS called,
+	   bool_and(f->>'name' = 'get_weather' AND (f->>'arguments')::jsonb->>'city' IN ('Oslo', 'Rome')) AS as_named
+FROM generate_series(1, 5) i, LATERAL (SELECT pg_temp.answer(NULL, json_build_object('temperature', 1.5, 'seed', i, 'tool_choice', '{"type": "function", "function": {"name": "get_weather"}}'::json)) AS c) s,
+	 LATERAL (SELECT c->'message'->'tool_calls'->0->'function' AS f) t;
+SELECT bool_and((SELECT count(*) FROM jsonb_array_elements(c->'message'->'tool_calls')) = 1) AS one_call
+FROM generate_series(1, 3) i, LATERAL (SELECT pg_temp.answer(NULL, json_build_object('temperature', 1, 'seed', i, 'tool_choice', 'required', 'parallel_tool_calls', false)) AS c) s
+WHERE c->>'finish_reason' = 'tool_calls';
+SELECT pg_temp.answer('x', '{"tool_choice": "required"}');
+SELECT pg_temp.answer(NULL, '{"tool_choice": {"type": "function", "function": {"name": "other"}}}');
+SELECT pg_temp.answer(NULL, '{"tool_choice": "perhaps"}');
+SELECT llm_completion('{"messages": [], "tool_choice": "required"}');
+SELECT llm_completion('{"messages": [], "tools": [{"name": 3}], "tool_choice": "required"}');

@@ -16,6 +16,7 @@
 #include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
+#include "src/server/sql/tool_calls.h"
 
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
@@ -317,11 +318,14 @@ append_text_logprobs(StringInfo json, const Completion *completion,
 }
 
 static void
-append_finish(StringInfo json, const LlmGeneration *generation)
+append_finish(StringInfo json, const LlmGeneration *generation, bool has_calls)
 {
-	appendStringInfo(json, ", \"finish_reason\": \"%s\", \"stop_reason\": ",
-					 generation->reason == LLM_FINISH_LENGTH ? "length"
-															 : "stop");
+	const char *reason = generation->reason == LLM_FINISH_LENGTH ? "length"
+						 : has_calls							 ? "tool_calls"
+																 : "stop";
+
+	appendStringInfo(json,
+					 ", \"finish_reason\": \"%s\", \"stop_reason\": ", reason);
 	if (generation->stop_text != NULL)
 		llm_append_json_string(json, generation->stop_text,
 							   strlen(generation->stop_text));
@@ -339,28 +343,52 @@ append_finish(StringInfo json, const LlmGeneration *generation)
 		appendStringInfoString(json, "null");
 }
 
+/* A chat's answer; true: it calls tools. */
+static bool
+append_message(StringInfo json, const Completion *completion,
+			   const LlmStrbuf *text)
+{
+	LlmTemplateText answer = { llm_strbuf_str(text), text->len };
+	LlmToolCalls calls;
+
+	llm_tool_calls_parse(answer, completion->options.tools,
+						 completion->options.parallel_tool_calls, &calls);
+	appendStringInfoString(
+		json, "\"message\": {\"role\": \"assistant\", \"content\": ");
+	if (calls.n_calls > 0 && calls.content.len == 0)
+		appendStringInfoString(json, "null");
+	else
+		llm_append_json_string(json, calls.content.data, calls.content.len);
+	if (calls.n_calls > 0)
+		appendStringInfo(json, ", \"tool_calls\": [%s]", calls.json.data);
+	appendStringInfoChar(json, '}');
+	return calls.n_calls > 0;
+}
+
 static void
 append_choice(StringInfo json, const Completion *completion, int index,
 			  LlmStrbuf *buf)
 {
 	const LlmGeneration *generation = completion->choices[index];
 	const LlmStrbuf *text = &generation->text;
+	bool has_calls = false;
 
 	appendStringInfo(json, "{\"index\": %d, ", index);
-	appendStringInfoString(json, completion->is_chat
-									 ? "\"message\": {\"role\": \"assistant\", "
-									   "\"content\": "
-									 : "\"text\": ");
-	llm_append_json_string(json, llm_strbuf_str(text), text->len);
-	appendStringInfoString(json, completion->is_chat ? "}, \"logprobs\": "
-													 : ", \"logprobs\": ");
+	if (completion->is_chat)
+		has_calls = append_message(json, completion, text);
+	else
+	{
+		appendStringInfoString(json, "\"text\": ");
+		llm_append_json_string(json, llm_strbuf_str(text), text->len);
+	}
+	appendStringInfoString(json, ", \"logprobs\": ");
 	if (!generation->result->has_logprobs)
 		appendStringInfoString(json, "null");
 	else if (completion->is_chat)
 		append_chat_logprobs(json, completion, generation, buf);
 	else
 		append_text_logprobs(json, completion, generation, buf);
-	append_finish(json, generation);
+	append_finish(json, generation, has_calls);
 	if (completion->options.return_token_ids)
 	{
 		appendStringInfoString(json, ", \"token_ids\": ");

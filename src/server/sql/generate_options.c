@@ -17,6 +17,7 @@
 #include "src/server/report.h"
 #include "src/server/sql/generate_options.h"
 #include "src/server/sql/text_convert.h"
+#include "src/server/sql/tool_calls.h"
 
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
@@ -358,17 +359,37 @@ read_on_error(LlmGenerateOptions *options, const char *key, const cJSON *value)
 }
 
 static void
+read_parallel_tool_calls(LlmGenerateOptions *options, const char *key,
+						 const cJSON *value)
+{
+	options->parallel_tool_calls = bool_of(key, value);
+}
+
+static void
+set_format(LlmGenerateOptions *options, const char *key,
+		   LlmGrammarSource format)
+{
+	if (format.kind == LLM_GRAMMAR_NONE)
+		return;
+	if (options->format.kind != LLM_GRAMMAR_NONE)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options \"%s\" and \"%s\" exclude each other",
+							   options->format_key, key)));
+	options->format = format;
+	options->format_key = key;
+}
+
+static void
 read_tool_choice(LlmGenerateOptions *options, const char *key,
 				 const cJSON *value)
 {
-	if (!cJSON_IsString(value) || (strcmp(value->valuestring, "auto") != 0 &&
-								   strcmp(value->valuestring, "none") != 0))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("option \"%s\" supports only \"auto\" and \"none\"", key)));
-	if (strcmp(value->valuestring, "none") == 0)
+	LlmGrammarSource format = { LLM_GRAMMAR_NONE };
+	LlmToolChoice choice = llm_tool_choice_read(
+		value, options->tools, options->parallel_tool_calls, &format);
+
+	if (choice == LLM_TOOL_NONE)
 		options->tools.data = NULL;
+	set_format(options, "tool_choice", format);
 }
 
 static void
@@ -398,7 +419,7 @@ typedef struct OptionKey
 	bool is_plain;	   /* also of calls that generate nothing */
 } OptionKey;
 
-/* tool_choice stands behind tools, top_logprobs behind logprobs */
+/* tool_choice stands behind what it depends on, top_logprobs too */
 static const OptionKey option_keys[] = {
 	{ "model", read_model, false, .is_plain = true },
 	{ "temperature", read_temperature, false },
@@ -425,6 +446,7 @@ static const OptionKey option_keys[] = {
 	{ "add_generation_prompt", read_add_generation_prompt, false },
 	{ "continue_final_message", read_continue_final_message, false },
 	{ "tools", NULL, false },
+	{ "parallel_tool_calls", read_parallel_tool_calls, false },
 	{ "tool_choice", read_tool_choice, false },
 	{ "documents", NULL, false },
 	{ "chat_template_kwargs", NULL, false, .is_plain = true },
@@ -468,6 +490,7 @@ set_initial(LlmGenerateOptions *options)
 	options->n_choices = 1;
 	options->skip_special_tokens = true;
 	options->add_generation_prompt = true;
+	options->parallel_tool_calls = true;
 }
 
 static void
@@ -492,19 +515,9 @@ static void
 read_format(const OptionKey *option, LlmTemplateText text,
 			LlmGenerateOptions *options)
 {
-	LlmGrammarSource format;
-
-	if (text.len == 4 && memcmp(text.data, "null", 4) == 0)
-		return;
-	format = llm_answer_format_read(option->key, text);
-	if (format.kind == LLM_GRAMMAR_NONE)
-		return;
-	if (options->format.kind != LLM_GRAMMAR_NONE)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("options \"%s\" and \"%s\" exclude each other",
-							   options->format_key, option->key)));
-	options->format = format;
-	options->format_key = option->key;
+	if (text.len != 4 || memcmp(text.data, "null", 4) != 0)
+		set_format(options, option->key,
+				   llm_answer_format_read(option->key, text));
 }
 
 /*

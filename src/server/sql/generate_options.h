@@ -54,6 +54,7 @@ typedef struct LlmGenerateOptions
 
 	/* chat template */
 	LlmTemplateText tools;
+	bool parallel_tool_calls; /* an answer may be several calls */
 	LlmTemplateText documents;
 	LlmTemplateText chat_template_kwargs;
 	bool add_generation_prompt;
