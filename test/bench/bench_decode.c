@@ -9,8 +9,11 @@
  * Llama 3.2 1B's shape unless --config names a directory or a GGUF file.
  *
  *	  bench_decode [--csv] [--config DIR [--weights]] [--threads N]
- *				   [--dtype NAME] [--quantization int8|int4] [--steps N]
- *				   [--parts] [--cpu-time]
+ *				   [--dtype NAME] [--quantization none|int8|int4]
+ *				   [--steps N] [--parts] [--cpu-time]
+ *
+ * Rows are of floats, int8 and int4 weights, unless --quantization asks for
+ * some of them alone.
  *
  * --weights uses the directory's own weights, mapped, instead of made-up ones.
  * --threads 1 --cpu-time counts the time that this program was given instead
@@ -35,7 +38,8 @@
 #define MAX_BLOCKS_PER_SEQ (MAX_LEN / BLOCK_SIZE)
 #define READ_BYTES ((size_t) 1 << 30)
 #define MAX_THREADS 64
-#define MAX_ROWS 8
+#define N_QUANTIZATIONS 3
+#define MAX_ROWS (N_QUANTIZATIONS * 4)
 
 static const char llama_1b[] =
 	"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\","
@@ -48,13 +52,23 @@ static const char llama_1b[] =
 	"\"factor\": 32.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0,"
 	"\"original_max_position_embeddings\": 8192}, \"dtype\": \"bfloat16\"}";
 
+static const struct
+{
+	const char *name;
+	LlmQuantization quantization;
+} quantizations[N_QUANTIZATIONS] = {
+	{ "none", LLM_QUANTIZATION_NONE },
+	{ "int8", LLM_QUANTIZATION_INT8 },
+	{ "int4", LLM_QUANTIZATION_INT4 },
+};
+
 typedef struct Options
 {
 	bool csv;
 	bool parts;
 	bool real_weights;
 	bool cpu_time;
-	LlmQuantization quantization;
+	bool measures[N_QUANTIZATIONS]; /* of quantizations */
 	const char *config_dir;
 	int n_threads;
 	int n_steps;
@@ -68,14 +82,19 @@ typedef struct Bench
 	LlmCompute *compute;
 	LlmModel *model;
 	LlmKvCache *kv;
+	const char *weights; /* at work: a dtype or a quantization */
 	const uint64_t *read_words;
 	double bandwidth; /* bytes per second */
+	const char *isa;
+	int n_threads;
 	int n_rows;
 	struct BenchRow
 	{
+		const char *weights;
 		char name[32];
 		int32_t n_tokens;
 		double step_us;
+		double weight_bytes;
 		LlmModelTiming timing;
 	} rows[MAX_ROWS];
 	int32_t token_ids[N_PREFILL];
@@ -186,7 +205,7 @@ max_int32(int32_t a, int32_t b)
 }
 
 static void
-bench_open(Bench *bench)
+bench_open(Bench *bench, LlmQuantization quantization)
 {
 	const LlmModelConfig *config = &bench->config;
 	LlmError err = { 0 };
@@ -208,7 +227,7 @@ bench_open(Bench *bench)
 	};
 	LlmModelOptions model_options = {
 		.weight_dtype = bench->options.dtype,
-		.quantization = bench->options.quantization,
+		.quantization = quantization,
 		.dummy_weights = !bench->options.real_weights,
 		.dummy_seed = 1,
 		.max_model_len = MAX_LEN,
@@ -303,6 +322,8 @@ add_row(Bench *bench, const char *name, int32_t n_tokens, double step_us)
 {
 	struct BenchRow *row = &bench->rows[bench->n_rows++];
 
+	row->weights = bench->weights;
+	row->weight_bytes = (double) llm_model_weight_bytes(bench->model);
 	snprintf(row->name, sizeof(row->name), "%s", name);
 	row->n_tokens = n_tokens;
 	row->step_us = step_us;
@@ -314,17 +335,16 @@ static void
 print_row(const Bench *bench, const struct BenchRow *row)
 {
 	double tokens_per_s = row->n_tokens / row->step_us * 1e6;
-	double rate =
-		(double) llm_model_weight_bytes(bench->model) / row->step_us * 1e6;
+	double rate = row->weight_bytes / row->step_us * 1e6;
 
 	if (bench->options.csv)
-		printf("%s,%.0f,%.2f,%.2f,%.3f\n", row->name, row->step_us,
-			   tokens_per_s, rate / 1e9, rate / bench->bandwidth);
+		printf("%s,%s,%.0f,%.2f,%.2f,%.3f\n", row->weights, row->name,
+			   row->step_us, tokens_per_s, rate / 1e9, rate / bench->bandwidth);
 	else
-		printf("%-12s %10.1f ms %10.1f tok/s %8.2f GB/s of weights %6.1f %% "
-			   "of a read loop\n",
-			   row->name, row->step_us / 1e3, tokens_per_s, rate / 1e9,
-			   100 * rate / bench->bandwidth);
+		printf("%-9s %-12s %10.1f ms %10.1f tok/s %8.2f GB/s of weights "
+			   "%6.1f %% of a read loop\n",
+			   row->weights, row->name, row->step_us / 1e3, tokens_per_s,
+			   rate / 1e9, 100 * rate / bench->bandwidth);
 	if (bench->options.parts)
 		print_parts(&row->timing);
 }
@@ -333,15 +353,10 @@ static void
 print_table(const Bench *bench)
 {
 	if (bench->options.csv)
-		printf("step,us,tokens_per_s,weights_gb_per_s,of_read_loop\n");
+		printf("weights,step,us,tokens_per_s,weights_gb_per_s,of_read_loop\n");
 	else
-		printf("%s, %.2f GB of %s weights, %s, %d threads, read loop %.2f "
-			   "GB/s\n",
-			   bench->config.architecture,
-			   (double) llm_model_weight_bytes(bench->model) / 1e9,
-			   llm_dtype_name(bench->options.dtype),
-			   llm_compute_cpu_isa(bench->compute),
-			   llm_compute_cpu_n_threads(bench->compute),
+		printf("%s, %s, %d threads, read loop %.2f GB/s\n",
+			   bench->config.architecture, bench->isa, bench->n_threads,
 			   bench->bandwidth / 1e9);
 	for (int i = 0; i < bench->n_rows; i++)
 		print_row(bench, &bench->rows[i]);
@@ -419,13 +434,17 @@ dtype_by_name(const char *name)
 	exit(1);
 }
 
-static LlmQuantization
-quantization_by_name(const char *name)
+static void
+ask_for_quantization(Options *options, const char *name)
 {
-	if (strcmp(name, "int8") == 0)
-		return LLM_QUANTIZATION_INT8;
-	if (strcmp(name, "int4") == 0)
-		return LLM_QUANTIZATION_INT4;
+	for (int i = 0; i < N_QUANTIZATIONS; i++)
+	{
+		if (strcmp(quantizations[i].name, name) == 0)
+		{
+			options->measures[i] = true;
+			return;
+		}
+	}
 	fprintf(stderr, "unknown quantization \"%s\"\n", name);
 	exit(1);
 }
@@ -446,7 +465,7 @@ parse_options(int argc, char **argv, Options *options)
 		else if (strcmp(argv[i], "--cpu-time") == 0)
 			options->cpu_time = true;
 		else if (strcmp(argv[i], "--quantization") == 0 && has_value)
-			options->quantization = quantization_by_name(argv[++i]);
+			ask_for_quantization(options, argv[++i]);
 		else if (strcmp(argv[i], "--config") == 0 && has_value)
 			options->config_dir = argv[++i];
 		else if (strcmp(argv[i], "--threads") == 0 && has_value)
@@ -474,13 +493,41 @@ parse_options(int argc, char **argv, Options *options)
 	}
 }
 
+static bool
+asks_for_all(const Options *options)
+{
+	for (int i = 0; i < N_QUANTIZATIONS; i++)
+	{
+		if (options->measures[i])
+			return false;
+	}
+	return true;
+}
+
+static void
+measure_weights(Bench *bench, int quantization_idx)
+{
+	LlmQuantization quantization = quantizations[quantization_idx].quantization;
+
+	bench->weights = quantization == LLM_QUANTIZATION_NONE
+						 ? llm_dtype_name(bench->options.dtype)
+						 : quantizations[quantization_idx].name;
+	bench_open(bench, quantization);
+	bench->isa = llm_compute_cpu_isa(bench->compute);
+	bench->n_threads = llm_compute_cpu_n_threads(bench->compute);
+	measure_bandwidth(bench);
+	measure_prefill(bench);
+	measure_decode(bench, 1);
+	measure_decode(bench, 8);
+	measure_decode(bench, 32);
+	bench_close(bench);
+}
+
 int
 main(int argc, char **argv)
 {
 	static Bench bench = { .options = { .n_steps = 9,
-										.dtype = LLM_DTYPE_BF16,
-										.quantization =
-											LLM_QUANTIZATION_NONE } };
+										.dtype = LLM_DTYPE_BF16 } };
 	LlmError err = { 0 };
 
 	parse_options(argc, argv, &bench.options);
@@ -490,13 +537,11 @@ main(int argc, char **argv)
 			: !llm_model_config_parse(llama_1b, strlen(llama_1b),
 									  "Llama 3.2 1B", &bench.config, &err))
 		fail(&err);
-	bench_open(&bench);
-	measure_bandwidth(&bench);
-	measure_prefill(&bench);
-	measure_decode(&bench, 1);
-	measure_decode(&bench, 8);
-	measure_decode(&bench, 32);
+	for (int i = 0; i < N_QUANTIZATIONS; i++)
+	{
+		if (asks_for_all(&bench.options) || bench.options.measures[i])
+			measure_weights(&bench, i);
+	}
 	print_table(&bench);
-	bench_close(&bench);
 	return 0;
 }

@@ -224,6 +224,13 @@ open_contenders(Bench *bench)
 	if (bench->dnnl == NULL)
 		bench->dnnl = (DnnlSgemm) find_symbol("libdnnl.so.3", "dnnl_sgemm");
 	bench->cblas = (CblasSgemm) find_symbol("libopenblas.so.0", "cblas_sgemm");
+	if (bench->dnnl == NULL)
+		fprintf(stderr,
+				"oneDNN is not installed (package libdnnl2 or libdnnl3): "
+				"its column stays 0\n");
+	if (bench->cblas == NULL)
+		fprintf(stderr, "OpenBLAS is not installed (package libopenblas0): its "
+						"column stays 0\n");
 }
 
 static void
