@@ -41,6 +41,9 @@ int llm_setting_load_timeout_s;
 int llm_setting_executor_timeout_s;
 char *llm_setting_tenant;
 int llm_setting_max_adapter_size_mb;
+int llm_setting_max_loras;
+int llm_setting_max_lora_rank;
+int llm_setting_max_cpu_loras;
 int llm_setting_adapter_cache_mb;
 bool llm_setting_queue_wait;
 int llm_setting_request_timeout_ms;
@@ -282,6 +285,19 @@ define_adapter_settings(void)
 		"llm_ext.tenant", "Tenant whose route chooses the adapter.",
 		"Used where a call names no adapter; see llm_set_route.",
 		&llm_setting_tenant, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_loras", "Adapters that one step may use at once.",
+		"Each has a slot in the executor's memory.  0: no adapters are served.",
+		&llm_setting_max_loras, 8, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_lora_rank", "Largest rank of adapters that are served.",
+		"Slots are made for it.", &llm_setting_max_lora_rank, 16, 1, 512,
+		PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_cpu_loras",
+		"Adapters that an executor keeps ready in the host's memory.",
+		"0: chosen.", &llm_setting_max_cpu_loras, 0, 0, 1 << 20, PGC_SIGHUP, 0,
+		NULL, NULL, NULL);
 	DefineCustomIntVariable("llm_ext.max_adapter_size",
 							"Largest adapter that may be registered.", NULL,
 							&llm_setting_max_adapter_size_mb, 1024, 1, 65536,

@@ -35,6 +35,9 @@ extern bool llm_setting_enable_prefix_caching;
 extern bool llm_setting_enforce_eager;	 /* no CUDA graphs */
 extern char *llm_setting_async_stepping; /* auto | on | off */
 extern int llm_setting_aging_ms;
+extern int llm_setting_max_loras;
+extern int llm_setting_max_lora_rank;
+extern int llm_setting_max_cpu_loras; /* 0 = chosen */
 extern int llm_setting_adapter_cache_mb;
 extern int llm_setting_load_timeout_s;	   /* 0 = none */
 extern int llm_setting_executor_timeout_s; /* of silence; 0 = none */

@@ -47,6 +47,9 @@ static const Option known_options[] = {
 	{ "num_threads", OPTION_COUNT, NULL, 1024 },
 	{ "enable_prefix_caching", OPTION_BOOL },
 	{ "enforce_eager", OPTION_BOOL },
+	{ "max_loras", OPTION_COUNT, NULL, 1024 },
+	{ "max_lora_rank", OPTION_COUNT, NULL, 512 },
+	{ "max_cpu_loras", OPTION_COUNT, NULL, 1 << 20 },
 	{ "aging_ms", OPTION_COUNT, NULL, PG_INT32_MAX },
 	{ "seed", OPTION_COUNT, NULL, INT64CONST(1) << 52 },
 	{ "debug_crash_token", OPTION_COUNT, NULL, PG_INT32_MAX, true },
@@ -183,6 +186,12 @@ add_settings(cJSON *object)
 								   llm_setting_max_model_len) &&
 		   cJSON_AddNumberToObject(object, "max_num_seqs",
 								   llm_setting_max_num_seqs) &&
+		   cJSON_AddNumberToObject(object, "max_loras",
+								   llm_setting_max_loras) &&
+		   cJSON_AddNumberToObject(object, "max_lora_rank",
+								   llm_setting_max_lora_rank) &&
+		   cJSON_AddNumberToObject(object, "max_cpu_loras",
+								   llm_setting_max_cpu_loras) &&
 		   cJSON_AddNumberToObject(object, "max_num_batched_tokens",
 								   llm_setting_max_num_batched_tokens) &&
 		   cJSON_AddNumberToObject(object, "block_size",

@@ -21,9 +21,9 @@ DEMO = HERE.parents[2] / "models" / "demo"
 MODELS = HERE.parent / "model"
 
 ADAPTERS = {
-    "demo_one": (DEMO, torch.bfloat16, 1, 0.05, dict(
+    "demo_one": (DEMO, torch.bfloat16, 1, 0.15, dict(
         r=2, lora_alpha=8, target_modules=["q_proj", "v_proj"])),
-    "demo_two": (DEMO, torch.bfloat16, 2, 0.05, dict(
+    "demo_two": (DEMO, torch.bfloat16, 2, 0.15, dict(
         r=2, lora_alpha=8, target_modules=["o_proj", "down_proj"],
         layers_to_transform=[0, 1, 2, 3])),
     "llama3_patterns": (MODELS / "llama3", torch.float32, 3, 0.1, dict(
