@@ -27,8 +27,10 @@ params_of(const LlmCuda *cuda, const LlmAttentionArgs *args)
 	const float log2_e = 1.4426950408889634f;
 	AttentionParams params = { (const bf16 *) args->q, (bf16 *) args->out };
 
-	params.keys = kv->data + 2 * args->layer_idx * kv->half_elements;
-	params.values = params.keys + kv->half_elements;
+	params.keys = kv->data + 2 * args->layer_idx * kv->half_bytes;
+	params.values = params.keys + kv->half_bytes;
+	params.kv_dtype = kv->spec.dtype;
+	params.head_bytes = kv->head_bytes;
 	params.block_tables = args->step->block_tables;
 	params.query_start = args->step->query_start;
 	params.context_len = args->step->context_len;

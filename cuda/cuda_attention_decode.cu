@@ -5,27 +5,38 @@
  * Contexts are cut into pieces (flash-decoding, Dao et al. 2023) that blocks
  * work through alone: all heads of a kv head's group together, padded to the
  * 16 rows of a tensor-core product, so that keys and values are read once.
- * Each of the four warps takes 16 keys of a tile of 64; three tiles are on
- * their way.  Results of pieces carry the logarithm of their weight, and a
+ * Each of the four warps takes 16 keys of a tile of 64; some tiles are on
+ * their way.  Codes of 8 bits become f16 in registers, without their units,
+ * which multiply scores and weights: nothing is rounded on the way, and sums
+ * are f32.  Queries beyond f16's range are taken for its largest number.
+ * Results of pieces carry the logarithm of their weight, and a
  * second kernel adds them up; a sequence of one piece is done at once.
  *
  * cuda/cuda_attention_decode.cu
  */
 #include "cuda/cuda_attention_tile.cuh"
+#include "cuda/cuda_code.cuh"
 
 #define DECODE_WARPS 4
 #define DECODE_THREADS (DECODE_WARPS * WARP)
-#define STAGES 3
 
-template <int DIM> struct Decode
+typedef enum KvFormat
 {
-	static const int stage_elements = 2 * KEY_TILE * DIM;
-	static const int shared_bytes =
-		(STAGES * stage_elements + MMA_ROWS * DIM) * (int) sizeof(bf16);
+	KV_BF16,
+	KV_E4M3,
+	KV_INT8
+} KvFormat;
+
+template <int DIM, KvFormat FORMAT> struct Decode
+{
+	static const bool is_coded = FORMAT != KV_BF16;
+	static const int stages = is_coded ? 4 : 3;
+	/* of a tile of keys, or of values; behind codes their units */
+	static const int tile_bytes = KEY_TILE * (is_coded ? DIM + 1 : 2 * DIM);
+	static const int query_at = stages * 2 * tile_bytes;
+	static const int shared_bytes = query_at + MMA_ROWS * DIM * 2;
 	/* the warps' results lie in the stages when those are done with */
-	static_assert(DECODE_WARPS * MMA_ROWS * DIM * 4 <=
-					  STAGES * stage_elements * 2,
-				  "results fit");
+	static_assert(DECODE_WARPS * MMA_ROWS * DIM * 4 <= query_at, "results fit");
 };
 
 template <int DIM> struct Partial
@@ -91,60 +102,309 @@ attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 	{
 		uint32_t v[4];
 
-		value_fragment<DIM>(v, values, own, s);
+		value_fragment<DIM, false>(v, values, own, s);
 		mma_16x8x16(part.out[2 * s], weights, v[0], v[1]);
 		mma_16x8x16(part.out[2 * s + 1], weights, v[2], v[3]);
 	}
 }
 
-/* Walk over the piece's tiles, STAGES - 1 of them ahead being fetched. */
+/* ------------------------------------------------------------------------
+ * Codes
+ * ------------------------------------------------------------------------
+ */
+
+/* What weights are multiplied with, to use f16's whole range. */
+#define WEIGHT_BITS 15
+
+/* 16-token groups lie together, keys as well as values. */
 template <int DIM>
+static __device__ __forceinline__ void
+fetch_codes(const AttentionParams &p, const char *cache, const int32_t *table,
+			int32_t kv_head, int32_t first_key, int32_t end_key, char *tile)
+{
+	const int32_t mask = (1 << p.block_shift) - 1;
+	const int n_pieces = KEY_TILE / CODE_GROUP * (DIM + 1);
+
+#pragma unroll
+	for (int i = 0; i < (n_pieces + DECODE_THREADS - 1) / DECODE_THREADS; i++)
+	{
+		int piece = i * DECODE_THREADS + (int) threadIdx.x;
+		/* the last ones are the groups' units */
+		bool is_unit = piece >= KEY_TILE / CODE_GROUP * DIM;
+		int group = is_unit ? piece - KEY_TILE / CODE_GROUP * DIM : piece / DIM;
+		int32_t key = first_key + group * CODE_GROUP;
+		bool is_there = key < end_key;
+		const char *src = cache;
+
+		if (piece >= n_pieces)
+			break;
+		if (is_there)
+		{
+			int64_t block = table[key >> p.block_shift];
+
+			src += (block * p.n_kv_heads + kv_head) * p.head_bytes +
+				   (is_unit ? (mask + 1) * DIM + (key & mask)
+							: (key & mask) * DIM + piece % DIM * 16);
+		}
+		copy_async(tile + piece * 16, src, is_there);
+	}
+}
+
+/*
+ * Queries as f16, in the order in which a word of codes has dimensions: thread
+ * 4 g + t has 4 t .. 4 t + 3 of each 16 of rows g and g + 8.
+ */
+template <int DIM>
+static __device__ __forceinline__ void
+half_queries(uint32_t queries[DIM / 16][4], const bf16 *tile)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+#pragma unroll
+	for (int i = 0; i < DIM / 8; i++)
+	{
+		int d = i / 2 * 16 + lane % 4 * 4;
+		const bf16 *src =
+			tile + i % 2 * 8 * DIM + d / 8 * 64 + lane / 4 * 8 + d % 8;
+
+#pragma unroll
+		for (int k = 0; k < 2; k++)
+		{
+			float2 q = __bfloat1622float2(((const __nv_bfloat162 *) src)[k]);
+			__half2 pair;
+
+			/* comparisons that leave a NaN */
+			q.x = q.x > 65504 ? 65504 : q.x < -65504 ? -65504 : q.x;
+			q.y = q.y > 65504 ? 65504 : q.y < -65504 ? -65504 : q.y;
+			pair = __floats2half2_rn(q.x, q.y);
+			queries[i / 2][2 * k + i % 2] =
+				*reinterpret_cast<uint32_t *>(&pair);
+		}
+	}
+}
+
+static __device__ __forceinline__ uint32_t
+pack_half(float low, float high)
+{
+	__half2 pair = __floats2half2_rn(low, high);
+
+	return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/*
+ * soften for values in units: weights become 2^WEIGHT_BITS p unit, and max is
+ * that of log2(p unit), so that they fit f16 whatever the units are.
+ */
+static __device__ __forceinline__ float
+soften_in_units(float *const scores[4], const uint32_t units[4], float scale,
+				float &max, float &sum)
+{
+	float new_max = max;
+	float base;
+	float factor;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+	{
+		/* a masked key's unit may be that of NaN */
+		*scores[i] = *scores[i] == -INFINITY ? -INFINITY
+					 : units[i] == LLM_UNIT_NAN
+						 ? NAN
+						 : *scores[i] * scale + (float) ((int) units[i] - 127);
+		new_max = fmaxf(new_max, *scores[i]);
+	}
+	new_max = quad_max(new_max);
+	base = new_max == -INFINITY ? 0 : new_max;
+	factor = exp2_fast(max - base);
+	sum *= factor;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+	{
+		float weight = exp2_fast(*scores[i] - base + WEIGHT_BITS);
+
+		*scores[i] = weight;
+		sum += weight * __uint_as_float((254 - WEIGHT_BITS - units[i]) << 23);
+	}
+	max = new_max;
+	return factor;
+}
+
+/* The units of the thread's four keys: 2 t, 2 t + 1 and 8 more. */
+static __device__ __forceinline__ void
+load_units(uint32_t units[4], const char *own)
+{
+	const int lane = (int) threadIdx.x % WARP;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++)
+	{
+		uint32_t pair = *(const uint16_t *) (own + i * 8 + lane % 4 * 2);
+
+		units[2 * i] = pair & 0xff;
+		units[2 * i + 1] = pair >> 8;
+	}
+}
+
+template <int DIM, bool IS_E4M3>
+static __device__ __forceinline__ void
+score_codes(float scores[2][4], const uint32_t queries[DIM / 16][4],
+			const char *keys)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const char *row =
+		keys + lane / 8 % 2 * 8 * DIM + lane / 16 * 128 + lane % 8 * 16;
+
+#pragma unroll
+	for (int s = 0; s < DIM / 32; s++)
+	{
+		uint32_t codes[4];
+
+		load_matrices(codes, (const bf16 *) (row + s * 256));
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+		{
+			uint32_t k[2];
+
+			codes_to_half<IS_E4M3>(k, codes[i]);
+			mma_16x8x16_half(scores[i % 2], queries[2 * s + i / 2], k[0], k[1]);
+		}
+	}
+}
+
+template <int DIM, bool IS_E4M3>
+static __device__ __forceinline__ void
+attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
+			 const AttentionParams &p, const char *tile, int32_t first_key,
+			 int32_t position)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int own = (int) threadIdx.x / WARP * CODE_GROUP;
+	const char *values = tile + KEY_TILE * (DIM + 1);
+	float scores[2][4] = {};
+	uint32_t key_units[4];
+	uint32_t units[4];
+	uint32_t weights[4];
+
+	load_units(key_units, tile + KEY_TILE * DIM + own);
+	load_units(units, values + KEY_TILE * DIM + own);
+	score_codes<DIM, IS_E4M3>(scores, queries, tile + own * DIM);
+#pragma unroll
+	for (int h = 0; h < 2; h++)
+	{
+		float *row[4];
+		float factor;
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+		{
+			int32_t key = first_key + own + i / 2 * 8 + lane % 4 * 2 + i % 2;
+
+			row[i] = &scores[i / 2][2 * h + i % 2];
+			*row[i] *= unit_value(key_units[i]);
+			if (p.soft_cap > 0)
+				*row[i] = capped_score(p, *row[i]);
+			if (!sees(p, position, key))
+				*row[i] = -INFINITY;
+		}
+		factor = soften_in_units(row, units, score_scale(p), part.max[h],
+								 part.sum[h]);
+#pragma unroll
+		for (int i = 0; i < DIM / 8; i++)
+		{
+			part.out[i][2 * h] *= factor;
+			part.out[i][2 * h + 1] *= factor;
+		}
+	}
+	weights[0] = pack_half(scores[0][0], scores[0][1]);
+	weights[1] = pack_half(scores[0][2], scores[0][3]);
+	weights[2] = pack_half(scores[1][0], scores[1][1]);
+	weights[3] = pack_half(scores[1][2], scores[1][3]);
+#pragma unroll
+	for (int s = 0; s < DIM / 32; s++)
+	{
+		uint32_t codes[4];
+
+		load_matrices(
+			codes, (const bf16 *) (values + own * DIM + (s * 32 + lane) * 16));
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+		{
+			uint32_t v[2];
+
+			codes_to_half<IS_E4M3>(v, codes[i]);
+			mma_16x8x16_half(part.out[4 * s + i], weights, v[0], v[1]);
+		}
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * A piece
+ * ------------------------------------------------------------------------
+ */
+
+/* A tile of keys, and of values behind it, if there is one. */
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ void
+fetch_stage(const AttentionParams &p, const int32_t *table, int32_t kv_head,
+			int32_t first_key, int32_t end_key, char *stage)
+{
+	char *values = stage + Decode<DIM, FORMAT>::tile_bytes;
+
+	if (first_key < end_key)
+	{
+		if constexpr (FORMAT == KV_BF16)
+		{
+			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, table, kv_head,
+											first_key, end_key, (bf16 *) stage);
+			fetch_tile<DIM, DECODE_THREADS>(p, p.values, table, kv_head,
+											first_key, end_key,
+											(bf16 *) values);
+		}
+		else
+		{
+			fetch_codes<DIM>(p, p.keys, table, kv_head, first_key, end_key,
+							 stage);
+			fetch_codes<DIM>(p, p.values, table, kv_head, first_key, end_key,
+							 values);
+		}
+	}
+	copies_commit();
+}
+
+/* Walk over the piece's tiles, all stages but one ahead being fetched. */
+template <int DIM, KvFormat FORMAT>
 static __device__ __forceinline__ void
 attend_piece(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 			 const AttentionParams &p, const DecodePiece &piece,
-			 int32_t kv_head, bf16 *stages, int32_t first_key)
+			 int32_t kv_head, char *stages, int32_t first_key)
 {
+	const int n_stages = Decode<DIM, FORMAT>::stages;
+	const int stage_bytes = 2 * Decode<DIM, FORMAT>::tile_bytes;
 	const int32_t *table =
 		p.block_tables + (int64_t) piece.seq * p.table_stride;
 	const int32_t position = p.context_len[piece.seq] - 1;
 	const int n_tiles = (piece.end_key - first_key + KEY_TILE - 1) / KEY_TILE;
 
 #pragma unroll
-	for (int t = 0; t < STAGES - 1; t++)
-	{
-		bf16 *stage = stages + t * Decode<DIM>::stage_elements;
-
-		if (t < n_tiles)
-		{
-			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, table, kv_head,
-											first_key + t * KEY_TILE,
-											piece.end_key, stage);
-			fetch_tile<DIM, DECODE_THREADS>(
-				p, p.values, table, kv_head, first_key + t * KEY_TILE,
-				piece.end_key, stage + KEY_TILE * DIM);
-		}
-		copies_commit();
-	}
+	for (int t = 0; t < n_stages - 1; t++)
+		fetch_stage<DIM, FORMAT>(p, table, kv_head, first_key + t * KEY_TILE,
+								 piece.end_key, stages + t * stage_bytes);
 	for (int t = 0; t < n_tiles; t++)
 	{
-		int ahead = t + STAGES - 1;
-		bf16 *stage = stages + ahead % STAGES * Decode<DIM>::stage_elements;
+		int ahead = t + n_stages - 1;
+		const char *stage = stages + t % n_stages * stage_bytes;
 
-		copies_wait<STAGES - 2>();
+		copies_wait<n_stages - 2>();
 		__syncthreads();
-		if (ahead < n_tiles)
-		{
-			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, table, kv_head,
-											first_key + ahead * KEY_TILE,
-											piece.end_key, stage);
-			fetch_tile<DIM, DECODE_THREADS>(
-				p, p.values, table, kv_head, first_key + ahead * KEY_TILE,
-				piece.end_key, stage + KEY_TILE * DIM);
-		}
-		copies_commit();
-		attend_keys<DIM>(part, queries, p,
-						 stages + t % STAGES * Decode<DIM>::stage_elements,
-						 first_key + t * KEY_TILE, position);
+		fetch_stage<DIM, FORMAT>(p, table, kv_head,
+								 first_key + ahead * KEY_TILE, piece.end_key,
+								 stages + ahead % n_stages * stage_bytes);
+		if constexpr (FORMAT == KV_BF16)
+			attend_keys<DIM>(part, queries, p, (const bf16 *) stage,
+							 first_key + t * KEY_TILE, position);
+		else
+			attend_codes<DIM, FORMAT == KV_E4M3>(
+				part, queries, p, stage, first_key + t * KEY_TILE, position);
 	}
 	copies_wait<0>();
 	__syncthreads();
@@ -153,7 +413,8 @@ attend_piece(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 /* Each warp's result, normalized to its own maximum, to shared memory. */
 template <int DIM>
 static __device__ __forceinline__ void
-share_results(const Partial<DIM> &part, float *outs, float *maxima, float *sums)
+share_results(const Partial<DIM> &part, float factor, float *outs,
+			  float *maxima, float *sums)
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int warp = (int) threadIdx.x / WARP;
@@ -173,15 +434,19 @@ share_results(const Partial<DIM> &part, float *outs, float *maxima, float *sums)
 		for (int i = 0; i < DIM / 8; i++)
 			*(float2 *) (outs + (warp * MMA_ROWS + row) * DIM + i * 8 +
 						 lane % 4 * 2) =
-				make_float2(part.out[i][2 * h], part.out[i][2 * h + 1]);
+				make_float2(part.out[i][2 * h] * factor,
+							part.out[i][2 * h + 1] * factor);
 	}
 	__syncthreads();
 }
 
-/* Add up the warps' results and store rows first_row .. of the group. */
+/*
+ * Add up the warps' results and store rows first_row .. of the group; maxima
+ * times scale are powers of 2.
+ */
 template <int DIM>
 static __device__ __forceinline__ void
-store_results(const AttentionParams &p, const DecodePiece &piece,
+store_results(const AttentionParams &p, const DecodePiece &piece, float scale,
 			  int32_t first_head, int32_t n_rows, const float *outs,
 			  const float *maxima, const float *sums)
 {
@@ -192,7 +457,6 @@ store_results(const AttentionParams &p, const DecodePiece &piece,
 		int row = i / DIM;
 		int d = i % DIM;
 		int32_t head = first_head + row;
-		const float scale = score_scale(p);
 		float max = -INFINITY;
 		float sum = 0;
 		float out = 0;
@@ -228,7 +492,7 @@ store_results(const AttentionParams &p, const DecodePiece &piece,
 }
 
 /* Grid: pieces, kv heads, tiles of 16 heads of a group. */
-template <int DIM>
+template <int DIM, KvFormat FORMAT>
 static __global__ void
 __launch_bounds__(DECODE_THREADS)
 	attention_decode(const __grid_constant__ AttentionParams p,
@@ -237,8 +501,8 @@ __launch_bounds__(DECODE_THREADS)
 	extern __shared__ __align__(128) unsigned char shared[];
 	__shared__ float maxima[DECODE_WARPS * MMA_ROWS];
 	__shared__ float sums[DECODE_WARPS * MMA_ROWS];
-	bf16 *stages = (bf16 *) shared;
-	bf16 *query_tile = stages + STAGES * Decode<DIM>::stage_elements;
+	bf16 *query_tile = (bf16 *) (shared + Decode<DIM, FORMAT>::query_at);
+	const bool is_coded = Decode<DIM, FORMAT>::is_coded;
 	const int32_t kv_head = (int32_t) blockIdx.y;
 	const int32_t first_row = (int32_t) blockIdx.z * MMA_ROWS;
 	uint32_t queries[DIM / 16][4];
@@ -258,9 +522,14 @@ __launch_bounds__(DECODE_THREADS)
 	load_queries<DIM, MMA_ROWS, DECODE_THREADS>(
 		p, p.query_start[piece.seq], p.group, first_row, kv_head, query_tile);
 	__syncthreads();
+	if constexpr (FORMAT == KV_BF16)
+	{
 #pragma unroll
-	for (int s = 0; s < DIM / 16; s++)
-		query_fragment<DIM>(queries[s], query_tile, 0, s);
+		for (int s = 0; s < DIM / 16; s++)
+			query_fragment<DIM>(queries[s], query_tile, 0, s);
+	}
+	else
+		half_queries<DIM>(queries, query_tile);
 #pragma unroll
 	for (int i = 0; i < DIM / 8; i++)
 #pragma unroll
@@ -272,11 +541,13 @@ __launch_bounds__(DECODE_THREADS)
 		part.max[h] = -INFINITY;
 		part.sum[h] = 0;
 	}
-	attend_piece<DIM>(part, queries, p, piece, kv_head, stages, first_key);
-	share_results<DIM>(part, (float *) shared, maxima, sums);
-	store_results<DIM>(p, piece, kv_head * p.group + first_row,
-					   min(p.group - first_row, MMA_ROWS), (float *) shared,
-					   maxima, sums);
+	attend_piece<DIM, FORMAT>(part, queries, p, piece, kv_head, (char *) shared,
+							  first_key);
+	share_results<DIM>(part, is_coded ? 1.0f / (1 << WEIGHT_BITS) : 1,
+					   (float *) shared, maxima, sums);
+	store_results<DIM>(
+		p, piece, is_coded ? 1 : score_scale(p), kv_head * p.group + first_row,
+		min(p.group - first_row, MMA_ROWS), (float *) shared, maxima, sums);
 }
 
 /* ------------------------------------------------------------------------
@@ -323,22 +594,33 @@ combine_pieces(const __grid_constant__ AttentionParams p,
 	}
 }
 
-template <int DIM>
+template <int DIM, KvFormat FORMAT>
 static bool
 launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
 	const StepPlan *plan = &cuda->plan;
-	const int bytes = Decode<DIM>::shared_bytes;
+	const int bytes = Decode<DIM, FORMAT>::shared_bytes;
 	dim3 grid((unsigned) plan->n_pieces, (unsigned) p.n_kv_heads,
 			  (unsigned) ceil_div(p.group, MMA_ROWS));
 
-	CUDA_TRY(cudaFuncSetAttribute(attention_decode<DIM>,
+	CUDA_TRY(cudaFuncSetAttribute(attention_decode<DIM, FORMAT>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
 	CUDA_TRY(launch_early(cuda, { grid, DECODE_THREADS, (size_t) bytes },
-						  attention_decode<DIM>, p, plan->pieces,
+						  attention_decode<DIM, FORMAT>, p, plan->pieces,
 						  plan->n_pieces_now));
 	return true;
+}
+
+template <int DIM>
+static bool
+launch_format(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
+{
+	if (p.kv_dtype == LLM_DTYPE_FP8_E4M3)
+		return launch<DIM, KV_E4M3>(cuda, p, err);
+	if (p.kv_dtype == LLM_DTYPE_INT8)
+		return launch<DIM, KV_INT8>(cuda, p, err);
+	return launch<DIM, KV_BF16>(cuda, p, err);
 }
 
 bool
@@ -352,16 +634,16 @@ cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
 	switch (padded_dim)
 	{
 		case 64:
-			ok = launch<64>(cuda, *params, err);
+			ok = launch_format<64>(cuda, *params, err);
 			break;
 		case 96:
-			ok = launch<96>(cuda, *params, err);
+			ok = launch_format<96>(cuda, *params, err);
 			break;
 		case 128:
-			ok = launch<128>(cuda, *params, err);
+			ok = launch_format<128>(cuda, *params, err);
 			break;
 		default:
-			ok = launch<256>(cuda, *params, err);
+			ok = launch_format<256>(cuda, *params, err);
 			break;
 	}
 	if (!ok || plan->n_pieces == plan->n_decode_seqs)

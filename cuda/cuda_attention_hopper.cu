@@ -10,11 +10,14 @@
  * this tile's values while it makes weights of scores; the two take turns, so
  * that one's products run beside the other's powers.
  *
- * The pieces of the cache are the tensor cores' operands as they are.
+ * The pieces of the cache are the tensor cores' operands as they are.  Where
+ * the cache holds codes of 8 bits, a warpgroup expands them to bf16 instead of
+ * ordering copies.
  *
  * cuda/cuda_attention_hopper.cu
  */
 #include "cuda/cuda_attention_tile.cuh"
+#include "cuda/cuda_code.cuh"
 #include "cuda/cuda_hopper.cuh"
 
 #define GROUP_THREADS 128 /* of a warpgroup */
@@ -91,7 +94,7 @@ named_arrive(int barrier)
 template <int DIM>
 static __device__ __forceinline__ void
 order_tile(const AttentionParams &p, const HopperBlock<DIM> &block,
-		   const bf16 *cache, int32_t first_key, bf16 *dest, uint64_t *barrier)
+		   const char *cache, int32_t first_key, bf16 *dest, uint64_t *barrier)
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int32_t keys = Hopper<DIM>::keys;
@@ -110,8 +113,8 @@ order_tile(const AttentionParams &p, const HopperBlock<DIM> &block,
 
 		at = ((at + block.kv_head) << p.block_shift) +
 			 (key & ((1 << p.block_shift) - 1));
-		copy_bulk(dest + lane * piece * DIM, cache + at * DIM, n_bytes,
-				  barrier);
+		copy_bulk(dest + lane * piece * DIM, (const bf16 *) cache + at * DIM,
+				  n_bytes, barrier);
 	}
 }
 
@@ -171,6 +174,51 @@ order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
 }
 
 /* ------------------------------------------------------------------------
+ * The warpgroup that expands codes
+ * ------------------------------------------------------------------------
+ */
+
+/* This warp's part of a tile lies in shared memory. */
+static __device__ __forceinline__ void
+deliver(uint64_t *full)
+{
+	fence_async_proxy();
+	__syncwarp();
+	if (threadIdx.x % WARP == 0)
+		barrier_arrive(full);
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+expand_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
+{
+	const int stages = Hopper<DIM>::stages;
+	const int n_keys = Hopper<DIM>::keys;
+	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
+	const int thread = (int) threadIdx.x - WORKER_THREADS;
+	HopperBarriers *barriers = block.barriers;
+
+	for (int32_t t = 0; t < n_tiles; t++)
+	{
+		int stage = t % stages;
+		int parity = (t / stages + 1) % 2;
+		int32_t first_key = (block.range.first_tile + t) * n_keys;
+		int offset = stage * Hopper<DIM>::tile_elements;
+
+		barrier_wait(&barriers->keys_empty[stage], parity);
+		expand_keys<DIM, n_keys, GROUP_THREADS>(p, block.table, block.kv_head,
+												first_key, block.range.end_key,
+												block.keys + offset, thread);
+		deliver(&barriers->keys_full[stage]);
+		barrier_wait(&barriers->values_empty[stage], parity);
+		expand_values<DIM, n_keys, GROUP_THREADS>(
+			p, block.table, block.kv_head, first_key, block.range.end_key,
+			block.values + offset, thread);
+		deliver(&barriers->values_full[stage]);
+	}
+}
+
+/* ------------------------------------------------------------------------
  * The warpgroups that compute
  * ------------------------------------------------------------------------
  */
@@ -193,8 +241,11 @@ start_scores(float (&scores)[Hopper<DIM>::keys / 8][4], const bf16 *queries,
 	wgmma_commit();
 }
 
-/* Start adding a tile of values with their weights. */
-template <int DIM>
+/*
+ * Start adding a tile of values with their weights.  Expanded values lie along
+ * the keys, others along the dimensions.
+ */
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 start_values(float (&out)[DIM / 8][4],
 			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
@@ -209,8 +260,8 @@ start_values(float (&out)[DIM / 8][4],
 	for (int s = 0; s < Hopper<DIM>::keys / 16; s++)
 #pragma unroll
 		for (int d = 0; d < DIM; d += part)
-			wgmma_registers<part>(out + d / 8, weights[s],
-								  b + s * (2 * DIM) + d);
+			wgmma_registers<part, !IS_CODED>(out + d / 8, weights[s],
+											 b + s * (2 * DIM) + d);
 	wgmma_commit();
 }
 
@@ -299,7 +350,7 @@ await_scores(float (&scores)[Hopper<DIM>::keys / 8][4],
 					  block.keys + t % stages * Hopper<DIM>::tile_elements);
 }
 
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 await_values(float (&out)[DIM / 8][4],
 			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
@@ -308,12 +359,12 @@ await_values(float (&out)[DIM / 8][4],
 	const int stages = Hopper<DIM>::stages;
 
 	barrier_wait(&block.barriers->values_full[t % stages], t / stages % 2);
-	start_values<DIM>(out, weights,
-					  block.values + t % stages * Hopper<DIM>::tile_elements);
+	start_values<DIM, IS_CODED>(
+		out, weights, block.values + t % stages * Hopper<DIM>::tile_elements);
 }
 
 /* All tiles of keys, for the 64 rows of a warpgroup. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 			 const HopperBlock<DIM> &block)
@@ -339,7 +390,7 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 	{
 		named_sync(TURN_BARRIER + group);
 		await_scores<DIM>(scores, block, queries, t);
-		await_values<DIM>(tile.out, weights, block, t - 1);
+		await_values<DIM, IS_CODED>(tile.out, weights, block, t - 1);
 		if (group == 0 || t + 1 < n_tiles)
 			named_arrive(TURN_BARRIER + 1 - group);
 		wgmma_wait<1>();
@@ -352,18 +403,19 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 		rescale<DIM>(tile, factors);
 		pack_weights<DIM>(weights, scores);
 	}
-	await_values<DIM>(tile.out, weights, block, n_tiles - 1);
+	await_values<DIM, IS_CODED>(tile.out, weights, block, n_tiles - 1);
 	wgmma_wait<0>();
 	wgmma_pin(tile.out);
 }
 
+/* n_deliverers: who says that a stage is full */
 static __device__ __forceinline__ void
-init_barriers(HopperBarriers *barriers)
+init_barriers(HopperBarriers *barriers, int n_deliverers)
 {
 	for (int i = 0; i < MAX_STAGES; i++)
 	{
-		barrier_init(&barriers->keys_full[i], 1);
-		barrier_init(&barriers->values_full[i], 1);
+		barrier_init(&barriers->keys_full[i], n_deliverers);
+		barrier_init(&barriers->values_full[i], n_deliverers);
 		barrier_init(&barriers->keys_empty[i], WORKER_WARPS);
 		barrier_init(&barriers->values_empty[i], WORKER_WARPS);
 	}
@@ -374,7 +426,7 @@ init_barriers(HopperBarriers *barriers)
 #endif
 
 /* Grid: blocks of rows, kv heads, sequences. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __global__ void
 __launch_bounds__(HOPPER_THREADS, 1)
 	attention_hopper(const __grid_constant__ AttentionParams p,
@@ -405,12 +457,14 @@ __launch_bounds__(HOPPER_THREADS, 1)
 		p, first_position + first_row / p.group,
 		first_position + (min(first_row + HOPPER_ROWS, n_rows) - 1) / p.group);
 	if (threadIdx.x == 0)
-		init_barriers(&barriers);
+		init_barriers(&barriers, IS_CODED ? GROUP_THREADS / WARP : 1);
 	__syncthreads();
 	if (threadIdx.x >= WORKER_THREADS)
 	{
-		registers_give<24>();
-		if (threadIdx.x < WORKER_THREADS + WARP)
+		registers_give<IS_CODED ? 56 : 24>();
+		if constexpr (IS_CODED)
+			expand_tiles<DIM>(p, block);
+		else if (threadIdx.x < WORKER_THREADS + WARP)
 			order_tiles<DIM>(p, block);
 	}
 	else
@@ -419,19 +473,19 @@ __launch_bounds__(HOPPER_THREADS, 1)
 			first_row + (int32_t) threadIdx.x / WARP * MMA_ROWS;
 		RowTile<DIM> tile;
 
-		registers_take<240>();
+		registers_take<IS_CODED ? 224 : 240>();
 		load_queries<DIM, HOPPER_ROWS, WORKER_THREADS>(
 			p, first_token, n_rows, first_row, block.kv_head, block.queries);
 		fence_async_proxy();
 		named_sync(WORKERS_BARRIER);
 		tile_init(tile, p, first_position, own_row);
-		attend_tiles<DIM>(tile, p, block);
+		attend_tiles<DIM, IS_CODED>(tile, p, block);
 		store_tile(tile, p, first_token, n_rows, own_row, block.kv_head);
 	}
 #endif
 }
 
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static bool
 launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
@@ -441,12 +495,20 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 								  HOPPER_ROWS),
 			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);
 
-	CUDA_TRY(cudaFuncSetAttribute(attention_hopper<DIM>,
+	CUDA_TRY(cudaFuncSetAttribute(attention_hopper<DIM, IS_CODED>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
-	attention_hopper<DIM>
+	attention_hopper<DIM, IS_CODED>
 		<<<grid, HOPPER_THREADS, bytes, cuda->stream>>>(p, plan->prefill_seqs);
 	return cuda_launched("prefill attention", err);
+}
+
+template <int DIM>
+static bool
+launch_format(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
+{
+	return llm_dtype_is_coded(p.kv_dtype) ? launch<DIM, true>(cuda, p, err)
+										  : launch<DIM, false>(cuda, p, err);
 }
 
 bool
@@ -457,12 +519,12 @@ cuda_attention_hopper(LlmCuda *cuda, const AttentionParams *params,
 	switch (padded_dim)
 	{
 		case 64:
-			return launch<64>(cuda, *params, err);
+			return launch_format<64>(cuda, *params, err);
 		case 96:
-			return launch<96>(cuda, *params, err);
+			return launch_format<96>(cuda, *params, err);
 		case 128:
-			return launch<128>(cuda, *params, err);
+			return launch_format<128>(cuda, *params, err);
 		default:
-			return launch<256>(cuda, *params, err);
+			return launch_format<256>(cuda, *params, err);
 	}
 }

@@ -6,11 +6,13 @@
  * four warps with 16 or 32 rows each, and walks over the keys that any of them
  * sees, in tiles of 64, one being computed while the next is fetched (the
  * scheme of FlashAttention-2, Dao 2023).  Late tiles, which see most, start
- * first.
+ * first.  Codes of 8 bits are expanded to bf16 on the way to shared memory, the
+ * next tile's after this one is computed.
  *
  * cuda/cuda_attention_prefill.cu
  */
 #include "cuda/cuda_attention_tile.cuh"
+#include "cuda/cuda_code.cuh"
 
 #define PREFILL_THREADS 128
 #define KEY_STEPS (KEY_TILE / 16)
@@ -103,7 +105,7 @@ weigh(RowTile<DIM> &tile, float scores[KEY_TILE / 8][4],
 	}
 }
 
-template <int DIM, int TILES>
+template <int DIM, int TILES, bool IS_CODED>
 static __device__ __forceinline__ void
 add_values(RowTile<DIM> tiles[TILES],
 		   const float weights[TILES][KEY_TILE / 8][4], const bf16 *values)
@@ -128,7 +130,7 @@ add_values(RowTile<DIM> tiles[TILES],
 		{
 			uint32_t v[4];
 
-			value_fragment<DIM>(v, values, j * 16, s);
+			value_fragment<DIM, IS_CODED>(v, values, j * 16, s);
 #pragma unroll
 			for (int m = 0; m < TILES; m++)
 			{
@@ -139,7 +141,34 @@ add_values(RowTile<DIM> tiles[TILES],
 	}
 }
 
-template <int DIM, int TILES>
+/* A tile of keys, and of values behind it, if there is one. */
+template <int DIM, bool IS_CODED>
+static __device__ __forceinline__ void
+load_stage(const AttentionParams &p, const int32_t *table, int32_t kv_head,
+		   int32_t first_key, int32_t end_key, bf16 *stage)
+{
+	const int thread = (int) threadIdx.x;
+	bf16 *values = stage + KEY_TILE * DIM;
+
+	if (first_key >= end_key)
+		return;
+	if constexpr (IS_CODED)
+	{
+		expand_keys<DIM, KEY_TILE, PREFILL_THREADS>(
+			p, table, kv_head, first_key, end_key, stage, thread);
+		expand_values<DIM, KEY_TILE, PREFILL_THREADS>(
+			p, table, kv_head, first_key, end_key, values, thread);
+	}
+	else
+	{
+		fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head, first_key,
+										 end_key, stage);
+		fetch_tile<DIM, PREFILL_THREADS>(p, p.values, table, kv_head, first_key,
+										 end_key, values);
+	}
+}
+
+template <int DIM, int TILES, bool IS_CODED>
 static __global__ void
 __launch_bounds__(PREFILL_THREADS)
 	attention_prefill(const __grid_constant__ AttentionParams p,
@@ -172,12 +201,8 @@ __launch_bounds__(PREFILL_THREADS)
 #pragma unroll
 	for (int m = 0; m < TILES; m++)
 		tile_init(tiles[m], p, first_position, own_row + m * MMA_ROWS);
-	fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head,
-									 range.first_tile * KEY_TILE, range.end_key,
-									 stages);
-	fetch_tile<DIM, PREFILL_THREADS>(p, p.values, table, kv_head,
-									 range.first_tile * KEY_TILE, range.end_key,
-									 stages + KEY_TILE * DIM);
+	load_stage<DIM, IS_CODED>(p, table, kv_head, range.first_tile * KEY_TILE,
+							  range.end_key, stages);
 	copies_commit();
 	load_queries<DIM, Prefill<DIM, TILES>::rows, PREFILL_THREADS>(
 		p, first_token, n_rows, first_row, kv_head, queries);
@@ -189,15 +214,9 @@ __launch_bounds__(PREFILL_THREADS)
 		float scores[TILES][KEY_TILE / 8][4];
 		bool is_masked = t >= range.first_masked || t < range.end_windowed;
 
-		if (t + 1 < range.end_tile)
-		{
-			fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head,
-											 (t + 1) * KEY_TILE, range.end_key,
-											 next);
-			fetch_tile<DIM, PREFILL_THREADS>(p, p.values, table, kv_head,
-											 (t + 1) * KEY_TILE, range.end_key,
-											 next + KEY_TILE * DIM);
-		}
+		if constexpr (!IS_CODED)
+			load_stage<DIM, false>(p, table, kv_head, (t + 1) * KEY_TILE,
+								   range.end_key, next);
 		copies_commit();
 		copies_wait<1>();
 		__syncthreads();
@@ -205,7 +224,10 @@ __launch_bounds__(PREFILL_THREADS)
 #pragma unroll
 		for (int m = 0; m < TILES; m++)
 			weigh(tiles[m], scores[m], p, t * KEY_TILE, is_masked);
-		add_values<DIM, TILES>(tiles, scores, keys + KEY_TILE * DIM);
+		add_values<DIM, TILES, IS_CODED>(tiles, scores, keys + KEY_TILE * DIM);
+		if constexpr (IS_CODED)
+			load_stage<DIM, true>(p, table, kv_head, (t + 1) * KEY_TILE,
+								  range.end_key, next);
 		__syncthreads();
 	}
 #pragma unroll
@@ -214,7 +236,7 @@ __launch_bounds__(PREFILL_THREADS)
 				   kv_head);
 }
 
-template <int DIM, int TILES>
+template <int DIM, int TILES, bool IS_CODED>
 static bool
 launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
@@ -224,12 +246,21 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 								  Prefill<DIM, TILES>::rows),
 			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);
 
-	CUDA_TRY(cudaFuncSetAttribute(attention_prefill<DIM, TILES>,
+	CUDA_TRY(cudaFuncSetAttribute(attention_prefill<DIM, TILES, IS_CODED>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
-	attention_prefill<DIM, TILES>
+	attention_prefill<DIM, TILES, IS_CODED>
 		<<<grid, PREFILL_THREADS, bytes, cuda->stream>>>(p, plan->prefill_seqs);
 	return cuda_launched("prefill attention", err);
+}
+
+template <int DIM, int TILES>
+static bool
+launch_format(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
+{
+	return llm_dtype_is_coded(p.kv_dtype)
+			   ? launch<DIM, TILES, true>(cuda, p, err)
+			   : launch<DIM, TILES, false>(cuda, p, err);
 }
 
 bool
@@ -241,12 +272,12 @@ cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
 	switch (padded_dim)
 	{
 		case 64:
-			return launch<64, 2>(cuda, *params, err);
+			return launch_format<64, 2>(cuda, *params, err);
 		case 96:
-			return launch<96, 2>(cuda, *params, err);
+			return launch_format<96, 2>(cuda, *params, err);
 		case 128:
-			return launch<128, 2>(cuda, *params, err);
+			return launch_format<128, 2>(cuda, *params, err);
 		default:
-			return launch<256, 1>(cuda, *params, err);
+			return launch_format<256, 1>(cuda, *params, err);
 	}
 }

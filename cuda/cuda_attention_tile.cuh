@@ -74,7 +74,7 @@ load_matrices_transposed(uint32_t out[4], const bf16 *row)
  */
 template <int DIM, int N_THREADS>
 static __device__ __forceinline__ void
-fetch_tile(const AttentionParams &p, const bf16 *cache, const int32_t *table,
+fetch_tile(const AttentionParams &p, const char *cache, const int32_t *table,
 		   int32_t kv_head, int32_t first_key, int32_t end_key, bf16 *tile)
 {
 	const int32_t block_mask = (1 << p.block_shift) - 1;
@@ -98,7 +98,7 @@ fetch_tile(const AttentionParams &p, const bf16 *cache, const int32_t *table,
 					DIM +
 				piece % DIM * 8;
 		}
-		copy_async(tile + piece * 8, cache + at, is_there);
+		copy_async(tile + piece * 8, (const bf16 *) cache + at, is_there);
 	}
 }
 
@@ -158,15 +158,22 @@ key_fragment(uint32_t out[4], const bf16 *tile, int first, int s)
 						   (2 * s + lane / 8 % 2) * 64 + lane % 8 * 8);
 }
 
-/* Of keys first .. first + 15 the dims 16 s .. + 15: a pair for each 8. */
-template <int DIM>
+/*
+ * Of keys first .. first + 15 the dims 16 s .. + 15: a pair for each 8; where
+ * the matrices' rows are keys, or dimensions.
+ */
+template <int DIM, bool ROWS_ARE_DIMS>
 static __device__ __forceinline__ void
 value_fragment(uint32_t out[4], const bf16 *tile, int first, int s)
 {
 	const int lane = (int) threadIdx.x % WARP;
+	const bf16 *row = tile + (first / 8 + lane / 8 % 2) * 8 * DIM +
+					  (2 * s + lane / 16) * 64 + lane % 8 * 8;
 
-	load_matrices_transposed(out, tile + (first / 8 + lane / 8 % 2) * 8 * DIM +
-									  (2 * s + lane / 16) * 64 + lane % 8 * 8);
+	if constexpr (ROWS_ARE_DIMS)
+		load_matrices(out, row);
+	else
+		load_matrices_transposed(out, row);
 }
 
 static __device__ __forceinline__ float

@@ -196,12 +196,12 @@ wgmma_pin(float (&sums)[N][4])
 				 : "l"(a), "l"(b), "r"((int) adds)             \
 				 : "memory")
 
-#define WGMMA_REGISTERS(n, n_sums, a_names, b_name)                   \
-	asm volatile("wgmma.mma_async.sync.aligned.m64n" #n               \
-				 "k16.f32.bf16.bf16 {" SUM_NAMES_##n_sums             \
-				 "}, {" a_names "}, " b_name ", 1, 1, 1, 1;\n"        \
-				 : SUM_##n_sums(sums)                                 \
-				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) \
+#define WGMMA_REGISTERS(n, n_sums, a_names, b_name, b_along_n)             \
+	asm volatile("wgmma.mma_async.sync.aligned.m64n" #n                    \
+				 "k16.f32.bf16.bf16 {" SUM_NAMES_##n_sums                  \
+				 "}, {" a_names "}, " b_name ", 1, 1, 1, " b_along_n ";\n" \
+				 : SUM_##n_sums(sums)                                      \
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)      \
 				 : "memory")
 
 /*
@@ -219,18 +219,27 @@ wgmma_shared(float (*sums)[4], uint64_t a, uint64_t b, bool adds)
 		WGMMA_SHARED(128, 64, "%64", "%65", "%66");
 }
 
-/* The same with A from registers, as mma_16x8x16, and B contiguous along N. */
-template <int N>
+/*
+ * The same with A from registers, as mma_16x8x16, and B contiguous along N or
+ * along the summed dimension.
+ */
+template <int N, bool B_ALONG_N>
 static __device__ __forceinline__ void
 wgmma_registers(float (*sums)[4], const uint32_t a[4], uint64_t b)
 {
 	static_assert(N == 64 || N == 96 || N == 128, "products of values");
-	if constexpr (N == 64)
-		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36");
+	if constexpr (N == 64 && B_ALONG_N)
+		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "1");
+	else if constexpr (N == 64)
+		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "0");
+	else if constexpr (N == 96 && B_ALONG_N)
+		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "1");
 	else if constexpr (N == 96)
-		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52");
+		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "0");
+	else if constexpr (B_ALONG_N)
+		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "1");
 	else
-		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68");
+		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "0");
 }
 
 #endif

@@ -128,9 +128,10 @@ struct LlmKvCache
 {
 	LlmCuda *cuda;
 	LlmKvCacheSpec spec;
-	int32_t padded_dim;	   /* head_dim as stored: 64, 96, 128 or 256 */
-	bf16 *data;			   /* [n_layers, 2 (k, v), n_blocks, n_kv_heads, ...] */
-	int64_t half_elements; /* of a layer's keys, or values */
+	int32_t padded_dim; /* head_dim as stored: 64, 96, 128 or 256 */
+	char *data;			/* [n_layers, 2 (k, v), n_blocks, n_kv_heads, ...] */
+	int64_t half_bytes; /* of a layer's keys, or values */
+	int32_t head_bytes; /* of a head of a block, units included */
 };
 
 static inline LlmCuda *
@@ -291,6 +292,18 @@ mma_16x8x16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 				   "r"(b1));
 }
 
+/* The same of f16. */
+static __device__ __forceinline__ void
+mma_16x8x16_half(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+				 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+				 "{%0, %1, %2, %3};"
+				 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0),
+				   "r"(b1));
+}
+
 static __device__ __forceinline__ uint32_t
 pack_bf16(float low, float high)
 {
@@ -399,8 +412,10 @@ typedef struct AttentionParams
 {
 	const bf16 *q;
 	bf16 *out;
-	const bf16 *keys; /* the layer's */
-	const bf16 *values;
+	const char *keys; /* the layer's */
+	const char *values;
+	LlmDtype kv_dtype;
+	int32_t head_bytes; /* of a head of a block */
 	const int32_t *block_tables;
 	const int32_t *query_start;
 	const int32_t *context_len;

@@ -9,7 +9,7 @@
  * of the copy, or the time for its products at the speed of the large one,
  * whichever is longer, plus the cache's part.
  *
- *	  bench_gpu [--csv] [--parts] [--eager] [--layers N]
+ *	  bench_gpu [--csv] [--parts] [--eager] [--layers N] [--kv DTYPE]
  *
  * test/bench/bench_gpu.c
  */
@@ -44,6 +44,7 @@ typedef struct Bench
 	bool csv;
 	bool parts;
 	bool eager;
+	LlmDtype kv_dtype;
 	LlmModelConfig config;
 	LlmCompute *compute;
 	LlmModel *model;
@@ -202,7 +203,7 @@ bench_open(Bench *bench)
 							.head_dim = config->head_dim,
 							.block_size = BLOCK_SIZE,
 							.n_blocks = N_BLOCKS,
-							.dtype = LLM_DTYPE_BF16 };
+							.dtype = bench->kv_dtype };
 	int64_t start_us;
 
 	bench->compute = llm_compute_cuda_load(&compute_options, &err);
@@ -297,7 +298,7 @@ bound_s(const Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 		2 * n_tokens * (n_params - embedding) + 2 * n_seqs * embedding;
 	double attention = 4 * pairs * head_dims * config->n_layers;
 	double kv = (double) n_seqs * (n_before + n_new) *
-				(double) llm_model_kv_bytes_per_token(config, LLM_DTYPE_BF16);
+				(double) llm_model_kv_bytes_per_token(config, bench->kv_dtype);
 	double read_s = 2 * n_params / bench->copy_rate;
 	double multiply_s = products / bench->product_rate;
 	double kv_s = kv / bench->copy_rate;
@@ -354,6 +355,19 @@ measure(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 	llm_model_set_timing(bench->model, false);
 }
 
+static LlmDtype
+dtype_by_name(const char *name)
+{
+	LlmDtype dtype = LLM_DTYPE_F32;
+
+	while (dtype < LLM_DTYPE_COUNT && strcmp(llm_dtype_name(dtype), name) != 0)
+		dtype++;
+	if (dtype < LLM_DTYPE_COUNT)
+		return dtype;
+	fprintf(stderr, "unknown type \"%s\"\n", name);
+	exit(1);
+}
+
 static void
 parse_options(int argc, char **argv, Bench *bench)
 {
@@ -367,10 +381,13 @@ parse_options(int argc, char **argv, Bench *bench)
 			bench->eager = true;
 		else if (strcmp(argv[i], "--layers") == 0 && i + 1 < argc)
 			bench->config.n_layers = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--kv") == 0 && i + 1 < argc)
+			bench->kv_dtype = dtype_by_name(argv[++i]);
 		else
 		{
 			fprintf(stderr,
-					"usage: %s [--csv] [--parts] [--eager] [--layers N]\n",
+					"usage: %s [--csv] [--parts] [--eager] [--layers N] "
+					"[--kv DTYPE]\n",
 					argv[0]);
 			exit(1);
 		}
@@ -387,6 +404,7 @@ main(int argc, char **argv)
 	need(llm_model_config_parse(llama_8b, strlen(llama_8b), "Llama 3.1 8B",
 								&bench.config, &err),
 		 &err);
+	bench.kv_dtype = LLM_DTYPE_BF16;
 	parse_options(argc, argv, &bench);
 	bench_open(&bench);
 	measure_copy(&bench);

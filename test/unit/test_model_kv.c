@@ -20,10 +20,9 @@ typedef struct Format
 	double bound; /* of the largest error, over the largest logit */
 } Format;
 
-/* e4m3 rounds by up to 2^-4, int8 by 2^-7 of a vector's largest value; a GPU
- * rounds activations, too */
-static const Format formats[] = { { LLM_DTYPE_FP8_E4M3, 0.1 },
-								  { LLM_DTYPE_INT8, 0.04 } };
+/* e4m3 rounds by up to 2^-4, int8 by 2^-7 of a vector's largest value */
+static const Format formats[] = { { LLM_DTYPE_FP8_E4M3, 0.08 },
+								  { LLM_DTYPE_INT8, 0.03 } };
 #define N_FORMATS (sizeof(formats) / sizeof(formats[0]))
 
 static bool
@@ -89,6 +88,8 @@ check_prompt(Rig *rig, const struct ExpectedPrompt *prompt,
 	size_t n_bytes =
 		(size_t) prompt->n_rows * (size_t) rig->config.n_vocab * sizeof(float);
 	bool is_cpu = rig->compute->activation_dtype == LLM_DTYPE_F32;
+	/* a GPU rounds activations besides, see test_model.c */
+	double bound = format->bound + (is_cpu ? 0 : 2e-2);
 	double error;
 
 	if (!run_chunks(rig, prompt, MAX_STEP_TOKENS, logits) ||
@@ -98,9 +99,9 @@ check_prompt(Rig *rig, const struct ExpectedPrompt *prompt,
 								rig->config.n_vocab),
 				 relative_error(chunked, prompt->logits_f32, prompt->n_rows,
 								rig->config.n_vocab));
-	if (!(error <= format->bound))
+	if (!(error <= bound))
 		CHECK_FAIL("%s, %d tokens: error %g exceeds %g", name, prompt->n_ids,
-				   error, format->bound);
+				   error, bound);
 	if (is_cpu && memcmp(logits, chunked, n_bytes) != 0)
 		CHECK_FAIL("%s, %d tokens: token by token differs", name,
 				   prompt->n_ids);
