@@ -46,6 +46,21 @@ template <int DIM> struct Partial
 	float sum[2];
 };
 
+/* Most keys of a long context make no new maximum. */
+template <int DIM>
+static __device__ __forceinline__ void
+rescale_row(Partial<DIM> &part, int h, float factor)
+{
+	if (__all_sync(FULL_MASK, factor == 1))
+		return;
+#pragma unroll
+	for (int i = 0; i < DIM / 8; i++)
+	{
+		part.out[i][2 * h] *= factor;
+		part.out[i][2 * h + 1] *= factor;
+	}
+}
+
 /* The warp's 16 keys of a tile. */
 template <int DIM>
 static __device__ __forceinline__ void
@@ -86,12 +101,7 @@ attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 				*row[i] = -INFINITY;
 		}
 		factor = soften<4>(row, score_scale(p), part.max[h], part.sum[h]);
-#pragma unroll
-		for (int i = 0; i < DIM / 8; i++)
-		{
-			part.out[i][2 * h] *= factor;
-			part.out[i][2 * h + 1] *= factor;
-		}
+		rescale_row<DIM>(part, h, factor);
 	}
 	weights[0] = pack_bf16(scores[0][0], scores[0][1]);
 	weights[1] = pack_bf16(scores[0][2], scores[0][3]);
@@ -116,37 +126,70 @@ attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 /* What weights are multiplied with, to use f16's whole range. */
 #define WEIGHT_BITS 15
 
-/* 16-token groups lie together, keys as well as values. */
+/*
+ * The pieces of 16 bytes of a tile of codes: those of its 16-token groups, and
+ * then the groups' units.  Which blocks a thread's pieces are in is looked up
+ * well before they are fetched, once for keys and values.
+ */
+template <int DIM> struct CodePieces
+{
+	static const int n_codes = KEY_TILE / CODE_GROUP * DIM;
+	static const int n = n_codes + KEY_TILE / CODE_GROUP;
+	static const int per_thread = (n + DECODE_THREADS - 1) / DECODE_THREADS;
+	int32_t blocks[per_thread]; /* -1: beyond the end */
+};
+
+/* The group of the thread's i-th piece. */
+template <int DIM>
+static __device__ __forceinline__ int
+group_of_piece(int i)
+{
+	int piece = i * DECODE_THREADS + (int) threadIdx.x;
+
+	return piece < CodePieces<DIM>::n_codes ? piece / DIM
+											: piece - CodePieces<DIM>::n_codes;
+}
+
 template <int DIM>
 static __device__ __forceinline__ void
-fetch_codes(const AttentionParams &p, const char *cache, const int32_t *table,
-			int32_t kv_head, int32_t first_key, int32_t end_key, char *tile)
+find_pieces(CodePieces<DIM> &pieces, const AttentionParams &p,
+			const int32_t *table, int32_t first_key, int32_t end_key)
+{
+#pragma unroll
+	for (int i = 0; i < CodePieces<DIM>::per_thread; i++)
+	{
+		int32_t key = first_key + group_of_piece<DIM>(i) * CODE_GROUP;
+
+		pieces.blocks[i] = key < end_key ? table[key >> p.block_shift] : -1;
+	}
+}
+
+template <int DIM>
+static __device__ __forceinline__ void
+fetch_codes(const AttentionParams &p, const CodePieces<DIM> &pieces,
+			int32_t kv_head, int32_t first_key, char *keys, char *values)
 {
 	const int32_t mask = (1 << p.block_shift) - 1;
-	const int n_pieces = KEY_TILE / CODE_GROUP * (DIM + 1);
 
 #pragma unroll
-	for (int i = 0; i < (n_pieces + DECODE_THREADS - 1) / DECODE_THREADS; i++)
+	for (int i = 0; i < CodePieces<DIM>::per_thread; i++)
 	{
 		int piece = i * DECODE_THREADS + (int) threadIdx.x;
-		/* the last ones are the groups' units */
-		bool is_unit = piece >= KEY_TILE / CODE_GROUP * DIM;
-		int group = is_unit ? piece - KEY_TILE / CODE_GROUP * DIM : piece / DIM;
-		int32_t key = first_key + group * CODE_GROUP;
-		bool is_there = key < end_key;
-		const char *src = cache;
+		int32_t key = first_key + group_of_piece<DIM>(i) * CODE_GROUP;
+		bool is_there = pieces.blocks[i] >= 0;
+		int64_t head =
+			(int64_t) max(pieces.blocks[i], 0) * p.n_kv_heads + kv_head;
+		int32_t at = piece < CodePieces<DIM>::n_codes
+						 ? (key & mask) * DIM + piece % DIM * 16
+						 : (mask + 1) * DIM + (key & mask);
 
-		if (piece >= n_pieces)
-			break;
-		if (is_there)
+		if (piece < CodePieces<DIM>::n)
 		{
-			int64_t block = table[key >> p.block_shift];
-
-			src += (block * p.n_kv_heads + kv_head) * p.head_bytes +
-				   (is_unit ? (mask + 1) * DIM + (key & mask)
-							: (key & mask) * DIM + piece % DIM * 16);
+			copy_async(keys + piece * 16, p.keys + head * p.head_bytes + at,
+					   is_there);
+			copy_async(values + piece * 16, p.values + head * p.head_bytes + at,
+					   is_there);
 		}
-		copy_async(tile + piece * 16, src, is_there);
 	}
 }
 
@@ -308,12 +351,7 @@ attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 		}
 		factor = soften_in_units(row, units, score_scale(p), part.max[h],
 								 part.sum[h]);
-#pragma unroll
-		for (int i = 0; i < DIM / 8; i++)
-		{
-			part.out[i][2 * h] *= factor;
-			part.out[i][2 * h + 1] *= factor;
-		}
+		rescale_row<DIM>(part, h, factor);
 	}
 	weights[0] = pack_half(scores[0][0], scores[0][1]);
 	weights[1] = pack_half(scores[0][2], scores[0][3]);
@@ -342,32 +380,43 @@ attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
  * ------------------------------------------------------------------------
  */
 
-/* A tile of keys, and of values behind it, if there is one. */
+/* Fetches a piece's tiles one by one. */
+template <int DIM, KvFormat FORMAT> struct Fetcher
+{
+	const int32_t *table;
+	int32_t kv_head;
+	int32_t next_key;
+	int32_t end_key;
+	CodePieces<DIM> pieces; /* of the next tile, where it holds codes */
+};
+
+/* The next tile's keys, and values behind them, if there is one. */
 template <int DIM, KvFormat FORMAT>
 static __device__ __forceinline__ void
-fetch_stage(const AttentionParams &p, const int32_t *table, int32_t kv_head,
-			int32_t first_key, int32_t end_key, char *stage)
+fetch_next(Fetcher<DIM, FORMAT> &next, const AttentionParams &p, char *stage)
 {
 	char *values = stage + Decode<DIM, FORMAT>::tile_bytes;
 
-	if (first_key < end_key)
+	if (next.next_key < next.end_key)
 	{
 		if constexpr (FORMAT == KV_BF16)
 		{
-			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, table, kv_head,
-											first_key, end_key, (bf16 *) stage);
-			fetch_tile<DIM, DECODE_THREADS>(p, p.values, table, kv_head,
-											first_key, end_key,
-											(bf16 *) values);
+			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, next.table, next.kv_head,
+											next.next_key, next.end_key,
+											(bf16 *) stage);
+			fetch_tile<DIM, DECODE_THREADS>(p, p.values, next.table,
+											next.kv_head, next.next_key,
+											next.end_key, (bf16 *) values);
 		}
 		else
 		{
-			fetch_codes<DIM>(p, p.keys, table, kv_head, first_key, end_key,
-							 stage);
-			fetch_codes<DIM>(p, p.values, table, kv_head, first_key, end_key,
+			fetch_codes<DIM>(p, next.pieces, next.kv_head, next.next_key, stage,
 							 values);
+			find_pieces<DIM>(next.pieces, p, next.table,
+							 next.next_key + KEY_TILE, next.end_key);
 		}
 	}
+	next.next_key += KEY_TILE;
 	copies_commit();
 }
 
@@ -380,25 +429,25 @@ attend_piece(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 {
 	const int n_stages = Decode<DIM, FORMAT>::stages;
 	const int stage_bytes = 2 * Decode<DIM, FORMAT>::tile_bytes;
-	const int32_t *table =
-		p.block_tables + (int64_t) piece.seq * p.table_stride;
 	const int32_t position = p.context_len[piece.seq] - 1;
 	const int n_tiles = (piece.end_key - first_key + KEY_TILE - 1) / KEY_TILE;
+	Fetcher<DIM, FORMAT> next = { p.block_tables +
+									  (int64_t) piece.seq * p.table_stride,
+								  kv_head, first_key, piece.end_key };
 
+	if constexpr (FORMAT != KV_BF16)
+		find_pieces<DIM>(next.pieces, p, next.table, first_key, piece.end_key);
 #pragma unroll
 	for (int t = 0; t < n_stages - 1; t++)
-		fetch_stage<DIM, FORMAT>(p, table, kv_head, first_key + t * KEY_TILE,
-								 piece.end_key, stages + t * stage_bytes);
+		fetch_next<DIM, FORMAT>(next, p, stages + t * stage_bytes);
 	for (int t = 0; t < n_tiles; t++)
 	{
-		int ahead = t + n_stages - 1;
 		const char *stage = stages + t % n_stages * stage_bytes;
 
 		copies_wait<n_stages - 2>();
 		__syncthreads();
-		fetch_stage<DIM, FORMAT>(p, table, kv_head,
-								 first_key + ahead * KEY_TILE, piece.end_key,
-								 stages + ahead % n_stages * stage_bytes);
+		fetch_next<DIM, FORMAT>(
+			next, p, stages + (t + n_stages - 1) % n_stages * stage_bytes);
 		if constexpr (FORMAT == KV_BF16)
 			attend_keys<DIM>(part, queries, p, (const bf16 *) stage,
 							 first_key + t * KEY_TILE, position);

@@ -31,17 +31,24 @@
 /* Barriers of hardware; 0 is __syncthreads. */
 #define WORKERS_BARRIER 1
 #define TURN_BARRIER 2 /* and 3: one for each warpgroup */
+#define EXPANDERS_BARRIER 4
 
-template <int DIM> struct Hopper
+#define MAX_SLOTS 2
+
+template <int DIM, bool IS_CODED> struct Hopper
 {
 	/* sums of scores and of values have to fit a thread's registers */
 	static const int keys = DIM <= 128 ? 128 : 64;
 	/* values of a product */
 	static const int part = DIM <= 128 ? DIM : 128;
 	static const int tile_elements = keys * DIM;
-	static const int stages = DIM <= 128 ? 3 : 2;
-	static const int shared_bytes =
+	/* codes wait in slots of their own to be expanded */
+	static const int stages = DIM <= 128 && !IS_CODED ? 3 : 2;
+	static const int slots = !IS_CODED ? 0 : DIM <= 128 ? 2 : 1;
+	static const int slot_bytes = keys * (DIM + 1); /* keys, or values */
+	static const int tiles_bytes =
 		(HOPPER_ROWS + 2 * stages * keys) * DIM * (int) sizeof(bf16);
+	static const int shared_bytes = tiles_bytes + 2 * slots * slot_bytes;
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -53,15 +60,17 @@ typedef struct HopperBarriers
 	uint64_t values_full[MAX_STAGES];
 	uint64_t values_empty[MAX_STAGES];
 	uint64_t rest_copied; /* the values of a last tile that is not full */
+	uint64_t codes_full[MAX_SLOTS];
 } HopperBarriers;
 
 /* What the threads of a block share. */
-template <int DIM> struct HopperBlock
+template <int DIM, bool IS_CODED> struct HopperBlock
 {
 	HopperBarriers *barriers;
 	bf16 *queries;
 	bf16 *keys;	  /* [stages] */
 	bf16 *values; /* [stages] */
+	char *slots;  /* [slots, 2 (k, v)] codes and behind them units */
 	const int32_t *table;
 	int32_t kv_head;
 	KeyRange range;
@@ -91,13 +100,13 @@ named_arrive(int barrier)
  */
 
 /* What lies together of a tile, piece by piece; beyond the end nothing. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-order_tile(const AttentionParams &p, const HopperBlock<DIM> &block,
+order_tile(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 		   const char *cache, int32_t first_key, bf16 *dest, uint64_t *barrier)
 {
 	const int lane = (int) threadIdx.x % WARP;
-	const int32_t keys = Hopper<DIM>::keys;
+	const int32_t keys = Hopper<DIM, IS_CODED>::keys;
 	const int32_t piece = min(1 << p.block_shift, keys);
 	const int32_t n_pieces =
 		(min(block.range.end_key - first_key, keys) + piece - 1) / piece;
@@ -122,19 +131,20 @@ order_tile(const AttentionParams &p, const HopperBlock<DIM> &block,
  * The last tile's values, zeros from the end on: what else lies there may not
  * be numbers, which weights of zero do not hide.
  */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-order_last_values(const AttentionParams &p, const HopperBlock<DIM> &block,
-				  int32_t first_key, bf16 *dest, uint64_t *full)
+order_last_values(const AttentionParams &p,
+				  const HopperBlock<DIM, IS_CODED> &block, int32_t first_key,
+				  bf16 *dest, uint64_t *full)
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int32_t end = block.range.end_key - first_key;
 
-	order_tile<DIM>(p, block, p.values, first_key, dest,
-					&block.barriers->rest_copied);
+	order_tile<DIM, IS_CODED>(p, block, p.values, first_key, dest,
+							  &block.barriers->rest_copied);
 	barrier_wait(&block.barriers->rest_copied, 0);
-	for (int32_t i = end / 8 * DIM + lane; i < Hopper<DIM>::keys / 8 * DIM;
-		 i += WARP)
+	for (int32_t i = end / 8 * DIM + lane;
+		 i < Hopper<DIM, IS_CODED>::keys / 8 * DIM; i += WARP)
 		if (i / DIM * 8 + i % 8 >= end)
 			*(uint4 *) (dest + i * 8) = make_uint4(0, 0, 0, 0);
 	fence_async_proxy();
@@ -143,11 +153,11 @@ order_last_values(const AttentionParams &p, const HopperBlock<DIM> &block,
 		barrier_arrive(full);
 }
 
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
+order_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block)
 {
-	const int stages = Hopper<DIM>::stages;
+	const int stages = Hopper<DIM, IS_CODED>::stages;
 	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
 	HopperBarriers *barriers = block.barriers;
 
@@ -155,21 +165,25 @@ order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
 	{
 		int stage = t % stages;
 		int parity = (t / stages + 1) % 2;
-		int32_t first_key = (block.range.first_tile + t) * Hopper<DIM>::keys;
-		int offset = stage * Hopper<DIM>::tile_elements;
-		bool is_full = first_key + Hopper<DIM>::keys <= block.range.end_key;
+		int32_t first_key =
+			(block.range.first_tile + t) * Hopper<DIM, IS_CODED>::keys;
+		int offset = stage * Hopper<DIM, IS_CODED>::tile_elements;
+		bool is_full =
+			first_key + Hopper<DIM, IS_CODED>::keys <= block.range.end_key;
 
 		barrier_wait(&barriers->keys_empty[stage], parity);
-		order_tile<DIM>(p, block, p.keys, first_key, block.keys + offset,
-						&barriers->keys_full[stage]);
+		order_tile<DIM, IS_CODED>(p, block, p.keys, first_key,
+								  block.keys + offset,
+								  &barriers->keys_full[stage]);
 		barrier_wait(&barriers->values_empty[stage], parity);
 		if (is_full)
-			order_tile<DIM>(p, block, p.values, first_key,
-							block.values + offset,
-							&barriers->values_full[stage]);
+			order_tile<DIM, IS_CODED>(p, block, p.values, first_key,
+									  block.values + offset,
+									  &barriers->values_full[stage]);
 		else
-			order_last_values<DIM>(p, block, first_key, block.values + offset,
-								   &barriers->values_full[stage]);
+			order_last_values<DIM, IS_CODED>(p, block, first_key,
+											 block.values + offset,
+											 &barriers->values_full[stage]);
 	}
 }
 
@@ -177,6 +191,15 @@ order_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
  * The warpgroup that expands codes
  * ------------------------------------------------------------------------
  */
+
+static __device__ __forceinline__ void
+expanders_sync(void)
+{
+	asm volatile("bar.sync %0, %1;"
+				 :
+				 : "n"(EXPANDERS_BARRIER), "n"(GROUP_THREADS)
+				 : "memory");
+}
 
 /* This warp's part of a tile lies in shared memory. */
 static __device__ __forceinline__ void
@@ -188,33 +211,98 @@ deliver(uint64_t *full)
 		barrier_arrive(full);
 }
 
-template <int DIM>
+/* A tile's codes and units to a slot, by one warp. */
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-expand_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
+order_codes(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
+			int32_t t)
 {
-	const int stages = Hopper<DIM>::stages;
-	const int n_keys = Hopper<DIM>::keys;
-	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
-	const int thread = (int) threadIdx.x - WORKER_THREADS;
-	HopperBarriers *barriers = block.barriers;
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t keys = Hopper<DIM, IS_CODED>::keys;
+	const int slot = t % Hopper<DIM, IS_CODED>::slots;
+	const int32_t mask = (1 << p.block_shift) - 1;
+	const int32_t piece = min(mask + 1, keys);
+	const int32_t first_key = (block.range.first_tile + t) * keys;
+	const int32_t n_pieces =
+		(min(block.range.end_key - first_key, keys) + piece - 1) / piece;
+	uint64_t *full = &block.barriers->codes_full[slot];
+	char *dest = block.slots + slot * 2 * Hopper<DIM, IS_CODED>::slot_bytes;
 
-	for (int32_t t = 0; t < n_tiles; t++)
+	if (lane == 0)
+		barrier_expect(full, 2 * n_pieces * piece * (DIM + 1));
+	__syncwarp();
+	if (lane < n_pieces)
 	{
-		int stage = t % stages;
-		int parity = (t / stages + 1) % 2;
-		int32_t first_key = (block.range.first_tile + t) * n_keys;
-		int offset = stage * Hopper<DIM>::tile_elements;
+		int32_t key = first_key + lane * piece;
+		int64_t head =
+			((int64_t) block.table[key >> p.block_shift] * p.n_kv_heads +
+			 block.kv_head) *
+			p.head_bytes;
 
-		barrier_wait(&barriers->keys_empty[stage], parity);
-		expand_keys<DIM, n_keys, GROUP_THREADS>(p, block.table, block.kv_head,
-												first_key, block.range.end_key,
-												block.keys + offset, thread);
-		deliver(&barriers->keys_full[stage]);
-		barrier_wait(&barriers->values_empty[stage], parity);
-		expand_values<DIM, n_keys, GROUP_THREADS>(
-			p, block.table, block.kv_head, first_key, block.range.end_key,
-			block.values + offset, thread);
-		deliver(&barriers->values_full[stage]);
+#pragma unroll
+		for (int i = 0; i < 2; i++)
+		{
+			const char *src = (i == 0 ? p.keys : p.values) + head;
+			char *own = dest + i * Hopper<DIM, IS_CODED>::slot_bytes;
+
+			copy_bulk(own + lane * piece * DIM, src + (key & mask) * DIM,
+					  piece * DIM, full);
+			copy_bulk(own + keys * DIM + lane * piece,
+					  src + (mask + 1) * DIM + (key & mask), piece, full);
+		}
+	}
+}
+
+template <int DIM, bool IS_CODED>
+static __device__ __forceinline__ void
+expand_slot(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
+			int32_t t)
+{
+	const int stages = Hopper<DIM, IS_CODED>::stages;
+	const int n_keys = Hopper<DIM, IS_CODED>::keys;
+	const int slots = Hopper<DIM, IS_CODED>::slots;
+	const bool is_e4m3 = p.kv_dtype == LLM_DTYPE_FP8_E4M3;
+	const int thread = (int) threadIdx.x - WORKER_THREADS;
+	const int stage = t % stages;
+	const int parity = (t / stages + 1) % 2;
+	const int offset = stage * Hopper<DIM, IS_CODED>::tile_elements;
+	const int32_t left =
+		block.range.end_key - (block.range.first_tile + t) * n_keys;
+	const char *keys =
+		block.slots + t % slots * 2 * Hopper<DIM, IS_CODED>::slot_bytes;
+	const char *values = keys + Hopper<DIM, IS_CODED>::slot_bytes;
+
+	barrier_wait(&block.barriers->codes_full[t % slots], t / slots % 2);
+	barrier_wait(&block.barriers->keys_empty[stage], parity);
+#pragma unroll 4
+	for (int i = thread; i < n_keys / CODE_GROUP * DIM; i += GROUP_THREADS)
+		expand_key_piece<DIM>(is_e4m3, keys + i * 16, keys + n_keys * DIM, i,
+							  block.keys + offset);
+	deliver(&block.barriers->keys_full[stage]);
+	barrier_wait(&block.barriers->values_empty[stage], parity);
+#pragma unroll 4
+	for (int i = thread; i < n_keys / CODE_GROUP * DIM; i += GROUP_THREADS)
+		expand_value_piece<DIM>(is_e4m3, values + i * 16, values + n_keys * DIM,
+								i, left, block.values + offset);
+	deliver(&block.barriers->values_full[stage]);
+}
+
+template <int DIM, bool IS_CODED>
+static __device__ __forceinline__ void
+expand_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block)
+{
+	const int slots = Hopper<DIM, IS_CODED>::slots;
+	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
+	const bool orders = threadIdx.x < WORKER_THREADS + WARP;
+
+	for (int32_t t = 1 - slots; t < n_tiles; t++)
+	{
+		/* a slot is free when all have expanded what was in it */
+		expanders_sync();
+		if (orders && t + slots - 1 < n_tiles)
+			order_codes<DIM, IS_CODED>(p, block, t + slots - 1);
+		if (t >= 0)
+			expand_slot<DIM, IS_CODED>(p, block, t);
 	}
 }
 
@@ -224,10 +312,10 @@ expand_tiles(const AttentionParams &p, const HopperBlock<DIM> &block)
  */
 
 /* Start the scores of the warpgroup's rows with a tile of keys. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-start_scores(float (&scores)[Hopper<DIM>::keys / 8][4], const bf16 *queries,
-			 const bf16 *keys)
+start_scores(float (&scores)[Hopper<DIM, IS_CODED>::keys / 8][4],
+			 const bf16 *queries, const bf16 *keys)
 {
 	const uint64_t a = wgmma_matrix(queries, 128, DIM * 16);
 	const uint64_t b = wgmma_matrix(keys, 128, DIM * 16);
@@ -237,7 +325,8 @@ start_scores(float (&scores)[Hopper<DIM>::keys / 8][4], const bf16 *queries,
 #pragma unroll
 	for (int s = 0; s < DIM / 16; s++)
 		/* an address counts in 16 bytes; two 8 x 8 matrices further */
-		wgmma_shared<Hopper<DIM>::keys>(scores, a + s * 16, b + s * 16, s > 0);
+		wgmma_shared<Hopper<DIM, IS_CODED>::keys>(scores, a + s * 16,
+												  b + s * 16, s > 0);
 	wgmma_commit();
 }
 
@@ -248,16 +337,16 @@ start_scores(float (&scores)[Hopper<DIM>::keys / 8][4], const bf16 *queries,
 template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 start_values(float (&out)[DIM / 8][4],
-			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
+			 const uint32_t weights[Hopper<DIM, IS_CODED>::keys / 16][4],
 			 const bf16 *values)
 {
-	const int part = Hopper<DIM>::part;
+	const int part = Hopper<DIM, IS_CODED>::part;
 	const uint64_t b = wgmma_matrix(values, DIM * 16, 128);
 
 	wgmma_pin(out);
 	wgmma_fence();
 #pragma unroll
-	for (int s = 0; s < Hopper<DIM>::keys / 16; s++)
+	for (int s = 0; s < Hopper<DIM, IS_CODED>::keys / 16; s++)
 #pragma unroll
 		for (int d = 0; d < DIM; d += part)
 			wgmma_registers<part, !IS_CODED>(out + d / 8, weights[s],
@@ -266,15 +355,15 @@ start_values(float (&out)[DIM / 8][4],
 }
 
 /* Cap, mask, soften; weights replace scores.  Gives what to rescale by. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-weigh(RowTile<DIM> &tile, float (&scores)[Hopper<DIM>::keys / 8][4],
+weigh(RowTile<DIM> &tile, float (&scores)[Hopper<DIM, IS_CODED>::keys / 8][4],
 	  float factors[2], const AttentionParams &p, const KeyRange &range,
 	  int32_t key_tile)
 {
-	const int n = Hopper<DIM>::keys / 2;
+	const int n = Hopper<DIM, IS_CODED>::keys / 2;
 	const int32_t first_key =
-		key_tile * Hopper<DIM>::keys + (int) threadIdx.x % 4 * 2;
+		key_tile * Hopper<DIM, IS_CODED>::keys + (int) threadIdx.x % 4 * 2;
 	const float scale = score_scale(p);
 
 	if (p.soft_cap > 0)
@@ -304,7 +393,7 @@ weigh(RowTile<DIM> &tile, float (&scores)[Hopper<DIM>::keys / 8][4],
 }
 
 /* Most tiles of a long context have no new maximum. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 rescale(RowTile<DIM> &tile, const float factors[2])
 {
@@ -318,13 +407,13 @@ rescale(RowTile<DIM> &tile, const float factors[2])
 }
 
 /* A fragment of weights for each 16 keys. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-pack_weights(uint32_t weights[Hopper<DIM>::keys / 16][4],
-			 const float scores[Hopper<DIM>::keys / 8][4])
+pack_weights(uint32_t weights[Hopper<DIM, IS_CODED>::keys / 16][4],
+			 const float scores[Hopper<DIM, IS_CODED>::keys / 8][4])
 {
 #pragma unroll
-	for (int i = 0; i < Hopper<DIM>::keys / 4; i++)
+	for (int i = 0; i < Hopper<DIM, IS_CODED>::keys / 4; i++)
 		weights[i / 4][i % 4] =
 			pack_bf16(scores[i / 2][i % 2 * 2], scores[i / 2][i % 2 * 2 + 1]);
 }
@@ -338,70 +427,74 @@ release(uint64_t *empty)
 }
 
 /* Start the products of tile t, counted from the first one, when it is there. */
-template <int DIM>
+template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
-await_scores(float (&scores)[Hopper<DIM>::keys / 8][4],
-			 const HopperBlock<DIM> &block, const bf16 *queries, int32_t t)
+await_scores(float (&scores)[Hopper<DIM, IS_CODED>::keys / 8][4],
+			 const HopperBlock<DIM, IS_CODED> &block, const bf16 *queries,
+			 int32_t t)
 {
-	const int stages = Hopper<DIM>::stages;
+	const int stages = Hopper<DIM, IS_CODED>::stages;
 
 	barrier_wait(&block.barriers->keys_full[t % stages], t / stages % 2);
-	start_scores<DIM>(scores, queries,
-					  block.keys + t % stages * Hopper<DIM>::tile_elements);
+	start_scores<DIM, IS_CODED>(
+		scores, queries,
+		block.keys + t % stages * Hopper<DIM, IS_CODED>::tile_elements);
 }
 
 template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 await_values(float (&out)[DIM / 8][4],
-			 const uint32_t weights[Hopper<DIM>::keys / 16][4],
-			 const HopperBlock<DIM> &block, int32_t t)
+			 const uint32_t weights[Hopper<DIM, IS_CODED>::keys / 16][4],
+			 const HopperBlock<DIM, IS_CODED> &block, int32_t t)
 {
-	const int stages = Hopper<DIM>::stages;
+	const int stages = Hopper<DIM, IS_CODED>::stages;
 
 	barrier_wait(&block.barriers->values_full[t % stages], t / stages % 2);
 	start_values<DIM, IS_CODED>(
-		out, weights, block.values + t % stages * Hopper<DIM>::tile_elements);
+		out, weights,
+		block.values + t % stages * Hopper<DIM, IS_CODED>::tile_elements);
 }
 
 /* All tiles of keys, for the 64 rows of a warpgroup. */
 template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
-			 const HopperBlock<DIM> &block)
+			 const HopperBlock<DIM, IS_CODED> &block)
 {
-	const int stages = Hopper<DIM>::stages;
+	const int stages = Hopper<DIM, IS_CODED>::stages;
 	const KeyRange &range = block.range;
 	const int32_t n_tiles = range.end_tile - range.first_tile;
 	const int group = (int) threadIdx.x / GROUP_THREADS;
 	const bf16 *queries = block.queries + group * GROUP_ROWS * DIM;
-	float scores[Hopper<DIM>::keys / 8][4];
-	uint32_t weights[Hopper<DIM>::keys / 16][4];
+	float scores[Hopper<DIM, IS_CODED>::keys / 8][4];
+	uint32_t weights[Hopper<DIM, IS_CODED>::keys / 16][4];
 	float factors[2];
 
-	await_scores<DIM>(scores, block, queries, 0);
+	await_scores<DIM, IS_CODED>(scores, block, queries, 0);
 	wgmma_wait<0>();
 	wgmma_pin(scores);
 	release(&block.barriers->keys_empty[0]);
-	weigh<DIM>(tile, scores, factors, p, range, range.first_tile);
-	pack_weights<DIM>(weights, scores);
+	weigh<DIM, IS_CODED>(tile, scores, factors, p, range, range.first_tile);
+	pack_weights<DIM, IS_CODED>(weights, scores);
 	if (group == 1 && n_tiles > 1)
 		named_arrive(TURN_BARRIER);
 	for (int32_t t = 1; t < n_tiles; t++)
 	{
 		named_sync(TURN_BARRIER + group);
-		await_scores<DIM>(scores, block, queries, t);
+		await_scores<DIM, IS_CODED>(scores, block, queries, t);
 		await_values<DIM, IS_CODED>(tile.out, weights, block, t - 1);
 		if (group == 0 || t + 1 < n_tiles)
 			named_arrive(TURN_BARRIER + 1 - group);
 		wgmma_wait<1>();
 		wgmma_pin(scores);
 		release(&block.barriers->keys_empty[t % stages]);
-		weigh<DIM>(tile, scores, factors, p, range, range.first_tile + t);
+		weigh<DIM, IS_CODED>(tile, scores, factors, p, range,
+							 range.first_tile + t);
 		wgmma_wait<0>();
 		wgmma_pin(tile.out);
 		release(&block.barriers->values_empty[(t - 1) % stages]);
-		rescale<DIM>(tile, factors);
-		pack_weights<DIM>(weights, scores);
+		rescale<DIM, IS_CODED>(tile, factors);
+		pack_weights<DIM, IS_CODED>(weights, scores);
 	}
 	await_values<DIM, IS_CODED>(tile.out, weights, block, n_tiles - 1);
 	wgmma_wait<0>();
@@ -420,6 +513,8 @@ init_barriers(HopperBarriers *barriers, int n_deliverers)
 		barrier_init(&barriers->values_empty[i], WORKER_WARPS);
 	}
 	barrier_init(&barriers->rest_copied, 1);
+	for (int i = 0; i < MAX_SLOTS; i++)
+		barrier_init(&barriers->codes_full[i], 1);
 	fence_async_proxy();
 }
 
@@ -444,16 +539,17 @@ __launch_bounds__(HOPPER_THREADS, 1)
 	const int32_t first_row =
 		(int32_t) (gridDim.x - 1 - blockIdx.x) * HOPPER_ROWS;
 	const int32_t first_position = p.context_len[seq] - n_tokens;
-	HopperBlock<DIM> block = { &barriers, (bf16 *) shared };
+	HopperBlock<DIM, IS_CODED> block = { &barriers, (bf16 *) shared };
 
 	if (first_row >= n_rows)
 		return;
 	block.keys = block.queries + HOPPER_ROWS * DIM;
-	block.values =
-		block.keys + Hopper<DIM>::stages * Hopper<DIM>::tile_elements;
+	block.values = block.keys + Hopper<DIM, IS_CODED>::stages *
+									Hopper<DIM, IS_CODED>::tile_elements;
+	block.slots = (char *) shared + Hopper<DIM, IS_CODED>::tiles_bytes;
 	block.table = p.block_tables + (int64_t) seq * p.table_stride;
 	block.kv_head = (int32_t) blockIdx.y;
-	block.range = key_range<Hopper<DIM>::keys>(
+	block.range = key_range<Hopper<DIM, IS_CODED>::keys>(
 		p, first_position + first_row / p.group,
 		first_position + (min(first_row + HOPPER_ROWS, n_rows) - 1) / p.group);
 	if (threadIdx.x == 0)
@@ -463,9 +559,9 @@ __launch_bounds__(HOPPER_THREADS, 1)
 	{
 		registers_give<IS_CODED ? 56 : 24>();
 		if constexpr (IS_CODED)
-			expand_tiles<DIM>(p, block);
+			expand_tiles<DIM, IS_CODED>(p, block);
 		else if (threadIdx.x < WORKER_THREADS + WARP)
-			order_tiles<DIM>(p, block);
+			order_tiles<DIM, IS_CODED>(p, block);
 	}
 	else
 	{
@@ -490,7 +586,7 @@ static bool
 launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
 	const StepPlan *plan = &cuda->plan;
-	const int bytes = Hopper<DIM>::shared_bytes;
+	const int bytes = Hopper<DIM, IS_CODED>::shared_bytes;
 	dim3 grid((unsigned) ceil_div((int64_t) plan->max_prefill_len * p.group,
 								  HOPPER_ROWS),
 			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);

@@ -141,24 +141,49 @@ add_values(RowTile<DIM> tiles[TILES],
 	}
 }
 
+/*
+ * Codes of a tile, straight from the cache.  In the last tile, what
+ * stands for groups beyond the end does not matter: it is masked, or zeros.
+ */
+template <int DIM>
+static __device__ __forceinline__ void
+expand_tile(const AttentionParams &p, const int32_t *table, int32_t kv_head,
+			int32_t first_key, int32_t end_key, bf16 *tile)
+{
+	const bool is_e4m3 = p.kv_dtype == LLM_DTYPE_FP8_E4M3;
+	const int32_t mask = (1 << p.block_shift) - 1;
+
+	for (int i = (int) threadIdx.x; i < KEY_TILE / CODE_GROUP * DIM;
+		 i += PREFILL_THREADS)
+	{
+		const int32_t in_tile = i / DIM * CODE_GROUP;
+		int32_t key =
+			min(first_key + in_tile, (end_key - 1) & ~(CODE_GROUP - 1));
+		int64_t head =
+			((int64_t) table[key >> p.block_shift] * p.n_kv_heads + kv_head) *
+			p.head_bytes;
+		int64_t codes = head + (key & mask) * DIM + i % DIM * 16;
+		/* as if the tile's units lay together */
+		int64_t units = head + (mask + 1) * DIM + (key & mask) - in_tile;
+
+		expand_key_piece<DIM>(is_e4m3, p.keys + codes, p.keys + units, i, tile);
+		expand_value_piece<DIM>(is_e4m3, p.values + codes, p.values + units, i,
+								end_key - first_key, tile + KEY_TILE * DIM);
+	}
+}
+
 /* A tile of keys, and of values behind it, if there is one. */
 template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 load_stage(const AttentionParams &p, const int32_t *table, int32_t kv_head,
 		   int32_t first_key, int32_t end_key, bf16 *stage)
 {
-	const int thread = (int) threadIdx.x;
 	bf16 *values = stage + KEY_TILE * DIM;
 
 	if (first_key >= end_key)
 		return;
 	if constexpr (IS_CODED)
-	{
-		expand_keys<DIM, KEY_TILE, PREFILL_THREADS>(
-			p, table, kv_head, first_key, end_key, stage, thread);
-		expand_values<DIM, KEY_TILE, PREFILL_THREADS>(
-			p, table, kv_head, first_key, end_key, values, thread);
-	}
+		expand_tile<DIM>(p, table, kv_head, first_key, end_key, stage);
 	else
 	{
 		fetch_tile<DIM, PREFILL_THREADS>(p, p.keys, table, kv_head, first_key,

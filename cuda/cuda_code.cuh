@@ -122,100 +122,62 @@ codes_to_bf16(bool is_e4m3, uint32_t codes, float unit_0, float unit_1)
 }
 
 /*
- * Expand 16-token groups of a sequence's keys or values to a tile of bf16 in
- * shared memory, N_KEYS of them from first_key on, by N_THREADS threads.  Keys
- * become matrices of 8 tokens by 8 dimensions, values of 8 dimensions by 8
- * tokens, at the same places.  Values from end_key on become zeros, keys
- * there are left as they are.
+ * Expand the 16 bytes of piece i, counted from a tile's first 16-token group,
+ * to a tile of bf16 in shared memory; units are the tile's.  Keys become
+ * matrices of 8 tokens by 8 dimensions, values of 8 dimensions by 8 tokens, at
+ * the same places.
  */
-template <int DIM, int N_KEYS, int N_THREADS>
+template <int DIM>
 static __device__ __forceinline__ void
-expand_keys(const AttentionParams &p, const int32_t *table, int32_t kv_head,
-			int32_t first_key, int32_t end_key, bf16 *tile, int thread)
+expand_key_piece(bool is_e4m3, const char *piece, const char *units, int i,
+				 bf16 *tile)
 {
-	const bool is_e4m3 = p.kv_dtype == LLM_DTYPE_FP8_E4M3;
-	const int32_t mask = (1 << p.block_shift) - 1;
-
-	for (int i = thread; i < N_KEYS / CODE_GROUP * DIM; i += N_THREADS)
-	{
-		int32_t key = first_key + i / DIM * CODE_GROUP;
-		int half = i % DIM / (DIM / 2);
-		int d = i % (DIM / 2) / 8;
-		int row = half * 8 + i % 8;
-		bf16 *dest =
-			tile + (i / DIM * 2 + half) * 8 * DIM + 2 * d * 64 + i % 8 * 8;
-		const char *head;
-		uint4 codes;
-		float unit;
-
-		if (key >= end_key)
-			break;
-		head = p.keys + ((int64_t) table[key >> p.block_shift] * p.n_kv_heads +
-						 kv_head) *
-							p.head_bytes;
-		codes = *(const uint4 *) (head + (key & mask) * DIM + i % DIM * 16);
-		unit = unit_value(
-			*(const uint8_t *) (head + (mask + 1) * DIM + (key & mask) + row));
-		const uint32_t words[4] = { codes.x, codes.y, codes.z, codes.w };
-		uint32_t out[8];
+	const int eight = i / (DIM / 2); /* of tokens */
+	const int d = i % (DIM / 2) / 8;
+	const uint4 codes = *(const uint4 *) piece;
+	const uint32_t words[4] = { codes.x, codes.y, codes.z, codes.w };
+	const float unit =
+		unit_value(*(const uint8_t *) (units + eight * 8 + i % 8));
+	bf16 *dest = tile + eight * 8 * DIM + 2 * d * 64 + i % 8 * 8;
+	uint32_t out[8];
 
 #pragma unroll
-		for (int k = 0; k < 8; k++)
-			out[k] =
-				codes_to_bf16(is_e4m3, words[k / 2] >> k % 2 * 16, unit, unit);
-		*(uint4 *) dest = make_uint4(out[0], out[1], out[2], out[3]);
-		*(uint4 *) (dest + 64) = make_uint4(out[4], out[5], out[6], out[7]);
-	}
+	for (int k = 0; k < 8; k++)
+		out[k] = codes_to_bf16(is_e4m3, words[k / 2] >> k % 2 * 16, unit, unit);
+	*(uint4 *) dest = make_uint4(out[0], out[1], out[2], out[3]);
+	*(uint4 *) (dest + 64) = make_uint4(out[4], out[5], out[6], out[7]);
 }
 
-template <int DIM, int N_KEYS, int N_THREADS>
+/* Tokens from the tile's token "end" on become zeros, whatever is there. */
+template <int DIM>
 static __device__ __forceinline__ void
-expand_values(const AttentionParams &p, const int32_t *table, int32_t kv_head,
-			  int32_t first_key, int32_t end_key, bf16 *tile, int thread)
+expand_value_piece(bool is_e4m3, const char *piece, const char *units, int i,
+				   int32_t end, bf16 *tile)
 {
-	const bool is_e4m3 = p.kv_dtype == LLM_DTYPE_FP8_E4M3;
-	const int32_t mask = (1 << p.block_shift) - 1;
+	const int group = i / DIM;
+	const int d = i % DIM;
+	const int32_t left = end - group * CODE_GROUP;
+	const uint4 codes = *(const uint4 *) piece;
+	const uint4 own = *(const uint4 *) (units + group * CODE_GROUP);
+	const uint32_t words[4] = { codes.x, codes.y, codes.z, codes.w };
+	const uint32_t all[4] = { own.x, own.y, own.z, own.w };
+	bf16 *dest = tile + group * 2 * 8 * DIM + d / 8 * 64 + d % 8 * 8;
+	uint32_t out[8];
 
-	for (int i = thread; i < N_KEYS / CODE_GROUP * DIM; i += N_THREADS)
-	{
-		int32_t key = first_key + i / DIM * CODE_GROUP;
-		int32_t left = end_key - key;
-		int d = i % DIM;
-		bf16 *dest = tile + i / DIM * 2 * 8 * DIM + d / 8 * 64 + d % 8 * 8;
-		uint32_t out[8] = {};
-
-		if (left > 0)
-		{
-			const char *head =
-				p.values +
-				((int64_t) table[key >> p.block_shift] * p.n_kv_heads +
-				 kv_head) *
-					p.head_bytes;
-			const uint4 codes =
-				*(const uint4 *) (head + (key & mask) * DIM + d * 16);
-			const uint4 units =
-				*(const uint4 *) (head + (mask + 1) * DIM + (key & mask));
-			const uint32_t words[4] = { codes.x, codes.y, codes.z, codes.w };
-			const uint32_t all[4] = { units.x, units.y, units.z, units.w };
-
-			/* word k has tokens 2 k, 2 k + 1 and 8 more */
+	/* word k has tokens 2 k, 2 k + 1 and 8 more */
 #pragma unroll
-			for (int k = 0; k < 8; k++)
-			{
-				uint32_t pair = all[k / 2] >> k % 2 * 16;
-				float unit_0 = unit_value(pair & 0xff);
-				float unit_1 = unit_value(pair >> 8 & 0xff);
+	for (int k = 0; k < 8; k++)
+	{
+		uint32_t pair = all[k / 2] >> k % 2 * 16;
 
-				out[k] = codes_to_bf16(is_e4m3, words[k % 4] >> k / 4 * 16,
-									   unit_0, unit_1);
-				if (left < 2 * k + 2)
-					out[k] = left <= 2 * k ? 0 : out[k] & 0xffff;
-			}
-		}
-		*(uint4 *) dest = make_uint4(out[0], out[1], out[2], out[3]);
-		*(uint4 *) (dest + 8 * DIM) =
-			make_uint4(out[4], out[5], out[6], out[7]);
+		out[k] = codes_to_bf16(is_e4m3, words[k % 4] >> k / 4 * 16,
+							   unit_value(pair & 0xff),
+							   unit_value(pair >> 8 & 0xff));
+		if (left < 2 * k + 2)
+			out[k] = left <= 2 * k ? 0 : out[k] & 0xffff;
 	}
+	*(uint4 *) dest = make_uint4(out[0], out[1], out[2], out[3]);
+	*(uint4 *) (dest + 8 * DIM) = make_uint4(out[4], out[5], out[6], out[7]);
 }
 
 #endif /* LLM_CUDA_CODE_CUH */
