@@ -101,13 +101,15 @@ choose_experts(const __grid_constant__ MoeParams p)
 
 		for (int32_t e = lane; e < args.n_experts; e += WARP)
 		{
+			/* what is not a number comes last; sum tells of it */
+			float logit = isnan(logits[e]) ? -INFINITY : logits[e];
 			bool is_taken = false;
 
 			for (int32_t j = 0; j < k; j++)
 				is_taken = is_taken || picked[j] == e;
-			if (!is_taken && (logits[e] > best || best_expert == INT32_MAX))
+			if (!is_taken && (logit > best || best_expert == INT32_MAX))
 			{
-				best = logits[e];
+				best = logit;
 				best_expert = e;
 			}
 		}
@@ -123,6 +125,7 @@ choose_experts(const __grid_constant__ MoeParams p)
 				best_expert = other_expert;
 			}
 		}
+		assert(best_expert < args.n_experts);
 		picked[k] = best_expert;
 		probability[k] = expf(best - max) / sum;
 		kept += probability[k];

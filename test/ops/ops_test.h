@@ -14,6 +14,7 @@
 #define LLM_OPS_TEST_H
 
 #include <math.h>
+#include <unistd.h>
 
 #include "src/common/util/half_float.h"
 #include "src/engine/compute/compute.h"
@@ -209,11 +210,27 @@ test_open(const char *isa, LlmDtype precision, int n_threads)
 	return compute;
 }
 
+/* A skipped GPU on a machine that has one would hide that nothing is tested. */
+static inline void
+skip_cuda(void)
+{
+	LlmComputeOptions options = test_options(NULL, LLM_DTYPE_F32, 1);
+	LlmError err = { 0 };
+	LlmCompute *compute = mirror_open(&options, &err);
+
+	if (compute != NULL)
+		compute->ops->close(compute);
+	else if (access("/dev/nvidia0", F_OK) == 0)
+		CHECK_FAIL("a GPU is here, but %s", err.message);
+	else
+		unit_test_skip("cuda", err.message);
+}
+
 /* Say once which paths this machine cannot test. */
 static inline void
 skip_missing_isas(void)
 {
-	for (int i = 0; i < N_PATHS; i++)
+	for (int i = 0; i < N_ISAS; i++)
 	{
 		LlmCompute *compute = test_open(isa_names[i], LLM_DTYPE_F32, 1);
 
@@ -222,6 +239,7 @@ skip_missing_isas(void)
 		else
 			compute->ops->close(compute);
 	}
+	skip_cuda();
 }
 
 /* The loops over the CPU's paths, or all: body sees "compute" and "isa". */

@@ -705,6 +705,7 @@ test_kv_errors(void)
 int
 main(void)
 {
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_attention);
 	RUN_TEST(test_attention_invariance);
 	RUN_TEST(test_attention_alone);

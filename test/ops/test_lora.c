@@ -455,7 +455,7 @@ test_none(void)
 int
 main(void)
 {
-	skip_missing_isas();
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_values);
 	RUN_TEST(test_company);
 	RUN_TEST(test_none);

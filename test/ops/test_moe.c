@@ -420,7 +420,7 @@ test_nan(void)
 
 	for (int i = 0; i < c.n_experts; i++)
 		d->logits[c.n_experts + i] = i % 2 == 0 ? NAN : (float) i;
-	FOR_EACH_ISA(c.precision, 2)
+	FOR_EACH_PATH(c.precision, 2)
 	{
 		run_moe(compute, d);
 		CHECK_NMSE(d->out, expected, c.dim, F32_NMSE, "%s, row 0", isa);
@@ -435,7 +435,7 @@ test_nan(void)
 int
 main(void)
 {
-	skip_missing_isas();
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_moe);
 	RUN_TEST(test_ties);
 	RUN_TEST(test_idle_experts);

@@ -875,7 +875,7 @@ test_threads(void)
 int
 main(void)
 {
-	skip_missing_isas();
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_open_errors);
 	RUN_TEST(test_memory);
 	RUN_TEST(test_threads);

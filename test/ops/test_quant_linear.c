@@ -474,7 +474,7 @@ rows_can_be_looked_up(void)
 int
 main(void)
 {
-	skip_missing_isas();
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(products_are_those_of_rounded_x);
 	RUN_TEST(rows_have_the_same_bits_everywhere);
 	RUN_TEST(not_a_number_stays_in_its_row);

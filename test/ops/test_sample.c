@@ -832,6 +832,7 @@ test_drawn_tokens(void)
 int
 main(void)
 {
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_against_naive);
 	RUN_TEST(test_greedy_ties);
 	RUN_TEST(test_no_token);

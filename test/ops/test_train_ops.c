@@ -754,7 +754,7 @@ test_threads_agree(void)
 int
 main(void)
 {
-	skip_missing_isas();
+	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_product);
 	RUN_TEST(test_segment_attention);
 	RUN_TEST(test_rows);

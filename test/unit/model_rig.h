@@ -9,6 +9,7 @@
 #define LLM_MODEL_RIG_H
 
 #include <math.h>
+#include <unistd.h>
 
 #include "src/engine/model/model_internal.h"
 #include "test/unit/unit_test.h"
@@ -375,6 +376,8 @@ has_isa(const char *isa)
 	{
 		CHECK(err.code == LLM_ERROR_UNSUPPORTED ||
 			  err.code == LLM_ERROR_UNAVAILABLE);
+		if (is_cuda(isa) && access("/dev/nvidia0", F_OK) == 0)
+			CHECK_FAIL("a GPU is here, but %s", err.message);
 		unit_test_skip(isa, err.message);
 		return false;
 	}
