@@ -153,6 +153,34 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
 COMMENT ON FUNCTION llm_extract(text, llm.json_schema, text, jsonb) IS
 	'data of a text as JSON of the given JSON schema, whose order of members is kept';
 
+-- Only gathering is parallel; the leader asks the model.
+CREATE FUNCTION llm.agg_transition(internal, text, text) RETURNS internal
+AS 'MODULE_PATHNAME', 'llm_agg_transition'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION llm.agg_combine(internal, internal) RETURNS internal
+AS 'MODULE_PATHNAME', 'llm_agg_combine'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION llm.agg_serialize(internal) RETURNS bytea
+AS 'MODULE_PATHNAME', 'llm_agg_serialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION llm.agg_deserialize(bytea, internal) RETURNS internal
+AS 'MODULE_PATHNAME', 'llm_agg_deserialize'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION llm.agg_final(internal) RETURNS text
+AS 'MODULE_PATHNAME', 'llm_agg_final'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 100000;
+COMMENT ON FUNCTION llm.agg_transition(internal, text, text) IS 'part of llm_agg';
+COMMENT ON FUNCTION llm.agg_combine(internal, internal) IS 'part of llm_agg';
+COMMENT ON FUNCTION llm.agg_serialize(internal) IS 'part of llm_agg';
+COMMENT ON FUNCTION llm.agg_deserialize(bytea, internal) IS 'part of llm_agg';
+COMMENT ON FUNCTION llm.agg_final(internal) IS 'part of llm_agg';
+CREATE AGGREGATE llm_agg(input text, instruction text) (
+	SFUNC = llm.agg_transition, STYPE = internal, FINALFUNC = llm.agg_final,
+	COMBINEFUNC = llm.agg_combine, SERIALFUNC = llm.agg_serialize,
+	DESERIALFUNC = llm.agg_deserialize, PARALLEL = SAFE);
+COMMENT ON AGGREGATE llm_agg(text, text) IS
+	'one answer to an instruction about all texts of a group, however many they are';
+
 -- unsafe: on_error = 'null' needs a subtransaction
 CREATE FUNCTION llm_extract(input text, as_type anyelement, adapter text DEFAULT NULL,
 							options jsonb DEFAULT NULL)

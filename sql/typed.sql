@@ -133,3 +133,19 @@ SELECT pg_temp.answer(NULL, '{"tool_choice": {"type": "function", "function": {"
 SELECT pg_temp.answer(NULL, '{"tool_choice": "perhaps"}');
 SELECT llm_completion('{"messages": [], "tool_choice": "required"}');
 SELECT llm_completion('{"messages": [], "tools": [{"name": 3}], "tool_choice": "required"}');
+-- aggregates: what one prompt holds, many parts, one long text, in parallel
+SELECT llm_agg(b, 'Count the texts.') IS NOT NULL AS one FROM (VALUES ('I love it.'), (NULL), ('Great lamp.')) v(b);
+SELECT llm_agg(b, 'Count the texts.') AS none FROM (VALUES (NULL::text), ('')) v(b);
+SELECT llm_agg(b, i) FROM (VALUES ('a', 'x'), ('b', 'y')) v(b, i);
+SELECT g, llm_agg(b, 'What is the sentiment of the review?') IS NOT NULL AS grouped
+FROM (SELECT i % 2 AS g, 'The lamp number ' || i || ' works great and I love it.' AS b FROM generate_series(1, 300) i) s GROUP BY g ORDER BY g;
+SELECT llm_agg(repeat('The lamp works great. ', 1500), 'What is the sentiment of the review?') IS NOT NULL AS one_long_text;
+SELECT llm_agg(repeat('x', 9000), 'What is it?') IS NOT NULL AS no_spaces;
+CREATE TABLE reviews AS SELECT 'The lamp number ' || i || ' works great.' AS b FROM generate_series(1, 400) i;
+ALTER TABLE reviews SET (parallel_workers = 2);
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+EXPLAIN (COSTS OFF) SELECT llm_agg(b, 'What is the sentiment?') FROM reviews;
+SELECT llm_agg(b, 'What is the sentiment?') IS NOT NULL AS in_parallel FROM reviews;
+SELECT llm_agg(b, repeat('Do it. ', 1000)) FROM reviews;

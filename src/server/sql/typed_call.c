@@ -11,6 +11,7 @@
 #include "src/server/sql/typed_call.h"
 
 #include "catalog/pg_type.h"
+#include "utils/builtins.h"
 
 /* Templates that know no such thing never look at it. */
 #define NO_THINKING "{\"enable_thinking\": false}"
@@ -39,16 +40,12 @@ void
 llm_typed_call_read(LlmTypedCall *call, FunctionCallInfo fcinfo,
 					int adapter_arg)
 {
-	LlmTemplateText text = { NULL, 0 };
+	LlmTemplateText json = { NULL, 0 };
 	LlmGenerateOptions *options = &call->options;
 
-	if (!PG_ARGISNULL(adapter_arg))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("adapters are not supported by this version"),
-						errhint("Pass NULL as the adapter.")));
 	if (!PG_ARGISNULL(adapter_arg + 1))
-		text = llm_json_text(PG_GETARG_DATUM(adapter_arg + 1), JSONBOID);
-	llm_generate_options_parse(text, false, options);
+		json = llm_json_text(PG_GETARG_DATUM(adapter_arg + 1), JSONBOID);
+	llm_generate_options_parse(json, false, options);
 	if (options->format.kind != LLM_GRAMMAR_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -61,15 +58,27 @@ llm_typed_call_read(LlmTypedCall *call, FunctionCallInfo fcinfo,
 				 errmsg("option \"%s\" does not go with this function, which "
 						"decides itself what its answer looks like",
 						"tools")));
+	if (!PG_ARGISNULL(adapter_arg))
+		options->adapter = text_to_cstring(PG_GETARG_TEXT_PP(adapter_arg));
 	set_defaults(options);
 	call->batch.null_on_error = options->null_on_error;
 }
 
-/* Some templates refuse a system message. */
-static bool
-make_prompt(const LlmTypedCall *call, LlmModelHandle *handle,
-			const LlmTypedPrompt *typed, LlmPrompt *prompt, LlmError *err)
+void
+llm_typed_call_init(LlmTypedCall *call)
 {
+	LlmTemplateText none = { NULL, 0 };
+
+	llm_generate_options_parse(none, false, &call->options);
+	set_defaults(&call->options);
+}
+
+bool
+llm_typed_call_prompt(const LlmTypedCall *call, LlmModelHandle *handle,
+					  const LlmTypedPrompt *typed, LlmPrompt *prompt,
+					  LlmError *err)
+{
+	/* some templates refuse a system message */
 	if (llm_prompt_from_messages(handle, &call->options,
 								 llm_prompt_messages(typed, true), prompt, err))
 		return true;
@@ -94,7 +103,7 @@ llm_typed_call_submit(LlmTypedCall *call, const LlmTypedPrompt *typed,
 		LlmModelHandle *handle = llm_model_handle_get(as_written.model);
 
 		call->options = as_written;
-		if (!make_prompt(call, handle, typed, &prompt, &batch->err) ||
+		if (!llm_typed_call_prompt(call, handle, typed, &prompt, &batch->err) ||
 			!llm_generate_options_complete(
 				&call->options, &handle->facts->defaults, prompt.n_ids,
 				handle->info.max_model_len, 0, &batch->err))

@@ -32,6 +32,15 @@ extern void llm_typed_call_read(LlmTypedCall *call, FunctionCallInfo fcinfo,
 /* Models that think aloud are asked not to, unless the caller says otherwise. */
 extern void llm_typed_answer_at_once(LlmGenerateOptions *options);
 
+/* The same without a caller's options. */
+extern void llm_typed_call_init(LlmTypedCall *call);
+
+/* The prompt's tokens, as submit makes them. */
+extern bool
+llm_typed_call_prompt(const LlmTypedCall *call, LlmModelHandle *handle,
+					  const LlmTypedPrompt *typed, LlmPrompt *prompt,
+					  LlmError *err);
+
 /*
  * Submit the prompt, its answer in the form of call->options.format; what
  * fails is in call->batch.err.
