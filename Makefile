@@ -255,6 +255,13 @@ bench:
 	@$(MAKE) -s bench-programs
 	@tools/run-bench.sh $(BUILD) $(CSV)
 
+# Where there is a GPU: steps, attention, and whole jobs beside their bounds.
+bench-gpu: cuda $(BUILD)/test/bench/bench_gpu $(BUILD)/test/bench/bench_jobs \
+		$(BUILD)/test/bench/bench_attention
+	$(BUILD)/test/bench/bench_gpu
+	$(BUILD)/test/bench/bench_attention
+	$(BUILD)/test/bench/bench_jobs
+
 fuzz:
 	@tools/install-packages.sh fuzz
 	@$(MAKE) -s CC=clang BUILD_TYPE=fuzz fuzz-programs
@@ -284,6 +291,7 @@ help:
 	@echo 'make test           everything that needs no GPU'
 	@echo '  PARTS="checks builds newer unit regress tap", TESTS="names", ACCEPT=1, KEEP=1'
 	@echo 'make bench          measure this machine; CSV=1 also writes docs/bench'
+	@echo 'make bench-gpu      measure a GPU: steps, attention, whole jobs'
 	@echo 'make fuzz           look for inputs that break the parsers'
 	@echo '  FUZZ_SECONDS=600, FUZZ="names"'
 	@echo 'make unit-ROOM      the unit tests of one room, as in unit-tokenizer'
@@ -300,5 +308,5 @@ help:
 	@echo '           CC, WERROR= (warnings are no errors), EXTRA_CFLAGS'
 
 .PHONY: all install-executor uninstall-executor unit-programs bench-programs \
-	fuzz-programs replay-programs fuzz asan debug tsan test bench check-format check-layers check-headers \
+	fuzz-programs replay-programs fuzz asan debug tsan test bench bench-gpu check-format check-layers check-headers \
 	check-style check-symbols check-newer check-server demo psql stop help FORCE

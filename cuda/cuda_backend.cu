@@ -3,7 +3,7 @@
  *	  Opening the CUDA backend, and its table of operations.
  *
  * The siblings: cuda_memory.cu (device memory, weights), cuda_step.cu (a
- * step's inputs), cuda_graph.cu (recorded passes), cuda_linear.cu and
+ * step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting), cuda_linear.cu and
  * cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache, rotary
  * embedding), cuda_attention*.cu, cuda_norm.cu,
  * cuda_elementwise.cu, cuda_moe.cu, cuda_sample.cu.
@@ -50,6 +50,7 @@ cuda_close(LlmCompute *compute)
 
 	if (cuda->stream != NULL)
 		(void) cudaStreamSynchronize(cuda->stream);
+	cuda_idle_close(cuda);
 	cuda_graph_close(cuda);
 	cuda_sample_close(cuda);
 	cuda_moe_close(cuda);
@@ -114,6 +115,7 @@ cuda_ops(void)
 	ops.sample = cuda_sample;
 	ops.sample_wait = cuda_sample_wait;
 	ops.sync = cuda_sync;
+	ops.device_times = cuda_idle_times;
 	return &ops;
 }
 
@@ -144,9 +146,10 @@ open_parts(LlmCuda *cuda, LlmError *err)
 	CUDA_TRY(
 		cudaStreamCreateWithFlags(&cuda->upload_stream, cudaStreamNonBlocking));
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
-		   cuda_graph_open(cuda, err) && cuda_linear_open(cuda, err) &&
-		   attention_open(cuda, err) && cuda_moe_open(cuda, err) &&
-		   cuda_sample_open(cuda, err) && cuda_sync(&cuda->base, err);
+		   cuda_idle_open(cuda, err) && cuda_graph_open(cuda, err) &&
+		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&
+		   cuda_moe_open(cuda, err) && cuda_sample_open(cuda, err) &&
+		   cuda_sync(&cuda->base, err);
 }
 
 EXPORTED LlmCompute *

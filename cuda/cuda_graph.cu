@@ -53,6 +53,9 @@ cuda_graph_forget(LlmCuda *cuda)
 	if (graphs == NULL)
 		return;
 	assert(!cuda->is_capturing);
+	/* the last one may be running */
+	if (graphs->n_records > 0)
+		(void) cudaStreamSynchronize(cuda->stream);
 	for (int i = 0; i < graphs->n_records; i++)
 	{
 		if (graphs->records[i].graph != NULL)
@@ -110,7 +113,7 @@ cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
 	{
 		CUDA_TRY(cudaGraphLaunch(record->graph, cuda->stream));
 		*is_replayed = true;
-		return true;
+		return cuda_idle_mark(cuda, IDLE_PASSED, err);
 	}
 	CUDA_TRY(
 		cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal));
@@ -128,7 +131,7 @@ cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err)
 	cudaError_t code;
 
 	if (!cuda->is_capturing)
-		return true;
+		return cuda_idle_mark(cuda, IDLE_PASSED, err);
 	cuda->is_capturing = false;
 	code = cudaStreamEndCapture(cuda->stream, &graph);
 	if (!is_complete)
@@ -143,5 +146,5 @@ cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err)
 	(void) cudaGraphDestroy(graph);
 	CUDA_TRY(code);
 	CUDA_TRY(cudaGraphLaunch(record->graph, cuda->stream));
-	return true;
+	return cuda_idle_mark(cuda, IDLE_PASSED, err);
 }

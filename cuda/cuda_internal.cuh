@@ -75,6 +75,7 @@ typedef struct GemmChoice GemmChoice;
 typedef struct SampleState SampleState;
 typedef struct ExpertTable ExpertTable;
 typedef struct CudaGraphs CudaGraphs;
+typedef struct IdleClock IdleClock;
 
 typedef struct LlmCuda
 {
@@ -121,6 +122,7 @@ typedef struct LlmCuda
 	float *expert_scratch;
 	SampleState *sample; /* cuda_sample.cu */
 	CudaGraphs *graphs;	 /* cuda_graph.cu */
+	IdleClock *idle;	 /* cuda_idle.cu; NULL: not measured */
 } LlmCuda;
 
 /* Paged keys and values of all layers. */
@@ -350,6 +352,21 @@ cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
 extern bool cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err);
 /* recorded addresses are about to become others' */
 extern void cuda_graph_forget(LlmCuda *cuda);
+
+/* cuda_idle.cu */
+typedef enum IdleMark
+{
+	IDLE_PLACED,  /* the step's inputs are about to be placed */
+	IDLE_PASSED,  /* its pass is done */
+	IDLE_DRAWING, /* its draw begins */
+	IDLE_DRAWN,
+	IDLE_N_MARKS
+} IdleMark;
+extern bool cuda_idle_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_idle_close(LlmCuda *cuda);
+extern bool cuda_idle_mark(LlmCuda *cuda, IdleMark mark, LlmError *err);
+extern bool cuda_idle_count(LlmCuda *cuda, LlmError *err);
+extern bool cuda_idle_times(LlmCompute *compute, LlmDeviceTimes *times);
 
 /* cuda_linear.cu */
 extern bool cuda_linear_open(LlmCuda *cuda, LlmError *err);

@@ -933,8 +933,12 @@ cuda_sample(LlmCompute *compute, const LlmSampleArgs *args, LlmError *err)
 								 cudaMemcpyHostToDevice, cuda->upload_stream));
 		CUDA_TRY(cudaEventRecord(state->uploaded, cuda->upload_stream));
 		CUDA_TRY(cudaStreamWaitEvent(cuda->stream, state->uploaded, 0));
+		if (params.first_row == 0 && !cuda_idle_mark(cuda, IDLE_DRAWING, err))
+			return false;
 		sample_rows<<<(unsigned) n, SAMPLE_THREADS, 0, cuda->stream>>>(params);
 		if (!cuda_launched("sample", err))
+			return false;
+		if (!cuda_idle_mark(cuda, IDLE_DRAWN, err))
 			return false;
 		CUDA_TRY(cudaEventRecord(state->sampled, cuda->stream));
 		params.first_row += n;
@@ -957,7 +961,7 @@ cuda_sample_wait(LlmCompute *compute, LlmError *err)
 
 	CUDA_TRY(cudaEventSynchronize(cuda->sample->sampled));
 	cuda_sample_deliver(cuda);
-	return true;
+	return cuda_idle_count(cuda, err);
 }
 
 void

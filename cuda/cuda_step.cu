@@ -382,6 +382,8 @@ send_step(LlmCuda *cuda, StepStaging *staging, const LlmStepInputs *host,
 							 cudaMemcpyHostToDevice, cuda->upload_stream));
 	CUDA_TRY(cudaEventRecord(staging->uploaded, cuda->upload_stream));
 	CUDA_TRY(cudaStreamWaitEvent(cuda->stream, staging->uploaded, 0));
+	if (!cuda_idle_mark(cuda, IDLE_PLACED, err))
+		return false;
 	place_step<<<(unsigned) (n_blocks < PLACE_BLOCKS ? n_blocks : PLACE_BLOCKS),
 				 PLACE_THREADS, 0, cuda->stream>>>(params);
 	if (!cuda_launched("place_step", err))

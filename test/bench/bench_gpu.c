@@ -2,12 +2,8 @@
  * bench_gpu.c
  *	  The forward pass on a GPU, beside what the GPU gives.
  *
- * The model has the shape of Llama 3.1 8B, its weights are made up.  Two
- * yardsticks are measured first: copying, with the operation that gathers
- * rows, in bytes read and written; and a large matrix product.  The bound of a
- * step is the time to read its weights and its part of the cache at the speed
- * of the copy, or the time for its products at the speed of the large one,
- * whichever is longer, plus the cache's part.
+ * Single steps of a model with made-up weights, each waited for, beside their
+ * bounds (bench_gpu_model.h), and the model's products alone.
  *
  *	  bench_gpu [--csv] [--parts] [--eager] [--layers N] [--kv DTYPE]
  *
@@ -19,25 +15,14 @@
 
 #include "src/common/util/clock.h"
 #include "src/engine/model/model.h"
+#include "test/bench/bench_gpu_model.h"
 
 #define BLOCK_SIZE 16
 #define MAX_TOKENS 8192
 #define MAX_SEQS 256
-#define MAX_LEN 9216
+#define MAX_LEN 33792
 #define MAX_BLOCKS_PER_SEQ (MAX_LEN / BLOCK_SIZE)
 #define N_BLOCKS 20480
-#define N_STEPS 20
-
-static const char llama_8b[] =
-	"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\","
-	"\"vocab_size\": 128256, \"hidden_size\": 4096, \"intermediate_size\": "
-	"14336,"
-	"\"num_hidden_layers\": 32, \"num_attention_heads\": 32,"
-	"\"num_key_value_heads\": 8, \"rms_norm_eps\": 1e-05,"
-	"\"max_position_embeddings\": 131072, \"tie_word_embeddings\": false,"
-	"\"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\","
-	"\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0,"
-	"\"original_max_position_embeddings\": 8192}, \"dtype\": \"bfloat16\"}";
 
 typedef struct Bench
 {
@@ -49,8 +34,7 @@ typedef struct Bench
 	LlmCompute *compute;
 	LlmModel *model;
 	LlmKvCache *kv;
-	double copy_rate;	 /* bytes per second */
-	double product_rate; /* operations per second */
+	Yardsticks yardsticks;
 	int32_t token_ids[MAX_TOKENS];
 	int32_t positions[MAX_TOKENS];
 	int32_t rope_rows[MAX_TOKENS];
@@ -62,114 +46,6 @@ typedef struct Bench
 	LlmSampleRow rows[MAX_SEQS];
 	LlmSampleResult results[MAX_SEQS];
 } Bench;
-
-static void
-need(bool ok, const LlmError *err)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "%s\n", err->message);
-	exit(1);
-}
-
-static int
-compare_times(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *) a;
-	int64_t y = *(const int64_t *) b;
-
-	return (x > y) - (x < y);
-}
-
-static double
-median(int64_t *times, int n)
-{
-	qsort(times, (size_t) n, sizeof(*times), compare_times);
-	return (double) times[n / 2];
-}
-
-/* ---- what the GPU gives ---- */
-
-static void
-measure_copy(Bench *bench)
-{
-	const LlmComputeOps *ops = bench->compute->ops;
-	enum
-	{
-		ROWS = 1 << 16,
-		DIM = 1 << 14
-	};
-	size_t n_bytes = (size_t) ROWS * DIM * 2;
-	LlmError err = { 0 };
-	char *from = ops->alloc(bench->compute, n_bytes, "a copy", &err);
-	char *to = ops->alloc(bench->compute, n_bytes, "a copy", &err);
-	int32_t *rows = ops->alloc(bench->compute, ROWS * 4, "a copy", &err);
-	int32_t *host = malloc(ROWS * sizeof(int32_t));
-	LlmGatherArgs args = { from, rows, to, ROWS, DIM };
-	int64_t times[N_STEPS];
-
-	need(from != NULL && to != NULL && rows != NULL && host != NULL, &err);
-	for (int i = 0; i < ROWS; i++)
-		host[i] = i;
-	need(ops->write(bench->compute, rows, host, ROWS * 4, &err), &err);
-	for (int i = 0; i < N_STEPS; i++)
-	{
-		int64_t start_us = llm_clock_us();
-
-		need(ops->gather(bench->compute, &args, &err) &&
-				 ops->sync(bench->compute, &err),
-			 &err);
-		times[i] = llm_clock_us() - start_us;
-	}
-	bench->copy_rate = 2.0 * (double) n_bytes / median(times, N_STEPS) * 1e6;
-	free(host);
-	ops->free(bench->compute, rows);
-	ops->free(bench->compute, to);
-	ops->free(bench->compute, from);
-}
-
-static void
-measure_product(Bench *bench)
-{
-	const LlmComputeOps *ops = bench->compute->ops;
-	const int64_t n = 8192;
-	size_t n_bytes = (size_t) (n * n) * 2;
-	LlmError err = { 0 };
-	char *a = ops->alloc(bench->compute, n_bytes, "a product", &err);
-	char *b = ops->alloc(bench->compute, n_bytes, "a product", &err);
-	char *c = ops->alloc(bench->compute, n_bytes, "a product", &err);
-	LlmFillNormalArgs fill = {
-		.dest = a, .dtype = LLM_DTYPE_BF16, .n = n * n, .unit = 0.01f, .seed = 1
-	};
-	LlmLinearArgs args = { .x = a, .n_rows = (int32_t) n, .n_parts = 1 };
-	int64_t times[N_STEPS];
-
-	need(a != NULL && b != NULL && c != NULL, &err);
-	need(ops->fill_normal(bench->compute, &fill, &err), &err);
-	fill.dest = b;
-	fill.seed = 2;
-	need(ops->fill_normal(bench->compute, &fill, &err), &err);
-	args.part[0].weight = (LlmMatrix){ b, LLM_DTYPE_BF16, n, n };
-	args.part[0].out = c;
-	args.part[0].out_stride = n;
-	need(ops->linear(bench->compute, &args, &err), &err);
-	for (int i = 0; i < N_STEPS; i++)
-	{
-		int64_t start_us;
-
-		need(ops->sync(bench->compute, &err), &err);
-		start_us = llm_clock_us();
-		need(ops->linear(bench->compute, &args, &err) &&
-				 ops->sync(bench->compute, &err),
-			 &err);
-		times[i] = llm_clock_us() - start_us;
-	}
-	bench->product_rate =
-		2.0 * (double) (n * n * n) / median(times, N_STEPS) * 1e6;
-	ops->free(bench->compute, a);
-	ops->free(bench->compute, b);
-	ops->free(bench->compute, c);
-}
 
 /* ---- a model, its cache, its steps ---- */
 
@@ -284,30 +160,6 @@ run_step(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 		 &err);
 }
 
-/* Seconds that the step takes at the yardsticks' speed. */
-static double
-bound_s(const Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
-{
-	const LlmModelConfig *config = &bench->config;
-	double embedding = (double) config->n_vocab * config->hidden_size;
-	double n_params = (double) llm_model_n_params(config) - embedding;
-	double n_tokens = (double) n_seqs * n_new;
-	double pairs = n_tokens * (n_before + 0.5 * n_new);
-	double head_dims = (double) config->n_heads * config->head_dim;
-	double products =
-		2 * n_tokens * (n_params - embedding) + 2 * n_seqs * embedding;
-	double attention = 4 * pairs * head_dims * config->n_layers;
-	double kv = (double) n_seqs * (n_before + n_new) *
-				(double) llm_model_kv_bytes_per_token(config, bench->kv_dtype);
-	double read_s = 2 * n_params / bench->copy_rate;
-	double multiply_s = products / bench->product_rate;
-	double kv_s = kv / bench->copy_rate;
-	double attention_s = attention / bench->product_rate;
-
-	return (read_s > multiply_s ? read_s : multiply_s) +
-		   (kv_s > attention_s ? kv_s : attention_s);
-}
-
 static void
 print_parts(const LlmModelTiming *timing)
 {
@@ -323,7 +175,8 @@ measure(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 	int n_steps = n_new > 1 ? 5 : N_STEPS;
 	int64_t times[N_STEPS];
 	double step_us;
-	double bound_us = 1e6 * bound_s(bench, n_seqs, n_new, n_before);
+	double bound_us =
+		1e6 * bound_s(&bench->yardsticks, n_seqs, n_new, n_before);
 
 	/* the first steps choose algorithms and record graphs */
 	for (int i = 0; i < 3; i++)
@@ -368,6 +221,88 @@ dtype_by_name(const char *name)
 	exit(1);
 }
 
+/* A long prompt in chunks of the largest step. */
+static void
+measure_chunks(Bench *bench, int32_t n_tokens)
+{
+	double bound_us = 0;
+	int64_t start_us;
+	double us;
+
+	for (int32_t at = 0; at < n_tokens; at += MAX_TOKENS)
+		bound_us += 1e6 * bound_s(&bench->yardsticks, 1, MAX_TOKENS, at);
+	start_us = llm_clock_us();
+	for (int32_t at = 0; at < n_tokens; at += MAX_TOKENS)
+		run_step(bench, 1, MAX_TOKENS, at);
+	us = (double) (llm_clock_us() - start_us);
+	if (bench->csv)
+		printf("%d,%d,%d,%.0f,%.1f,%.0f,%.3f\n", 1, n_tokens, 0, us,
+			   n_tokens / us * 1e6, bound_us, bound_us / us);
+	else
+		printf("   1 sequences, %5d new in chunks:     %10.3f ms %10.1f "
+			   "tok/s, bound %10.3f ms, %5.1f %%\n",
+			   n_tokens, us / 1e3, n_tokens / us * 1e6, bound_us / 1e3,
+			   100 * bound_us / us);
+}
+
+/* Rows of weights of a layer's products: q, k, v; o; gate, up; down. */
+static void
+measure_products(Bench *bench, int32_t n_rows)
+{
+	const LlmModelConfig *config = &bench->config;
+	const LlmComputeOps *ops = bench->compute->ops;
+	const int64_t dim = config->hidden_size;
+	const int64_t inner = config->intermediate_size;
+	const int64_t heads = config->n_heads + 2 * config->n_kv_heads;
+	const int64_t shapes[4][2] = { { heads * config->head_dim, dim },
+								   { dim, dim },
+								   { 2 * inner, dim },
+								   { dim, inner } };
+	enum
+	{
+		COPIES = 4 /* so that weights do not stay in the cache */
+	};
+	LlmError err = { 0 };
+	char *x = ops->alloc(bench->compute, (size_t) (n_rows * inner) * 2,
+						 "inputs", &err);
+	char *out = ops->alloc(bench->compute, (size_t) (n_rows * 2 * inner) * 2,
+						   "outputs", &err);
+	double us = 0;
+
+	need(x != NULL && out != NULL, &err);
+	for (int s = 0; s < 4; s++)
+	{
+		size_t n_bytes = (size_t) (shapes[s][0] * shapes[s][1]) * 2;
+		char *w = ops->alloc(bench->compute, COPIES * n_bytes, "weights", &err);
+		int64_t start_us = 0;
+
+		need(w != NULL, &err);
+		for (int i = -COPIES; i < config->n_layers; i++)
+		{
+			LlmLinearArgs args = { .x = x, .n_rows = n_rows, .n_parts = 1 };
+
+			args.part[0].weight =
+				(LlmMatrix){ w + (size_t) ((i + COPIES) % COPIES) * n_bytes,
+							 LLM_DTYPE_BF16, shapes[s][0], shapes[s][1] };
+			args.part[0].out = out;
+			args.part[0].out_stride = shapes[s][0];
+			if (i == 0)
+			{
+				need(ops->sync(bench->compute, &err), &err);
+				start_us = llm_clock_us();
+			}
+			need(ops->linear(bench->compute, &args, &err), &err);
+		}
+		need(ops->sync(bench->compute, &err), &err);
+		us += (double) (llm_clock_us() - start_us);
+		ops->free(bench->compute, w);
+	}
+	ops->free(bench->compute, out);
+	ops->free(bench->compute, x);
+	printf("%4d rows: the layers' products alone %10.3f ms\n", n_rows,
+		   us / 1e3);
+}
+
 static void
 parse_options(int argc, char **argv, Bench *bench)
 {
@@ -407,23 +342,30 @@ main(int argc, char **argv)
 	bench.kv_dtype = LLM_DTYPE_BF16;
 	parse_options(argc, argv, &bench);
 	bench_open(&bench);
-	measure_copy(&bench);
-	measure_product(&bench);
+	bench.yardsticks.config = &bench.config;
+	bench.yardsticks.kv_dtype = bench.kv_dtype;
+	bench.yardsticks.copy_rate = measure_copy(bench.compute);
+	bench.yardsticks.product_rate = measure_product(bench.compute);
 	bench.compute->ops->describe(bench.compute, device, sizeof(device));
 	if (bench.csv)
 		printf("sequences,new,before,us,tokens_per_s,bound_us,of_bound\n");
 	else
 		printf("%s: copy %.2f TB/s, product %.0f TFLOP/s\n", device,
-			   bench.copy_rate / 1e12, bench.product_rate / 1e12);
+			   bench.yardsticks.copy_rate / 1e12,
+			   bench.yardsticks.product_rate / 1e12);
+	for (int32_t n_rows = 1; !bench.csv && n_rows <= 8192; n_rows *= 4)
+		measure_products(&bench, n_rows);
 	measure(&bench, 1, 1, 0);
 	measure(&bench, 1, 1, 1023);
 	measure(&bench, 1, 1, 8191);
+	measure(&bench, 1, 1, 32767);
 	measure(&bench, 8, 1, 1023);
 	measure(&bench, 64, 1, 1023);
 	measure(&bench, 256, 1, 1023);
 	measure(&bench, 1, 512, 0);
 	measure(&bench, 1, 2048, 0);
 	measure(&bench, 1, 8192, 0);
+	measure_chunks(&bench, 32768);
 	bench_close(&bench);
 	return 0;
 }

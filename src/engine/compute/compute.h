@@ -382,6 +382,13 @@ typedef struct LlmSampleArgs
 
 struct LlmTrainOps; /* compute_train.h */
 
+typedef struct LlmDeviceTimes
+{
+	int64_t n_steps;
+	double step_us; /* in all, from draw to draw */
+	double idle_us; /* of it, waiting for what the host had not enqueued */
+} LlmDeviceTimes;
+
 typedef struct LlmComputeOps
 {
 	const char *name; /* "cpu", "cuda" */
@@ -490,6 +497,13 @@ typedef struct LlmComputeOps
 	/* wait until everything enqueued is done; reports a device's late errors */
 	bool (*sync)(LlmCompute *compute, LlmError *err);
 
+	/*
+	 * How the device's time went between the draws of neighbouring steps, since
+	 * this was asked last.  False: it is not measured.  NULL where there is
+	 * nothing to measure.
+	 */
+	bool (*device_times)(LlmCompute *compute, LlmDeviceTimes *times);
+
 	/* what training needs besides; NULL where the backend has none */
 	const struct LlmTrainOps *train;
 } LlmComputeOps;
@@ -523,6 +537,7 @@ typedef struct LlmComputeOptions
 	size_t arena_bytes; /* device memory to take at once, for weights to lie
 								 * side by side; 0: as they come */
 	bool enforce_eager; /* record no passes, add nothing to steps */
+	bool measure_idle;	/* for device_times */
 	const char *isa;	/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
 								 * force a path (tests) */

@@ -36,6 +36,7 @@ typedef struct LlmExecutorOptions
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
 	bool enforce_eager;		 /* no CUDA graphs */
+	bool measure_idle;		 /* by benchmarks alone */
 	char async_stepping[16]; /* auto, on, off */
 	double gpu_memory_utilization;
 	int32_t max_model_len;			/* 0 = the model's, or what fits */

@@ -52,6 +52,7 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
 		.enforce_eager = executor->options.enforce_eager,
+		.measure_idle = executor->options.measure_idle,
 	};
 
 	return options;
