@@ -8,6 +8,9 @@
  *
  * test/unit/test_train.c
  */
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "src/engine/train/train.h"
 #include "test/unit/model_rig.h"
 
@@ -30,6 +33,8 @@ typedef struct TrainCase
 	const char *modules; /* their first letters: q k v o g u d */
 	bool use_rslora;
 	bool use_dora;
+	const char *base;  /* the model, where it has another name */
+	const char *fused; /* modules that share A with the one before */
 } TrainCase;
 
 static const TrainCase cases[] = {
@@ -42,6 +47,8 @@ static const TrainCase cases[] = {
 	{ "glm", "qkvogud", false, false },
 	{ "glm4", "qkvogud", false, false },
 	{ "phi3", "qkvogud", false, false },
+	{ "phi3_fused", "qkvgud", false, false, "phi3", "kvu" },
+	{ "glm4_fused", "qgu", false, false, "glm4", "u" },
 	{ "phi3_longrope", "qk", false, false },
 	{ "gemma", "qkvogud", false, false },
 	{ "gemma2", "qkvogud", false, false },
@@ -59,6 +66,7 @@ static const TrainCase cases[] = {
 typedef struct TrainRig
 {
 	Rig model;
+	const TrainCase *c;
 	LlmTrainPair pairs[MAX_PAIRS];
 	LlmTrainOptions options;
 	LlmTrainer *trainer;
@@ -93,10 +101,18 @@ choose_pairs(TrainRig *rig, const TrainCase *c)
 	{
 		for (int m = 0; m < N_MODULES; m++)
 		{
+			bool is_fused =
+				c->fused != NULL && strchr(c->fused, letters[m]) != NULL;
+
 			if (strchr(c->modules, letters[m]) != NULL)
-				rig->pairs[rig->options.n_pairs++] =
-					(LlmTrainPair){ layer, (LlmAdapterModule) m, RANK,
-									ALPHA / root, c->use_dora };
+				rig->pairs[rig->options.n_pairs++] = (LlmTrainPair){
+					.layer_idx = layer,
+					.module = (LlmAdapterModule) m,
+					.rank = RANK,
+					.scale = ALPHA / root,
+					.has_magnitude = c->use_dora,
+					.shares_a = is_fused,
+				};
 		}
 	}
 	rig->options.pairs = rig->pairs;
@@ -118,6 +134,45 @@ value_of(int64_t i, int64_t salt)
 /* A state's numbers begin behind its header: all A, then the rest. */
 #define STATE_HEADER_BYTES 32
 
+/*
+ * Numbers of B in front of pair i's, in the matrix of generate.py that has
+ * them: those of the modules that it is fused with.
+ */
+static int64_t
+fused_before(const TrainRig *rig, int32_t i)
+{
+	int64_t n = 0;
+
+	while (rig->pairs[i].shares_a)
+		n += llm_trainer_matrix_size(rig->trainer, --i, LLM_TRAIN_B);
+	return n;
+}
+
+/* The pair whose name such a matrix has. */
+static int32_t
+fused_first(const TrainRig *rig, int32_t i)
+{
+	while (rig->pairs[i].shares_a)
+		i--;
+	return i;
+}
+
+static float *
+fill_values(const TrainRig *rig, int32_t i, LlmTrainMatrix which, float *at)
+{
+	const LlmTrainPair *pair = &rig->pairs[fused_first(rig, i)];
+	int64_t n = llm_trainer_matrix_size(rig->trainer, i, which);
+	int64_t before = which == LLM_TRAIN_B ? fused_before(rig, i) : 0;
+	double scale =
+		which == LLM_TRAIN_A ? 2 / sqrt((double) (n / pair->rank)) : 0.2;
+	int64_t salt = pair->layer_idx * 100 + (int) pair->module * 10 +
+				   (which == LLM_TRAIN_B);
+
+	for (int64_t j = 0; j < n; j++)
+		*at++ = (float) ((double) value_of(before + j, salt) * scale);
+	return at;
+}
+
 static bool
 set_values(TrainRig *rig)
 {
@@ -127,25 +182,15 @@ set_values(TrainRig *rig)
 	bool ok = llm_trainer_save(rig->trainer, &state, &err);
 
 	at = (float *) (state.data + STATE_HEADER_BYTES);
-	for (int which = LLM_TRAIN_A; ok && which <= LLM_TRAIN_B; which++)
+	for (int32_t i = 0; ok && i < rig->options.n_pairs; i++)
 	{
-		for (int32_t i = 0; i < rig->options.n_pairs; i++)
-		{
-			const LlmTrainPair *pair = &rig->pairs[i];
-			int64_t n = llm_trainer_matrix_size(rig->trainer, i,
-												(LlmTrainMatrix) which);
-			double scale = which == LLM_TRAIN_A
-							   ? 2 / sqrt((double) (n / pair->rank))
-							   : 0.2;
-			int64_t salt = pair->layer_idx * 100 + (int) pair->module * 10 +
-						   (which == LLM_TRAIN_B);
-
-			for (int64_t j = 0; j < n; j++)
-				*at++ = (float) ((double) value_of(j, salt) * scale);
-			if (which == LLM_TRAIN_B)
-				at += llm_trainer_matrix_size(rig->trainer, i,
-											  LLM_TRAIN_MAGNITUDE);
-		}
+		if (!rig->pairs[i].shares_a)
+			at = fill_values(rig, i, LLM_TRAIN_A, at);
+	}
+	for (int32_t i = 0; ok && i < rig->options.n_pairs; i++)
+	{
+		at = fill_values(rig, i, LLM_TRAIN_B, at);
+		at += llm_trainer_matrix_size(rig->trainer, i, LLM_TRAIN_MAGNITUDE);
 	}
 	ok = ok && llm_trainer_load(rig->trainer, state.data, state.len, &err);
 	if (!ok)
@@ -178,6 +223,12 @@ read_batch(TrainRig *rig)
 		rig->weights[i] = 1.0f / (float) rig->batch.n_labels;
 }
 
+static void
+model_path(const TrainCase *c, char path[256])
+{
+	snprintf(path, 256, VECTORS "/%s", c->base != NULL ? c->base : c->name);
+}
+
 /* options: what of them is not the case's; NULL: PEFT's own defaults. */
 static bool
 rig_make(TrainRig *rig, const TrainCase *c, const char *isa,
@@ -187,9 +238,10 @@ rig_make(TrainRig *rig, const TrainCase *c, const char *isa,
 	LlmError err = { 0 };
 
 	memset(rig, 0, sizeof(*rig));
+	rig->c = c;
 	snprintf(path, sizeof(path), TRAIN_VECTORS "/%s.safetensors", c->name);
 	rig->expected = llm_safetensors_open(path, &err);
-	snprintf(path, sizeof(path), VECTORS "/%s", c->name);
+	model_path(c, path);
 	if (rig->expected == NULL ||
 		!rig_open(&rig->model, path, isa, LLM_DTYPE_F32, &err))
 	{
@@ -288,40 +340,52 @@ all_gradients(TrainRig *rig, int64_t *n)
  * Against PEFT
  * ------------------------------------------------------------------------
  */
+/* PEFT's gradient of a pair's matrix: of a fused B the pair's rows. */
+static const float *
+expected_gradient(const TrainRig *rig, int32_t i, LlmTrainMatrix which,
+				  int64_t n)
+{
+	static const char *const kinds[] = { "A", "B", "magnitude" };
+	const LlmTrainPair *pair = &rig->pairs[fused_first(rig, i)];
+	const char *module = llm_adapter_module_name(pair->module);
+	bool is_fused =
+		pair + 1 < rig->pairs + rig->options.n_pairs && pair[1].shares_a;
+	int64_t before = which == LLM_TRAIN_B ? fused_before(rig, i) : 0;
+	int64_t n_expected;
+	const float *expected;
+	char name[64];
+
+	if (is_fused)
+		module = pair->module == LLM_ADAPTER_Q ? "qkv" : "gate_up";
+	snprintf(name, sizeof(name), "grad.%d.%s.%s", pair->layer_idx, module,
+			 kinds[which]);
+	expected = expected_data(rig, name, &n_expected);
+	CHECK(before + n <= n_expected && (is_fused || n == n_expected));
+	return expected + before;
+}
+
 static void
 check_gradients(TrainRig *rig, const TrainCase *c, const char *isa)
 {
-	static const char *const kinds[] = { "A", "B", "magnitude" };
 	int64_t n_all;
 	float *all = all_gradients(rig, &n_all);
 	const float *at = all;
 	double worst = 0;
 
-	for (int32_t i = 0; i < rig->options.n_pairs; i++)
+	for (int32_t i = 0; i < 3 * rig->options.n_pairs; i++)
 	{
-		for (int which = 0; which <= LLM_TRAIN_MAGNITUDE; which++)
-		{
-			int64_t n = llm_trainer_matrix_size(rig->trainer, i,
-												(LlmTrainMatrix) which);
-			int64_t n_expected = 0;
-			const float *expected;
-			char name[64];
-			double error;
+		LlmTrainMatrix which = (LlmTrainMatrix) (i % 3);
+		int64_t n = llm_trainer_matrix_size(rig->trainer, i / 3, which);
+		double error;
 
-			if (n == 0)
-				continue;
-			snprintf(
-				name, sizeof(name), "grad.%d.%s.%s", rig->pairs[i].layer_idx,
-				llm_adapter_module_name(rig->pairs[i].module), kinds[which]);
-			expected = expected_data(rig, name, &n_expected);
-			CHECK_INT_EQ(n, n_expected);
-			error = error_of(at, expected, n);
-			worst = error > worst ? error : worst;
-			if (!(error <= GRADIENT_ERROR))
-				CHECK_FAIL("%s on %s: %s is %.3g off", c->name, isa, name,
-						   error);
-			at += n;
-		}
+		if (n == 0)
+			continue;
+		error = error_of(at, expected_gradient(rig, i / 3, which, n), n);
+		worst = error > worst ? error : worst;
+		if (!(error <= GRADIENT_ERROR))
+			CHECK_FAIL("%s on %s: matrix %d of pair %d is %.3g off", c->name,
+					   isa, i % 3, i / 3, error);
+		at += n;
 	}
 	if (getenv("LLM_TEST_VERBOSE") != NULL)
 		printf("%s on %s: gradients within %.3g\n", c->name, isa, worst);
@@ -602,6 +666,105 @@ test_dropout(void)
  * ------------------------------------------------------------------------
  */
 
+/* ---- what was trained, served ---- */
+
+#define CONFIG "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 3}"
+
+/* The trained adapter's image, as the serving side loads it. */
+static bool
+load_image(TrainRig *rig, LlmModelAdapter *adapter)
+{
+	LlmStrbuf image = { 0 };
+	char path[] = "/tmp/llm_test_train_XXXXXX";
+	char dir[256];
+	uint8_t base[LLM_FINGERPRINT_BYTES];
+	LlmError err = { 0 };
+	FILE *file;
+	bool ok;
+
+	model_path(rig->c, dir);
+	ok = llm_model_fingerprint(&rig->model.config, dir, base, &err) &&
+		 llm_trainer_append_image(rig->trainer, base, CONFIG, &image, &err);
+	file = ok ? fdopen(mkstemp(path), "wb") : NULL;
+	ok = file != NULL && fwrite(image.data, 1, image.len, file) == image.len;
+	if (file != NULL)
+		fclose(file);
+	ok = ok &&
+		 llm_model_adapter_load(rig->model.model, path, RANK, adapter, &err);
+	if (!ok)
+		CHECK_FAIL("image: %s", err.message);
+	unlink(path);
+	llm_strbuf_free(&image);
+	return ok;
+}
+
+/* The trainer's log-probabilities of the first segment, from serving. */
+static void
+check_served(TrainRig *rig, LlmModelAdapter *adapter)
+{
+	const void *loras[1] = { adapter->image };
+	int32_t token_lora[MAX_STEP_TOKENS] = { 0 };
+	int32_t n = rig->batch.segment_start[1];
+	int32_t n_vocab = rig->model.config.n_vocab;
+	static float logits[MAX_STEP_TOKENS * MAX_VOCAB];
+	float served[MAX_LABELS];
+	int32_t n_labels = 0;
+	Sequence sequence;
+	Step step;
+
+	sequence_init(&rig->model, &sequence, rig->batch.token_ids, n);
+	step_init(&step);
+	step_add(&step, &sequence, n, n);
+	step.inputs.n_loras = 1;
+	step.inputs.loras = loras;
+	step.inputs.token_lora = token_lora;
+	if (!step_run(&rig->model, &step, logits))
+		return;
+	while (rig->batch.label_rows[n_labels] < n)
+	{
+		const float *row =
+			logits + (int64_t) rig->batch.label_rows[n_labels] * n_vocab;
+		double sum = 0;
+
+		for (int32_t j = 0; j < n_vocab; j++)
+			sum += exp((double) row[j]);
+		served[n_labels] =
+			(float) ((double) row[rig->batch.label_ids[n_labels]] - log(sum));
+		n_labels++;
+	}
+	if (!(error_of(served, rig->log_probs, n_labels) <= 1e-5))
+		CHECK_FAIL("%s: served %.3g off", rig->c->name,
+				   error_of(served, rig->log_probs, n_labels));
+}
+
+static void
+test_serving(void)
+{
+	for (int i = 0; i < N_CASES; i++)
+	{
+		TrainRig rig;
+		LlmModelAdapter adapter = { 0 };
+		LlmError err = { 0 };
+		double norm;
+
+		if (!rig_make(&rig, &cases[i], NULL, NULL))
+			continue;
+		for (int step = 0; step < 3; step++)
+		{
+			(void) pass(&rig, &rig.batch, rig.weights);
+			CHECK(llm_trainer_update(rig.trainer, 1e-2, &norm, &err));
+		}
+		CHECK(llm_trainer_forward(rig.trainer, &rig.batch, false, &err));
+		CHECK(llm_trainer_log_probs(rig.trainer, rig.log_probs, &err));
+		if (load_image(&rig, &adapter))
+		{
+			check_served(&rig, &adapter);
+			llm_model_adapter_free(rig.model.model, &adapter);
+		}
+		rig_free(&rig);
+	}
+}
+
 /* A new adapter is nothing: the log-probabilities of the base model. */
 static void
 test_beginning(void)
@@ -674,6 +837,9 @@ test_refusals(void)
 	rig.pairs[1].rank = 1;
 	rig.pairs[1].module = LLM_ADAPTER_LM_HEAD;
 	check_refused(&rig, "lm_head");
+	rig.pairs[1].module = LLM_ADAPTER_V;
+	rig.pairs[1].shares_a = true;
+	check_refused(&rig, "share A");
 	rig_free(&rig);
 
 	REQUIRE(rig_open(&mixture, VECTORS "/mixtral", NULL, LLM_DTYPE_F32, &err));
@@ -692,6 +858,7 @@ main(void)
 	RUN_TEST(test_recompute);
 	RUN_TEST(test_going_on);
 	RUN_TEST(test_dropout);
+	RUN_TEST(test_serving);
 	RUN_TEST(test_beginning);
 	RUN_TEST(test_refusals);
 	return unit_test_finish();

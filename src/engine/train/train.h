@@ -28,7 +28,11 @@
 
 typedef struct LlmTrainer LlmTrainer;
 
-/* One module's pair of matrices to train: of q k v o gate up down. */
+/*
+ * One module's pair of matrices to train: of q k v o gate up down.  Modules
+ * that a checkpoint stores as one (q, k and v, or gate and up) have one A in
+ * PEFT's adapters: the first one's, which the others share.
+ */
 typedef struct LlmTrainPair
 {
 	int32_t layer_idx;
@@ -36,6 +40,7 @@ typedef struct LlmTrainPair
 	int32_t rank;
 	float scale;		/* of B A */
 	bool has_magnitude; /* DoRA */
+	bool shares_a;		/* of the pair before this one */
 } LlmTrainPair;
 
 typedef enum LlmRecompute
@@ -133,6 +138,15 @@ llm_trainer_save(LlmTrainer *trainer, LlmStrbuf *state, LlmError *err);
 extern bool llm_trainer_load(LlmTrainer *trainer, const void *state,
 							 size_t n_bytes, LlmError *err);
 
+/*
+ * Append the adapter's image (adapter.h) for the base model of that
+ * fingerprint; config_json is what an export repeats.
+ */
+extern bool llm_trainer_append_image(LlmTrainer *trainer,
+									 const uint8_t base[LLM_FINGERPRINT_BYTES],
+									 const char *config_json, LlmStrbuf *image,
+									 LlmError *err);
+
 typedef enum LlmTrainMatrix
 {
 	LLM_TRAIN_A,		/* [rank, n_in] */
@@ -140,7 +154,7 @@ typedef enum LlmTrainMatrix
 	LLM_TRAIN_MAGNITUDE /* [n_out] */
 } LlmTrainMatrix;
 
-/* Numbers of one matrix; 0 for a magnitude that is not there. */
+/* Numbers of one matrix, also a shared one; 0 for no magnitude. */
 extern int64_t llm_trainer_matrix_size(const LlmTrainer *trainer,
 									   int32_t pair_idx, LlmTrainMatrix which);
 

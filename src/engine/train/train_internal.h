@@ -7,6 +7,7 @@
  *	  train_forward.c	a micro-batch through the layers
  *	  train_module.c	a projection with its pair, there and back
  *	  train_backward.c	gradients through the layers
+ *	  train_image.c		an adapter as it is now, to be kept
  *	  train_loss.c		from the last layer to labels, and back
  *
  * src/engine/train/train_internal.h

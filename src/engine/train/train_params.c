@@ -199,7 +199,10 @@ train_params_init(LlmTrainer *t, const LlmAdapterImage *initial, LlmError *err)
 	if (!ok)
 		llm_error_no_memory(err, n_bytes, "an adapter's values");
 	for (int32_t i = 0; ok && initial == NULL && i < t->n_pairs; i++)
-		draw_a(t, i, values + t->pairs[i].place.a);
+	{
+		if (!t->pairs[i].spec.shares_a)
+			draw_a(t, i, values + t->pairs[i].place.a);
+	}
 	if (ok && initial != NULL)
 		ok = fill_from_image(t, initial, values, err);
 	ok = ok && t->ops->write(t->compute, t->values, values, n_bytes, err) &&

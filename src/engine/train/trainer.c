@@ -230,7 +230,10 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 		pair->n_in = weight.n_cols;
 		pair->n_out = weight.n_rows;
 		pair->place.a = at;
-		at += pair->n_in * pair->spec.rank;
+		if (pair->spec.shares_a)
+			pair->place.a = t->pairs[i - 1].place.a;
+		else
+			at += pair->n_in * pair->spec.rank;
 	}
 	t->n_a_values = at;
 	for (int32_t i = 0; i < t->n_pairs; i++)
@@ -268,6 +271,15 @@ check_pair(const LlmModelConfig *config, const LlmTrainOptions *options,
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "dropout together with DoRA is not supported");
 	return true;
+}
+
+/* Whether checkpoints store two neighbours as one: q k v, or gate up. */
+static bool
+are_fused(const LlmTrainPair *a, const LlmTrainPair *b)
+{
+	return (a->module == LLM_ADAPTER_Q && b->module == LLM_ADAPTER_K) ||
+		   (a->module == LLM_ADAPTER_K && b->module == LLM_ADAPTER_V) ||
+		   (a->module == LLM_ADAPTER_GATE && b->module == LLM_ADAPTER_UP);
 }
 
 static bool
@@ -311,9 +323,18 @@ llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
 							 options->max_segment, options->max_tokens);
 	for (int32_t i = 0; i < options->n_pairs; i++)
 	{
-		if (!check_pair(llm_model_config(model), options, &options->pairs[i],
-						err))
+		const LlmTrainPair *pair = &options->pairs[i];
+
+		if (!check_pair(llm_model_config(model), options, pair, err))
 			return false;
+		if (pair->shares_a &&
+			(i == 0 || pair[-1].layer_idx != pair->layer_idx ||
+			 pair[-1].rank != pair->rank || !are_fused(&pair[-1], pair)))
+			return llm_error_set(err, LLM_ERROR_INVALID,
+								 "module %s of layer %d has nobody to share A "
+								 "with",
+								 llm_adapter_module_name(pair->module),
+								 pair->layer_idx);
 	}
 	return true;
 }

@@ -15,7 +15,8 @@ file that this writes beside itself for each model of ../model:
         losses         F32 [100]    of 100 steps of AdamW on that batch
 
 Values of A and B are a formula that both sides know (see value()); modules
-that a family stores fused are trained apart here as they are there.
+that a family stores fused are trained apart here as they are there, but for
+the cases named so.
 """
 
 import math
@@ -37,9 +38,12 @@ N_STEPS = 100
 RATE = 2e-3
 
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
+FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
 
-# name: (what is trained, rsLoRA, DoRA)
+# name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored
 CASES = {
+    "phi3_fused": (("qkv", "gate_up", "down"), False, False),
+    "glm4_fused": (("q", "gate_up"), False, False),
     "llama2": (MODULES, False, False),
     "llama3": (MODULES, False, True),
     "linear": (MODULES, True, False),
@@ -108,9 +112,12 @@ def split_fused(model):
 
 def load(name):
     model = AutoModelForCausalLM.from_pretrained(
-        os.path.join(MODELS, name), dtype=torch.float32, attn_implementation="eager"
+        os.path.join(MODELS, name.replace("_fused", "")),
+        dtype=torch.float32,
+        attn_implementation="eager",
     )
-    split_fused(model)
+    if not name.endswith("_fused"):
+        split_fused(model)
     return model
 
 
@@ -132,9 +139,9 @@ def adapted(name, modules, use_rslora, use_dora):
             continue
         parts = key.split(".")
         layer = int(parts[parts.index("layers") + 1])
-        module = next(p for p in parts if p.endswith("_proj") and p[:-5] in MODULES)[:-5]
+        module = [p[:-5] for p in parts if p.endswith("_proj") and p[:-5] in FUSED][-1]
         kind = "A" if "lora_A" in key else "B" if "lora_B" in key else "magnitude"
-        salt = layer * 100 + MODULES.index(module) * 10 + (1 if kind == "B" else 0)
+        salt = layer * 100 + FUSED[module] * 10 + (1 if kind == "B" else 0)
         if kind != "magnitude":
             scale = 2 / math.sqrt(parameter.shape[1]) if kind == "A" else 0.2
             parameter.data = matrix(parameter.shape, salt, scale)
