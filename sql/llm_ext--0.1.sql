@@ -448,6 +448,32 @@ REVOKE ALL ON FUNCTION llm_merge_adapter(text, text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION llm_merge_adapter(text, text, jsonb) IS
 	'write a whole model with the adapter in its weights to a directory of the server; options: dtype, max_shard_bytes; reports by how much weights changed and were rounded';
 
+CREATE FUNCTION llm_merge_drift(name text, model text,
+	samples text[] DEFAULT ARRAY['Hello!', 'What can you do?', 'Write a short sentence.'],
+	OUT sample text, OUT same_token boolean, OUT max_difference float8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT s.sample,
+		   i.top #>> '{0,token}' = m.top #>> '{0,token}',
+		   (SELECT max(abs((x.v ->> 'logprob')::float8 - (y.v ->> 'logprob')::float8))
+			FROM jsonb_array_elements(i.top) AS x(v)
+			JOIN jsonb_array_elements(m.top) AS y(v) ON x.v -> 'bytes' = y.v -> 'bytes')
+	FROM unnest(llm_merge_drift.samples) AS s(sample),
+		 LATERAL (SELECT llm_completion(json_build_object(
+					  'messages', json_build_array(json_build_object('role', 'user', 'content', s.sample)),
+					  'adapter', llm_merge_drift.name, 'temperature', 0, 'max_tokens', 1,
+					  'logprobs', true, 'top_logprobs', 20))
+					  #> '{choices,0,logprobs,content,0,top_logprobs}') AS i(top),
+		 LATERAL (SELECT llm_completion(json_build_object(
+					  'messages', json_build_array(json_build_object('role', 'user', 'content', s.sample)),
+					  'adapter', '', 'model', llm_merge_drift.model, 'temperature', 0, 'max_tokens', 1,
+					  'logprobs', true, 'top_logprobs', 20))
+					  #> '{choices,0,logprobs,content,0,top_logprobs}') AS m(top);
+END;
+COMMENT ON FUNCTION llm_merge_drift(text, text, text[]) IS
+	'how far a merged model, once loaded, is from the adapter it was made of: log-probabilities of the first token after sample questions';
+
 CREATE FUNCTION llm.adapter_facts(name text, OUT item text, OUT result text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'llm_adapter_facts'

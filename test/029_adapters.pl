@@ -183,5 +183,10 @@ is( $primary->safe_psql('postgres',
 		  . '"max_tokens": 6, "ignore_eos": true}\')'),
 	$primary->safe_psql(
 		'postgres', 'SELECT answer FROM expected WHERE version = 1'),
-	'the merged model answers like the adapter');
+	'the merged model answers like the adapter');is( $primary->safe_psql('postgres',
+		'SELECT count(*), bool_and(same_token), max(max_difference) BETWEEN 0 AND 0.05 '
+		  . "FROM llm_merge_drift('a\@1', 'merged')"),
+	'3|t|t',
+	'and its log-probabilities are near');
+
 done_testing();
