@@ -19,6 +19,7 @@
 
 #include "miscadmin.h"
 #include "src/server/pg_compat.h"
+#include "src/server/scan/scan_subsys.h"
 #include "src/server/scheduler/scheduler_subsys.h"
 #include "src/server/settings.h"
 
@@ -30,6 +31,7 @@ void
 _PG_init(void)
 {
 	llm_settings_define();
+	llm_scan_init();
 	if (process_shared_preload_libraries_in_progress)
 		llm_scheduler_init();
 }

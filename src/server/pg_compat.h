@@ -12,7 +12,13 @@
 
 #include "postgres.h"
 
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
 #include "fmgr.h"
+#include "nodes/primnodes.h"
 #include "storage/latch.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -87,6 +93,29 @@ llm_compat_function_aclcheck(Oid function_id, Oid role_id)
 						   ACL_EXECUTE);
 #else
 	return pg_proc_aclcheck(function_id, role_id, ACL_EXECUTE);
+#endif
+}
+
+/* ExecutorRun's parameters lost one in 18. */
+#if PG_VERSION_NUM >= 180000
+#define LLM_EXECUTOR_RUN_PARAMS \
+	QueryDesc *query_desc, ScanDirection direction, uint64 count
+#define LLM_EXECUTOR_RUN_ARGS query_desc, direction, count
+#else
+#define LLM_EXECUTOR_RUN_PARAMS                                   \
+	QueryDesc *query_desc, ScanDirection direction, uint64 count, \
+		bool execute_once
+#define LLM_EXECUTOR_RUN_ARGS query_desc, direction, count, execute_once
+#endif
+
+/* merge_action() in RETURNING, which came with 17 */
+static inline bool
+llm_compat_is_merge_support(const Node *node)
+{
+#if PG_VERSION_NUM >= 170000
+	return IsA(node, MergeSupportFunc);
+#else
+	return false;
 #endif
 }
 

@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
 
 char *llm_setting_executor_path;
 int llm_setting_max_requests;
@@ -48,6 +49,9 @@ int llm_setting_adapter_cache_mb;
 bool llm_setting_queue_wait;
 int llm_setting_request_timeout_ms;
 int llm_setting_max_requests_per_backend;
+bool llm_setting_enable_batching;
+int llm_setting_batch_rows;
+bool llm_setting_debug_wrap_plans;
 int llm_setting_debug_crash_token;
 
 /* Is *value in a NULL-terminated list?  Else say what would be. */
@@ -311,6 +315,36 @@ define_adapter_settings(void)
 		GUC_UNIT_MB, NULL, NULL, NULL);
 }
 
+/* Plans that were kept were made for the old value. */
+static void
+assign_plan_setting(bool value, void *extra)
+{
+	if (IsUnderPostmaster)
+		ResetPlanCache();
+}
+
+static void
+define_batch_settings(void)
+{
+	DefineCustomBoolVariable(
+		"llm_ext.enable_batching",
+		"Run the calls of a statement's rows side by side.",
+		"Off: one after the other, as PostgreSQL does by itself.",
+		&llm_setting_enable_batching, true, PGC_USERSET, GUC_EXPLAIN, NULL,
+		assign_plan_setting, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.batch_rows",
+		"Most calls that one node of a plan keeps in flight.",
+		"1: one after the other.", &llm_setting_batch_rows, 256, 1, 8192,
+		PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"llm_ext.debug_wrap_plans",
+		"Batch PostgreSQL's own functions too, in every plan.",
+		"To test batched execution with PostgreSQL's regression tests.",
+		&llm_setting_debug_wrap_plans, false, PGC_SUSET, GUC_NOT_IN_SAMPLE,
+		NULL, assign_plan_setting, NULL);
+}
+
 void
 llm_settings_define(void)
 {
@@ -318,6 +352,7 @@ llm_settings_define(void)
 	define_model_settings();
 	define_executor_settings();
 	define_request_settings();
+	define_batch_settings();
 	/* later is too late for some; without preloading nobody reads them */
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -48,6 +48,9 @@ extern int llm_setting_max_adapter_size_mb;
 extern bool llm_setting_queue_wait;		   /* wait for a slot, or refuse */
 extern int llm_setting_request_timeout_ms; /* 0 = none */
 extern int llm_setting_max_requests_per_backend;
+extern bool llm_setting_enable_batching;
+extern int llm_setting_batch_rows;		  /* calls in flight per plan node */
+extern bool llm_setting_debug_wrap_plans; /* stages everywhere */
 extern int llm_setting_debug_crash_token; /* -1 = off */
 
 /* Define all that may be defined now, and reserve the prefix. */

@@ -615,6 +615,20 @@ create_request(const LlmRequestSpec *spec)
 	return request;
 }
 
+bool
+llm_request_has_room(void)
+{
+	bool has_room;
+
+	llm_scheduler_require();
+	if (n_active_requests >= llm_setting_max_requests_per_backend)
+		return false;
+	llm_scheduler_lock(LW_SHARED);
+	has_room = llm_shared->n_free_slots > 0;
+	llm_scheduler_unlock();
+	return has_room;
+}
+
 LlmRequest *
 llm_request_submit(const LlmRequestSpec *spec)
 {

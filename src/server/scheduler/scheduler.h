@@ -83,6 +83,12 @@ typedef struct LlmRequestResult
 extern LlmRequest *llm_request_submit(const LlmRequestSpec *spec);
 
 /*
+ * Could one more request be submitted now without waiting for a slot?  Others
+ * may be faster, so this is only good for not asking in vain.
+ */
+extern bool llm_request_has_room(void);
+
+/*
  * Collect what has arrived, without waiting.  A failed request is a result with
  * an error, not an ereport: the caller may want NULL for that row.  The result
  * is valid until the next call for this request.
