@@ -18,6 +18,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "src/server/pg_compat.h"
 #include "src/server/scan/scan_internal.h"
 #include "src/server/scan/scan_subsys.h"
@@ -48,6 +50,24 @@ llm_scan_asked_rows(EState *estate)
 	return running->n_asked;
 }
 
+/* Torture leaves EXPLAIN alone, whose output the tests know by heart. */
+static bool
+is_explain(const char *query_string)
+{
+	while (isspace((unsigned char) *query_string))
+		query_string++;
+	return pg_strncasecmp(query_string, "explain", strlen("explain")) == 0;
+}
+
+static bool
+wants_stages(const PlannedStmt *stmt, const char *query_string)
+{
+	if (llm_setting_debug_wrap_plans && query_string != NULL &&
+		is_explain(query_string))
+		return false;
+	return llm_setting_enable_batching && stmt->commandType != CMD_UTILITY;
+}
+
 static PlannedStmt *
 plan_with_stages(Query *parse, const char *query_string, int cursor_options,
 				 ParamListInfo params)
@@ -57,7 +77,7 @@ plan_with_stages(Query *parse, const char *query_string, int cursor_options,
 			? previous_planner(parse, query_string, cursor_options, params)
 			: standard_planner(parse, query_string, cursor_options, params);
 
-	if (llm_setting_enable_batching && stmt->commandType != CMD_UTILITY)
+	if (wants_stages(stmt, query_string))
 		llm_plan_rewrite(stmt, cursor_options);
 	return stmt;
 }
