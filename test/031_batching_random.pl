@@ -346,6 +346,11 @@ foreach my $setting (@settings)
 
 	foreach my $i (0 .. $#cases)
 	{
+		# calls of rows that OFFSET skips are not made: nor do they fail
+		next if $cases[$i] =~ /OFFSET/ && $plain->[$i] =~ /ERROR:/;
+		# and what is read ahead of a LIMIT may fail before the LIMIT is met
+		next if $setting->[0] eq 'torture' && $cases[$i] =~ /LIMIT|FETCH|EXISTS/
+		  && $printed->[$i] =~ /ERROR:/;
 		if ($printed->[$i] ne $plain->[$i])
 		{
 			$n_different++;

@@ -133,7 +133,7 @@ llm_answers_of(EState *estate)
 
 /* Append an argument's bytes; false: there are too many. */
 static bool
-append_value(StringInfo key, NullableDatum *arg, LlmValueType type)
+append_value(StringInfo key, Datum value, LlmValueType type)
 {
 	struct varlena *plain;
 	Size n_bytes;
@@ -141,21 +141,20 @@ append_value(StringInfo key, NullableDatum *arg, LlmValueType type)
 
 	if (type.is_by_value)
 	{
-		appendBinaryStringInfo(key, (char *) &arg->value, sizeof(arg->value));
+		appendBinaryStringInfo(key, (char *) &value, sizeof(value));
 		return true;
 	}
 	if (type.len == -1)
 	{
-		/* a header may have one byte or four; the function needs the rest */
-		plain = PG_DETOAST_DATUM_PACKED(arg->value);
-		arg->value = PointerGetDatum(plain);
+		/* a header may have one byte or four */
+		plain = PG_DETOAST_DATUM_PACKED(value);
 		n_bytes = VARSIZE_ANY_EXHDR(plain);
 		bytes = VARDATA_ANY(plain);
 	}
 	else
 	{
-		n_bytes = datumGetSize(arg->value, false, type.len);
-		bytes = DatumGetPointer(arg->value);
+		n_bytes = datumGetSize(value, false, type.len);
+		bytes = DatumGetPointer(value);
 	}
 	if (n_bytes > MAX_KEY_BYTES)
 		return false;
@@ -178,11 +177,11 @@ make_key(LlmAnswers *answers, LlmCallSite *site)
 						   sizeof(Oid));
 	for (int i = 0; i < site->n_args && is_small; i++)
 	{
-		NullableDatum *arg = &site->fcinfo->args[i];
+		const NullableDatum *arg = &site->fcinfo->args[i];
 
 		appendStringInfoChar(key, arg->isnull ? 'n' : 'v');
 		if (!arg->isnull)
-			is_small = append_value(key, arg, site->arg_types[i]);
+			is_small = append_value(key, arg->value, site->arg_types[i]);
 	}
 	return is_small;
 }

@@ -167,6 +167,7 @@ begin_node(CustomScanState *custom, EState *estate, int eflags)
 	outerPlanState(custom) =
 		ExecInitNode(outerPlan(stage), estate,
 					 eflags & ~(EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
+	node->is_over_stage = llm_stage_is(outerPlan(stage));
 	node->demand = (LlmDemand) intVal(linitial(stage->custom_private));
 	init_calls(node, stage);
 	node->leaf = ExecInitExtraTupleSlot(
@@ -328,6 +329,59 @@ may_read(LlmBatchNode *node)
 		   llm_request_has_room();
 }
 
+/*
+ * Where the child is a node of ours, the error of one of its rows may wait for
+ * that row's turn, too: nothing was going on when it was raised.
+ */
+static TupleTableSlot *
+read_child_or_postpone(LlmBatchNode *node, ErrorData **error)
+{
+	LlmBatchNode *child = (LlmBatchNode *) outerPlanState(&node->custom);
+	MemoryContext old = CurrentMemoryContext;
+	TupleTableSlot *volatile leaves = NULL;
+
+	child->is_raising = false;
+	PG_TRY();
+	{
+		leaves = ExecProcNode(&child->custom.ss.ps);
+	}
+	PG_CATCH();
+	{
+		if (!child->is_raising)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(node->context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		MemoryContextSwitchTo(old);
+	}
+	PG_END_TRY();
+	return leaves;
+}
+
+static TupleTableSlot *
+read_child(LlmBatchNode *node, ErrorData **error)
+{
+	*error = NULL;
+	if (node->is_over_stage && node->n_read > node->n_emitted)
+		return read_child_or_postpone(node, error);
+	return ExecProcNode(outerPlanState(&node->custom));
+}
+
+/* A row that will be nothing but an error. */
+static void
+add_failed_row(LlmBatchNode *node, ErrorData *error)
+{
+	LlmWaitingRow *row = row_at(node, node->n_read);
+
+	if (row->answers == NULL)
+		row->answers = MemoryContextAlloc(
+			node->context, sizeof(LlmAnswer *) * (node->n_sites + 1));
+	memset(row->answers, 0, sizeof(LlmAnswer *) * (node->n_sites + 1));
+	row->error = error;
+	node->at_end = true;
+	node->n_read++;
+}
+
 /* Read rows as far as is allowed. */
 static void
 read_ahead(LlmBatchNode *node)
@@ -335,10 +389,13 @@ read_ahead(LlmBatchNode *node)
 	while (may_read(node))
 	{
 		TupleTableSlot *leaves;
+		ErrorData *error;
 
 		CHECK_FOR_INTERRUPTS();
-		leaves = ExecProcNode(outerPlanState(&node->custom));
-		if (TupIsNull(leaves))
+		leaves = read_child(node, &error);
+		if (error != NULL)
+			add_failed_row(node, error);
+		else if (TupIsNull(leaves))
 			node->at_end = true;
 		else
 			read_row(node, leaves);
@@ -433,15 +490,20 @@ next_row(LlmBatchNode *node)
 		return NULL;
 	row = row_at(node, node->n_emitted);
 	if (row->error != NULL)
+	{
+		node->is_raising = true;
 		ReThrowError(row->error);
+	}
 	wait_for_row(node, row);
 	llm_row_queue_pop(node->queue, node->leaf);
 	scan = fill_leaves(node, node->leaf);
 	count_emitted(node);
+	node->is_raising = true;
 	for (int i = 0; i < node->n_sites; i++)
 		if (row->answers[i] != NULL)
 			scan->tts_values[i] =
 				llm_answer_value(row->answers[i], &scan->tts_isnull[i]);
+	node->is_raising = false;
 	return scan;
 }
 

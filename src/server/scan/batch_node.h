@@ -25,6 +25,8 @@ typedef struct LlmBatchNode
 {
 	CustomScanState custom; /* must be first */
 	LlmDemand demand;
+	bool is_over_stage; /* the child is a node like this */
+	bool is_raising;	/* the error of a row whose turn has come */
 	int n_sites;
 	LlmCallSite *sites;	  /* [n_sites] */
 	ExprState **guards;	  /* [n_sites] */

@@ -461,8 +461,10 @@ collect_inside_walker(Node *node, void *context)
 	{
 		WindowFunc *func = (WindowFunc *) node;
 
-		llm_scan_collect(finder, (Node *) func->args,
-						 filter_as_guards(func->aggfilter));
+		/* others, like first_value, look at the rows they please */
+		if (func->winagg)
+			llm_scan_collect(finder, (Node *) func->args,
+							 filter_as_guards(func->aggfilter));
 		return false;
 	}
 	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset)

@@ -36,6 +36,32 @@ loop_param_value(NestLoop *loop, Node *node)
 	return NULL;
 }
 
+/*
+ * Is the parameter the result of a subquery of the inner side's own?  That is
+ * computed again for each outer row, so it is not to be had outside.
+ */
+static bool
+is_inner_param(Plan *inner, Node *node)
+{
+	ListCell *lc;
+
+	if (!IsA(node, Param) || ((Param *) node)->paramkind != PARAM_EXEC)
+		return false;
+	foreach (lc, inner->initPlan)
+		if (list_member_int(lfirst_node(SubPlan, lc)->setParam,
+							((Param *) node)->paramid))
+			return true;
+	switch (nodeTag(inner))
+	{
+		case T_SubqueryScan:
+			return is_inner_param(((SubqueryScan *) inner)->subplan, node);
+		case T_Memoize:
+			return is_inner_param(inner->lefttree, node);
+		default:
+			return false;
+	}
+}
+
 /* -- LATERAL: one inner row made of the outer one -- */
 
 typedef struct Lateral
@@ -54,7 +80,8 @@ to_outer_mutator(Node *node, void *context)
 
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, Var) || IsA(node, SubPlan) || IsA(node, AlternativeSubPlan))
+	if (IsA(node, Var) || IsA(node, SubPlan) || IsA(node, AlternativeSubPlan) ||
+		is_inner_param(lateral->loop->join.plan.righttree, node))
 		lateral->has_inner_data = true;
 	value = loop_param_value(lateral->loop, node);
 	if (value != NULL)
@@ -225,8 +252,8 @@ hoist_lateral_calls(LlmRewrite *rewrite, NestLoop *loop, LlmDemand demand)
 		if (calls == NIL)
 			return;
 		plan->righttree = without_memoize(plan->righttree);
-		plan->lefttree = llm_stage_append_results(rewrite, plan->lefttree,
-												  calls, demand);
+		plan->lefttree =
+			llm_stage_append_results(rewrite, plan->lefttree, calls, demand);
 		add_result_params(rewrite, &lateral, n_columns);
 	}
 }
@@ -237,7 +264,7 @@ typedef struct Lift
 {
 	NestLoop *loop;
 	Plan *inner;
-	bool has_subplan;
+	bool has_subquery;
 } Lift;
 
 /* Where the inner scan returns a column; it may have to from now on. */
@@ -265,8 +292,9 @@ lift_mutator(Node *node, void *context)
 
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan))
-		lift->has_subplan = true;
+	if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan) ||
+		is_inner_param(lift->inner, node))
+		lift->has_subquery = true;
 	value = loop_param_value(lift->loop, node);
 	if (value != NULL)
 		return (Node *) value;
@@ -311,7 +339,7 @@ lift_inner_filter(LlmRewrite *rewrite, NestLoop *loop)
 	inner->targetlist = list_copy(targetlist);
 	lifted = (List *) lift_mutator(
 		(Node *) list_copy_tail(inner->qual, split_at), &lift);
-	if (lift.has_subplan)
+	if (lift.has_subquery)
 	{
 		inner->targetlist = targetlist;
 		return;
