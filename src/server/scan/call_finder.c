@@ -187,6 +187,29 @@ is_volatile_walker(Node *node, void *context)
 }
 
 static bool
+is_other_volatile(Oid function_id, void *context)
+{
+	return is_volatile_function(function_id, context) &&
+		   llm_scan_ops(function_id) == NULL;
+}
+
+static bool
+keeps_calls_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	return IsA(node, SubPlan) || IsA(node, AlternativeSubPlan) ||
+		   check_functions_in_node(node, is_other_volatile, NULL) ||
+		   expression_tree_walker(node, keeps_calls_walker, context);
+}
+
+bool
+llm_scan_may_keep_calls(Node *expr)
+{
+	return keeps_calls_walker(expr, NULL);
+}
+
+static bool
 guards_are_usable(List *guards)
 {
 	return !is_volatile_walker((Node *) guards, NULL) &&

@@ -239,6 +239,11 @@ hoist_lateral_calls(LlmRewrite *rewrite, NestLoop *loop, LlmDemand demand)
 	Plan *maker = find_row_maker(without_memoize(plan->righttree));
 	Lateral lateral = { .loop = loop };
 
+	/* a call that stays must go on having its answers remembered */
+	if (IsA(plan->righttree, Memoize) &&
+		(maker->initPlan != NIL ||
+		 llm_scan_may_keep_calls((Node *) llm_plan_expressions(maker))))
+		return;
 	/* nested calls go one level at a time */
 	for (;;)
 	{

@@ -57,6 +57,9 @@ extern void llm_scan_collect(LlmCallFinder *finder, Node *expr, List *guards);
  */
 extern void llm_scan_collect_inside(LlmCallFinder *finder, Node *expr);
 
+/* Is there anything in it for which calls may have to stay where they are? */
+extern bool llm_scan_may_keep_calls(Node *expr);
+
 /* Why a call was left in a node that could have a stage; a static string. */
 extern const char *llm_scan_refusal(FuncExpr *call);
 
