@@ -48,10 +48,12 @@ SELECT r->'choices'->0->>'finish_reason' AS finish_reason, r->'choices'->0->>'st
 FROM llm_completion('{"prompt": [5, 6, 7], "temperature": 0, "max_tokens": 8, "logit_bias": {"9": 100}, "stop_token_ids": [9]}') r;
 SELECT r->'usage'->>'completion_tokens' AS n, r->'choices'->0->>'finish_reason' AS finish_reason
 FROM llm_completion('{"prompt": [5, 6, 7], "temperature": 0, "max_tokens": 4, "min_tokens": 4, "logit_bias": {"9": 100}, "stop_token_ids": [9]}') r;
+SET llm_ext.enable_batching = off;
 -- the second time, the prompt comes from the prefix cache
 SELECT (llm_completion(json_build_object('prompt', repeat('once upon a time ', 20), 'max_tokens', 1))->'usage'->'prompt_tokens_details'->>'cached_tokens')::int >= 0 AS first,
 	   (llm_completion(json_build_object('prompt', repeat('once upon a time ', 20), 'max_tokens', 1))->'usage'->'prompt_tokens_details'->>'cached_tokens')::int >= 16 AS second,
 	   (llm_completion(json_build_object('prompt', repeat('once upon a time ', 20), 'max_tokens', 1, 'cache_salt', 'mine'))->'usage'->'prompt_tokens_details'->>'cached_tokens')::int AS salted;
+RESET llm_ext.enable_batching;
 -- mistakes
 SELECT llm_completion('{}');
 SELECT llm_completion('[]');

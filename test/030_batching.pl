@@ -18,7 +18,10 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $fake = llm_fake_executor();
-my $node = llm_node('main', conf => "llm_ext.executor_path = '$fake'");
+my $dir = llm_model_dir();
+my $node = llm_node('main',
+	model => "$dir?max_model_len=800",
+	conf => "llm_ext.executor_path = '$fake'\nllm_ext.model_name = 'demo'");
 
 sub one_value
 {
@@ -45,7 +48,7 @@ sub run_script
 $node->safe_psql('postgres', <<'END');
 CREATE TABLE t (id int PRIMARY KEY, x text, s text, v int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 1000) i;
-CREATE FUNCTION f(a text) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION f(a text) RETURNS text PARALLEL RESTRICTED LANGUAGE sql AS $$
 	SELECT llm_generate(a, NULL,
 		'{"temperature": 0, "max_tokens": 4, "add_special_tokens": false}') $$;
 ANALYZE t;
@@ -97,7 +100,7 @@ is( join(' ', map { (split /\|/)[0] } split /\n/, $out),
 
 # --------------------------------------------------------------- errors
 
-my $failing = q{llm_generate(repeat('long ', CASE WHEN id = 30 THEN 20000 ELSE 1 END),
+my $failing = q{llm_generate(repeat('long ', CASE WHEN id = 30 THEN 2000 ELSE 1 END),
 	NULL, '{"max_tokens": 2, "on_error": "ON_ERROR"}')};
 (my $erring = $failing) =~ s/ON_ERROR/error/;
 (my $forgiving = $failing) =~ s/ON_ERROR/null/;
@@ -293,7 +296,6 @@ like($out, qr/^1000\|/, 'wide rows wait in files');
 
 # --------------------------------------------------------------- cancel
 
-my $dir = llm_model_dir();
 one_value("SELECT llm_load_model('$dir?delay_ms=30', 'slow')");
 my $slow = q{llm_generate(x, NULL, '{"model": "slow", "max_tokens": 500,
 	"ignore_eos": true}')};

@@ -38,7 +38,7 @@ struct LlmAnswer
 	bool isnull;
 	Datum value;
 	Size n_bytes; /* of value */
-	char *key;	  /* function and arguments, while remembered */
+	char *key;	  /* signature and arguments, while remembered */
 	Size key_bytes;
 };
 
@@ -171,10 +171,7 @@ make_key(LlmAnswers *answers, LlmCallSite *site)
 	bool is_small = true;
 
 	resetStringInfo(key);
-	appendBinaryStringInfo(key, (const char *) &site->flinfo.fn_oid,
-						   sizeof(Oid));
-	appendBinaryStringInfo(key, (const char *) &site->fcinfo->fncollation,
-						   sizeof(Oid));
+	appendBinaryStringInfo(key, site->signature.data, site->signature.len);
 	for (int i = 0; i < site->n_args && is_small; i++)
 	{
 		const NullableDatum *arg = &site->fcinfo->args[i];

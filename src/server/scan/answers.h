@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "nodes/execnodes.h"
 #include "src/server/sql/batch_call.h"
 
@@ -44,6 +45,9 @@ typedef struct LlmCallSite
 	int n_args;
 	LlmValueType *arg_types; /* [n_args] */
 	LlmValueType result_type;
+	/* function, collation, and all types and their modifiers: a NULL of
+	 * another type is another argument */
+	StringInfoData signature;
 	LlmAnswerCounts *counts; /* of its node; lives as long as the statement */
 } LlmCallSite;
 

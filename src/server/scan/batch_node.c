@@ -64,6 +64,32 @@ value_type(Oid type_id)
 }
 
 static void
+append_oid(StringInfo buf, Oid oid)
+{
+	appendBinaryStringInfo(buf, (const char *) &oid, sizeof(oid));
+}
+
+static void
+append_type(StringInfo buf, Node *expr)
+{
+	append_oid(buf, exprType(expr));
+	append_oid(buf, (Oid) exprTypmod(expr));
+}
+
+static void
+make_signature(LlmCallSite *site, FuncExpr *expr)
+{
+	ListCell *lc;
+
+	initStringInfo(&site->signature);
+	append_oid(&site->signature, expr->funcid);
+	append_oid(&site->signature, expr->inputcollid);
+	append_type(&site->signature, (Node *) expr);
+	foreach (lc, expr->args)
+		append_type(&site->signature, lfirst(lc));
+}
+
+static void
 init_site(LlmCallSite *site, FuncExpr *expr, LlmAnswerCounts *counts)
 {
 	ListCell *lc;
@@ -84,6 +110,7 @@ init_site(LlmCallSite *site, FuncExpr *expr, LlmAnswerCounts *counts)
 			value_type(exprType(lfirst(lc)));
 	site->result_type = value_type(expr->funcresulttype);
 	site->counts = counts;
+	make_signature(site, expr);
 }
 
 static bool
@@ -155,7 +182,7 @@ start_rows(LlmBatchNode *node)
 	node->at_end = false;
 	node->has_current = false;
 	node->window = 0;
-	node->n_since = 0;
+	node->window_end = 0;
 }
 
 static void
@@ -298,18 +325,25 @@ read_row(LlmBatchNode *node, TupleTableSlot *leaves)
 	node->n_read++;
 }
 
+/*
+ * How far to read at first, and again when so much was used up.  A window that
+ * has become full has no end.
+ */
 static void
 open_window(LlmBatchNode *node)
 {
 	uint64 n_asked = llm_scan_asked_rows(node->custom.ss.ps.state);
 	int64 full = llm_setting_batch_rows;
 
-	if (node->demand != LLM_DEMAND_FULL)
+	if (node->window > 0)
+		node->window = Min(node->window * 2, full);
+	else if (node->demand != LLM_DEMAND_FULL)
 		node->window = Min(full, FIRST_WINDOW);
 	else if (n_asked > 0)
 		node->window = (int64) Min((uint64) full, n_asked);
 	else
 		node->window = full;
+	node->window_end = node->n_emitted + node->window;
 }
 
 static bool
@@ -322,7 +356,8 @@ may_read(LlmBatchNode *node)
 		return false;
 	if (n_waiting == 0)
 		return true;
-	if (node->window < llm_setting_batch_rows && n_waiting >= node->window)
+	if (node->window < llm_setting_batch_rows &&
+		node->n_read >= node->window_end)
 		return false;
 	return n_in_flight < llm_setting_batch_rows &&
 		   llm_answers_bytes(node->answers) < (Size) work_mem * 1024 &&
@@ -460,18 +495,6 @@ release_current(LlmBatchNode *node)
 	node->has_current = false;
 }
 
-/* Grow where the parent has used up what it was first thought to need. */
-static void
-count_emitted(LlmBatchNode *node)
-{
-	node->n_emitted++;
-	node->has_current = true;
-	if (++node->n_since < node->window)
-		return;
-	node->window = Min(node->window * 2, llm_setting_batch_rows);
-	node->n_since = 0;
-}
-
 /* The next row's scan tuple, or NULL at the end. */
 static TupleTableSlot *
 next_row(LlmBatchNode *node)
@@ -481,7 +504,7 @@ next_row(LlmBatchNode *node)
 
 	release_current(node);
 	ExecClearTuple(node->leaf);
-	if (node->window == 0)
+	if (node->n_emitted >= node->window_end)
 		open_window(node);
 	if (node->n_emitted % ROWS_PER_LOOK == 0)
 		llm_answers_advance(node->answers);
@@ -497,7 +520,8 @@ next_row(LlmBatchNode *node)
 	wait_for_row(node, row);
 	llm_row_queue_pop(node->queue, node->leaf);
 	scan = fill_leaves(node, node->leaf);
-	count_emitted(node);
+	node->n_emitted++;
+	node->has_current = true;
 	node->is_raising = true;
 	for (int i = 0; i < node->n_sites; i++)
 		if (row->answers[i] != NULL)

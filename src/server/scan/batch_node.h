@@ -45,8 +45,8 @@ typedef struct LlmBatchNode
 	int64 n_emitted;  /* rows whose turn has come */
 	bool at_end;	  /* the child has no more, or a row has an error */
 	bool has_current; /* row n_emitted - 1 holds its answers */
-	int64 window;	  /* rows that may be read ahead */
-	int64 n_since;	  /* emitted since the window grew */
+	int64 window;	  /* rows; see open_window */
+	int64 window_end; /* where it is used up */
 
 	/* for EXPLAIN ANALYZE, over all rescans */
 	LlmAnswerCounts counts;
