@@ -29,9 +29,6 @@
 #include "src/engine/compute/cpu_threads.h"
 #include "test/bench/bench_yardsticks.h"
 
-#define BUFFER_BYTES ((size_t) 1 << 30)
-#define READ_BYTES ((size_t) 128 << 20)
-#define READ_CHUNK_BYTES ((size_t) 256 << 10)
 #define N_ROUNDS 7
 #define ROUND_US 60000
 #define MAX_ROWS 512
@@ -58,28 +55,14 @@ static const int32_t row_counts[] = { 1, 8, 32, 512 };
 typedef struct Bench
 {
 	LlmCompute *compute;
-	LlmCpuThreads *threads; /* for the two loops */
-	char *weights;			/* BUFFER_BYTES */
-	size_t read_begin;
-	float *x; /* [MAX_ROWS, MAX_DIM] */
+	Yardsticks yardsticks;
+	char *weights; /* BUFFER_BYTES */
+	float *x;	   /* [MAX_ROWS, MAX_DIM] */
 	float *out;
 	float *logits; /* [MAX_ROWS, MAX_EXPERTS] */
 	LlmMatrix matrix[3][MAX_EXPERTS];
 	uint64_t random_state;
 } Bench;
-
-static bool uses_cpu_time;
-
-static int64_t
-clock_us(void)
-{
-	struct timespec used;
-
-	if (!uses_cpu_time)
-		return llm_clock_us();
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-	return (int64_t) used.tv_sec * 1000000 + used.tv_nsec / 1000;
-}
 
 static float
 random_float(Bench *b)
@@ -87,78 +70,6 @@ random_float(Bench *b)
 	b->random_state =
 		b->random_state * 6364136223846793005u + 1442695040888963407u;
 	return (float) (b->random_state >> 40) / (1 << 24);
-}
-
-static void *
-need(void *p)
-{
-	if (p == NULL || p == MAP_FAILED)
-	{
-		fprintf(stderr, "out of memory\n");
-		exit(1);
-	}
-	return p;
-}
-
-static void
-check(bool ok, const LlmError *err)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "%s\n", err->message);
-	exit(1);
-}
-
-static atomic_llong next_read;
-
-static void
-read_job(void *arg, int thread_idx, int n_threads)
-{
-	const Bench *b = arg;
-	size_t at;
-
-	(void) thread_idx;
-	(void) n_threads;
-	while ((at = (size_t) atomic_fetch_add(&next_read, READ_CHUNK_BYTES)) <
-		   READ_BYTES)
-		sink = read_bytes(b->weights + b->read_begin + at, READ_CHUNK_BYTES);
-}
-
-static double
-measure_reading(Bench *b)
-{
-	int64_t start = clock_us();
-
-	b->read_begin = (b->read_begin + READ_BYTES) % BUFFER_BYTES;
-	atomic_store(&next_read, 0);
-	llm_cpu_threads_run(b->threads, read_job, b);
-	return (double) READ_BYTES / (double) (clock_us() - start) / 1e3;
-}
-
-static double peak_flops[4096];
-
-static void
-peak_job(void *arg, int thread_idx, int n_threads)
-{
-	const Bench *b = arg;
-
-	(void) n_threads;
-	peak_flops[thread_idx] =
-		peak_of(llm_compute_cpu_isa(b->compute), b->compute->precision);
-}
-
-static double
-measure_multiplying(Bench *b)
-{
-	int64_t start = clock_us();
-	double total = 0;
-	int64_t us;
-
-	llm_cpu_threads_run(b->threads, peak_job, b);
-	us = clock_us() - start;
-	for (int i = 0; i < llm_cpu_threads_count(b->threads); i++)
-		total += peak_flops[i];
-	return us > 0 ? total / (double) us / 1e3 : 0;
 }
 
 static void
@@ -247,8 +158,8 @@ bench_shape(Bench *b, const Shape *shape, int32_t n_rows)
 		double n_visited = 0;
 		int n = 0;
 
-		reading = fmax(reading, measure_reading(b));
-		multiplying = fmax(multiplying, measure_multiplying(b));
+		reading = fmax(reading, measure_reading(&b->yardsticks));
+		multiplying = fmax(multiplying, measure_multiplying(&b->yardsticks));
 		for (; us < ROUND_US; n++)
 		{
 			int64_t start;
@@ -281,6 +192,7 @@ fill_inputs(Bench *b)
 	b->weights = need(
 		mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
 	close(fd);
+	b->yardsticks.buffer = b->weights;
 	values = (uint16_t *) b->weights;
 	/* small numbers in bf16 */
 	for (size_t i = 0; i < BUFFER_BYTES / 2; i++)
@@ -328,8 +240,10 @@ main(int argc, char **argv)
 	}
 	bench.compute = llm_compute_cpu_open(&options, &err);
 	check(bench.compute != NULL, &err);
-	bench.threads = llm_cpu_threads_create(options.n_threads, &err);
-	check(bench.threads != NULL, &err);
+	bench.yardsticks.threads = llm_cpu_threads_create(options.n_threads, &err);
+	check(bench.yardsticks.threads != NULL, &err);
+	bench.yardsticks.isa = llm_compute_cpu_isa(bench.compute);
+	bench.yardsticks.precision = bench.compute->precision;
 	fill_inputs(&bench);
 	printf("%s, %d threads\n", llm_compute_cpu_isa(bench.compute),
 		   llm_compute_cpu_n_threads(bench.compute));
@@ -340,6 +254,6 @@ main(int argc, char **argv)
 			bench_shape(&bench, &shapes[s], row_counts[i]);
 	}
 	bench.compute->ops->close(bench.compute);
-	llm_cpu_threads_free(bench.threads);
+	llm_cpu_threads_free(bench.yardsticks.threads);
 	return 0;
 }

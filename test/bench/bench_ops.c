@@ -34,7 +34,6 @@
 #include "src/engine/compute/cpu_threads.h"
 #include "test/bench/bench_yardsticks.h"
 
-#define BUFFER_BYTES ((size_t) 1 << 30)
 #define N_ROUNDS 5
 #define ROUND_US 60000
 
@@ -65,7 +64,6 @@ static struct
 	const char *op;
 	const char *shape;
 	int n_threads;
-	bool cpu_time;
 	bool csv;
 } flags;
 
@@ -76,102 +74,21 @@ typedef struct Bench
 	LlmDtype precision;
 	const char *isa;
 	char *weights; /* BUFFER_BYTES */
-	size_t read_begin;
-	size_t next; /* where the next weight is taken */
-	float *x;	 /* activations, large enough for every case */
+	size_t next;   /* where the next weight is taken */
+	float *x;	   /* activations, large enough for every case */
 	float *y;
 	float *z;
-	LlmCpuThreads *threads; /* for the yardsticks */
-	double read_gbs;		/* of the last case's rounds */
+	Yardsticks yardsticks;
+	double read_gbs; /* of the last case's rounds */
 	double peak_gflops;
 } Bench;
-
-static int64_t
-clock_us(void)
-{
-	struct timespec used;
-
-	if (!flags.cpu_time)
-		return llm_clock_us();
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-	return (int64_t) used.tv_sec * 1000000 + used.tv_nsec / 1000;
-}
-
-static void *
-need(void *p)
-{
-	if (p == NULL || p == MAP_FAILED)
-	{
-		fprintf(stderr, "out of memory\n");
-		exit(1);
-	}
-	return p;
-}
-
-static void
-check(bool ok, const LlmError *err)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "%s\n", err->message);
-	exit(1);
-}
-
-/* ------------------------------------------------------------------------
- * Yardsticks
- * ------------------------------------------------------------------------
- */
-#define READ_BYTES ((size_t) 128 << 20)
-#define READ_CHUNK_BYTES ((size_t) 256 << 10)
-
-static atomic_llong next_read;
-
-/* Chunk by chunk, like the backend's own work. */
-static void
-read_job(void *arg, int thread_idx, int n_threads)
-{
-	const Bench *b = arg;
-	size_t at;
-
-	(void) thread_idx;
-	(void) n_threads;
-	while ((at = (size_t) atomic_fetch_add(&next_read, READ_CHUNK_BYTES)) <
-		   READ_BYTES)
-		sink = read_bytes(b->weights + b->read_begin + at, READ_CHUNK_BYTES);
-}
-
-static double peak_total[4096];
-
-static void
-peak_job(void *arg, int thread_idx, int n_threads)
-{
-	const Bench *b = arg;
-
-	(void) n_threads;
-	peak_total[thread_idx] = peak_of(b->isa, b->precision);
-}
 
 /* Raise the yardsticks to what the machine can do at this moment. */
 static void
 measure_yardsticks(Bench *b)
 {
-	int64_t start = clock_us();
-	int64_t us;
-	double total = 0;
-
-	/* another part of the buffer each time, so that no cache has it */
-	b->read_begin = (b->read_begin + READ_BYTES) % BUFFER_BYTES;
-	atomic_store(&next_read, 0);
-	llm_cpu_threads_run(b->threads, read_job, b);
-	us = clock_us() - start;
-	b->read_gbs = fmax(b->read_gbs, (double) READ_BYTES / (double) us / 1e3);
-	start = clock_us();
-	llm_cpu_threads_run(b->threads, peak_job, b);
-	us = clock_us() - start;
-	for (int i = 0; i < llm_cpu_threads_count(b->threads); i++)
-		total += peak_total[i];
-	b->peak_gflops =
-		fmax(b->peak_gflops, us > 0 ? total / (double) us / 1e3 : 0);
+	b->read_gbs = fmax(b->read_gbs, measure_reading(&b->yardsticks));
+	b->peak_gflops = fmax(b->peak_gflops, measure_multiplying(&b->yardsticks));
 }
 
 /* ------------------------------------------------------------------------
@@ -752,6 +669,7 @@ fill_inputs(Bench *b)
 	b->weights = need(
 		mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
 	close(fd);
+	b->yardsticks.buffer = b->weights;
 	values = (uint16_t *) b->weights;
 	/* numbers near 1 in all of the formats */
 	for (size_t i = 0; i < BUFFER_BYTES / 2; i++)
@@ -780,7 +698,7 @@ parse_flags(int argc, char **argv)
 		if (strcmp(argv[i], "--csv") == 0)
 			flags.csv = true;
 		else if (strcmp(argv[i], "--cpu-time") == 0)
-			flags.cpu_time = true;
+			uses_cpu_time = true;
 		else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
 			flags.isa = argv[++i];
 		else if (strcmp(argv[i], "--op") == 0 && i + 1 < argc)
@@ -838,13 +756,16 @@ main(int argc, char **argv)
 				fprintf(stderr, "%s: %s\n", isa_names[i], err.message);
 				continue;
 			}
-			bench.threads = llm_cpu_threads_create(flags.n_threads, &err);
-			check(bench.threads != NULL, &err);
+			bench.yardsticks.threads =
+				llm_cpu_threads_create(flags.n_threads, &err);
+			check(bench.yardsticks.threads != NULL, &err);
 			bench.precision = precisions[p];
 			bench.isa = isa_names[i];
+			bench.yardsticks.isa = bench.isa;
+			bench.yardsticks.precision = bench.precision;
 			bench_path(&bench);
 			bench.compute->ops->close(bench.compute);
-			llm_cpu_threads_free(bench.threads);
+			llm_cpu_threads_free(bench.yardsticks.threads);
 		}
 	}
 	return 0;
