@@ -159,10 +159,6 @@ extern const char *const family_gemma3_keys[];
 extern bool
 family_gemma3_read(const ConfigReader *reader, LlmModelConfig *config);
 
-/* family_glm.c: what GLM-4 of 2024 and of 2025 have in common */
-extern const char *const family_glm_keys[];
-extern bool family_glm_read(const ConfigReader *reader, LlmModelConfig *config);
-
 extern const LlmFamily family_gemma;
 extern const LlmFamily family_gemma2;
 extern const LlmFamily family_gemma3;
