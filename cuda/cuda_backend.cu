@@ -3,10 +3,10 @@
  *	  Opening the CUDA backend, and its table of operations.
  *
  * The siblings: cuda_memory.cu (device memory, weights), cuda_step.cu (a
- * step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting), cuda_linear.cu and
- * cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache, rotary
- * embedding), cuda_attention*.cu, cuda_norm.cu,
- * cuda_elementwise.cu, cuda_moe.cu, cuda_sample.cu.
+ * step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting),
+ * cuda_linear.cu and cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache,
+ * rotary embedding), cuda_attention*.cu, cuda_norm.cu, cuda_elementwise.cu,
+ * cuda_moe.cu, cuda_lora.cu (adapters), cuda_sample.cu.
  *
  * This is a library of its own, which the executor opens only where a GPU is
  * wanted; the functions at the end are all that it shows.
@@ -54,6 +54,7 @@ cuda_close(LlmCompute *compute)
 	cuda_graph_close(cuda);
 	cuda_sample_close(cuda);
 	cuda_moe_close(cuda);
+	cuda_lora_close(cuda);
 	cuda_linear_close(cuda);
 	cuda_step_close(cuda);
 	cuda_free(compute, cuda->partial_out);
@@ -96,6 +97,10 @@ cuda_ops(void)
 	ops.weight = cuda_weight;
 	ops.weight_free = cuda_weight_free;
 	ops.fill_normal = cuda_fill_normal;
+	ops.host_alloc = cuda_host_alloc;
+	ops.host_free = cuda_host_free;
+	ops.copy_aside = cuda_copy_aside;
+	ops.copy_aside_done = cuda_copy_aside_done;
 	ops.kv_create = cuda_kv_create;
 	ops.kv_free = cuda_kv_free;
 	ops.kv_bytes = cuda_kv_bytes;
@@ -148,7 +153,8 @@ open_parts(LlmCuda *cuda, LlmError *err)
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
 		   cuda_idle_open(cuda, err) && cuda_graph_open(cuda, err) &&
 		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&
-		   cuda_moe_open(cuda, err) && cuda_sample_open(cuda, err) &&
+		   cuda_moe_open(cuda, err) && cuda_lora_open(cuda, err) &&
+		   cuda_sample_open(cuda, err) &&
 		   cuda_sync(&cuda->base, err);
 }
 
@@ -174,6 +180,7 @@ llm_compute_cuda_open(const LlmComputeOptions *options, LlmError *err)
 	cuda->base.is_async = true;
 	cuda->base.activation_dtype = LLM_DTYPE_BF16;
 	cuda->base.precision = LLM_DTYPE_BF16;
+	cuda->base.lora_format.dtype = LLM_DTYPE_BF16;
 	cuda->options = *options;
 	cuda->options.isa = NULL;
 	if (open_parts(cuda, err))
@@ -195,7 +202,7 @@ llm_compute_cuda_device(const LlmComputeOptions *options, LlmDeviceInfo *info,
 	snprintf(info->name, sizeof(info->name), "%s", cuda.name);
 	info->scratch_bytes =
 		CONTEXT_BYTES + WORKSPACE_BYTES + cuda_step_bytes(options) +
-		cuda_sample_bytes(options) +
+		cuda_sample_bytes(options) + cuda_lora_bytes(options) +
 		partial_bytes(options, cuda_max_pieces(options, cuda.n_sms)) +
 		(size_t) options->max_rows * (size_t) options->max_experts_per_token *
 			((size_t) options->max_expert_dim + 2) * sizeof(float);

@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sizes of batches, times a few numbers of pieces. */
-#define MAX_RECORDS 256
+/* Sizes of batches, times a few numbers of pieces and of adapters' tiles. */
+#define MAX_RECORDS 512
 
 typedef struct PassRecord
 {
@@ -27,6 +27,7 @@ typedef struct PassRecord
 	const LlmKvCache *kv;
 	int32_t n_seqs;
 	int32_t n_pieces;
+	int32_t n_lora_tiles;
 	cudaGraphExec_t graph; /* NULL: ran once */
 } PassRecord;
 
@@ -81,7 +82,8 @@ find_record(CudaGraphs *graphs, const PassRecord *wanted)
 
 		if (record->model == wanted->model && record->kv == wanted->kv &&
 			record->n_seqs == wanted->n_seqs &&
-			record->n_pieces == wanted->n_pieces)
+			record->n_pieces == wanted->n_pieces &&
+			record->n_lora_tiles == wanted->n_lora_tiles)
 			return record;
 	}
 	return NULL;
@@ -94,7 +96,7 @@ cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
 	LlmCuda *cuda = llm_cuda(compute);
 	CudaGraphs *graphs = cuda->graphs;
 	PassRecord wanted = { model, kv, cuda->plan.n_decode_seqs,
-						  cuda->plan.n_pieces };
+						  cuda->plan.n_pieces, cuda->plan.n_lora_tiles };
 	PassRecord *record;
 
 	assert(!cuda->is_capturing);

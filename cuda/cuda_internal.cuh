@@ -60,6 +60,7 @@ typedef struct StepPlan
 	const int32_t *decode_seqs;	 /* [n_decode_seqs] */
 	const int32_t *prefill_seqs; /* [n_prefill_seqs] */
 	const int32_t *n_pieces_now; /* [1] */
+	int32_t n_lora_tiles;		 /* likewise an upper bound; 0: no adapters */
 } StepPlan;
 
 /* A step's arrays on their way, while the step before is computed. */
@@ -76,6 +77,7 @@ typedef struct SampleState SampleState;
 typedef struct ExpertTable ExpertTable;
 typedef struct CudaGraphs CudaGraphs;
 typedef struct IdleClock IdleClock;
+typedef struct LoraState LoraState;
 
 typedef struct LlmCuda
 {
@@ -123,6 +125,7 @@ typedef struct LlmCuda
 	SampleState *sample; /* cuda_sample.cu */
 	CudaGraphs *graphs;	 /* cuda_graph.cu */
 	IdleClock *idle;	 /* cuda_idle.cu; NULL: not measured */
+	LoraState *lora;	 /* cuda_lora.cu; NULL: no adapters */
 } LlmCuda;
 
 /* Paged keys and values of all layers. */
@@ -458,6 +461,27 @@ extern bool cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
 /* cuda_attention_hopper.cu: the same on Hopper */
 extern bool cuda_attention_hopper(LlmCuda *cuda, const AttentionParams *params,
 								  int32_t padded_dim, LlmError *err);
+
+/* cuda_lora.cu */
+extern bool cuda_lora_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_lora_close(LlmCuda *cuda);
+extern size_t cuda_lora_bytes(const LlmComputeOptions *options);
+extern void *cuda_host_alloc(LlmCompute *compute, size_t n_bytes,
+							 const char *name, LlmError *err);
+extern void cuda_host_free(LlmCompute *compute, void *address);
+extern bool cuda_copy_aside(LlmCompute *compute, void *dest, const void *src,
+							size_t n_bytes, LlmError *err);
+extern bool
+cuda_copy_aside_done(LlmCompute *compute, bool *is_done, LlmError *err);
+/* after the plan is made: sorts the step's rows by their adapters */
+extern bool
+cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err);
+/* around the base's product: whether there is anything to do; both halves */
+extern bool cuda_lora_applies(const LlmCuda *cuda, const LlmLinearArgs *args);
+extern bool
+cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+extern bool
+cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
 
 /* cuda_moe.cu */
 extern bool cuda_moe_open(LlmCuda *cuda, LlmError *err);

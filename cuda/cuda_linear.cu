@@ -471,9 +471,12 @@ bool
 cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
+	bool has_adapters = cuda_lora_applies(cuda, args);
 
 	if (args->n_rows == 0)
 		return true;
+	if (has_adapters && !cuda_lora_shrink(cuda, args, err))
+		return false;
 	for (int i = 0; i < args->n_parts;)
 	{
 		const LlmMatrix *weight = &args->part[i].weight;
@@ -493,5 +496,7 @@ cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 		if (!multiply_product(cuda, &product, err))
 			return false;
 	}
+	if (has_adapters && !cuda_lora_expand(cuda, args, err))
+		return false;
 	return add_biases(cuda, args, err);
 }

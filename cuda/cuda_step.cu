@@ -479,5 +479,6 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	assert(host->max_blocks_per_seq <= cuda->table_stride);
 	pack(arrays + at.end, host->block_tables,
 		 (size_t) host->n_seqs * (size_t) host->max_blocks_per_seq);
-	return send_step(cuda, staging, host, at.end, err);
+	return send_step(cuda, staging, host, at.end, err) &&
+		   cuda_lora_upload(cuda, host, err);
 }

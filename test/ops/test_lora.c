@@ -67,7 +67,7 @@ typedef struct LoraData
 	Tensor weight[LLM_LINEAR_MAX_PARTS];
 	Tensor bias[LLM_LINEAR_MAX_PARTS];
 	float *out[LLM_LINEAR_MAX_PARTS];
-	int64_t stride;
+	int64_t stride[LLM_LINEAR_MAX_PARTS];
 	int n_parts;
 	Adapter adapters[MAX_LORAS];
 	const void *loras[MAX_LORAS];
@@ -173,7 +173,6 @@ static LoraData *
 setup(const LoraCase *c, const LlmLoraFormat *format)
 {
 	LoraData *d = need(sizeof(*d));
-	int64_t stride = 8;
 
 	d->c = c;
 	d->x = need((size_t) (c->n_rows * c->n_cols) * sizeof(float));
@@ -184,13 +183,10 @@ setup(const LoraCase *c, const LlmLoraFormat *format)
 			tensor_random((int64_t) c->n_out[p] * c->n_cols, c->dtype, 1.0f, 0);
 		if (c->has_bias)
 			d->bias[p] = tensor_random(c->n_out[p], F32, 1.0f, 0);
-		stride += c->n_out[p];
+		d->stride[p] = c->n_out[p] + 8;
+		d->out[p] = need((size_t) (c->n_rows * d->stride[p]) * sizeof(float));
 		d->n_parts = p + 1;
 	}
-	d->stride = stride;
-	d->out[0] = need((size_t) (c->n_rows * stride) * sizeof(float));
-	for (int p = 1; p < d->n_parts; p++)
-		d->out[p] = d->out[p - 1] + c->n_out[p - 1];
 	for (int i = 0; i < c->n_loras; i++)
 		make_adapter(d, i, format);
 	make_step(d);
@@ -214,9 +210,9 @@ tear_down(LoraData *d)
 	{
 		tensor_free(&d->weight[p]);
 		tensor_free(&d->bias[p]);
+		free(d->out[p]);
 	}
 	free(d->x);
-	free(d->out[0]);
 	free(d->token_lora);
 	free(d->logit_rows);
 	free(d);
@@ -241,7 +237,7 @@ linear_args(const LoraData *d, const LlmStepInputs *step)
 		if (c->has_bias)
 			args.part[p].bias = tensor_vector(&d->bias[p]);
 		args.part[p].out = d->out[p];
-		args.part[p].out_stride = d->stride;
+		args.part[p].out_stride = d->stride[p];
 	}
 	return args;
 }
@@ -304,7 +300,8 @@ check_rows(const LoraData *d, const char *isa)
 		for (int row = 0; row < c->n_rows; row++)
 		{
 			expect_row(d, row, p, expected + (int64_t) row * n_out);
-			memcpy(actual + (int64_t) row * n_out, d->out[p] + row * d->stride,
+			memcpy(actual + (int64_t) row * n_out,
+				   d->out[p] + row * d->stride[p],
 				   (size_t) n_out * sizeof(float));
 		}
 		/* avx512bf16 rounds x for the base's product */
@@ -376,7 +373,7 @@ check_alone(const LoraCase *c, const char *isa)
 		return;
 	d = setup(c, &compute->lora_format);
 	args = linear_args(d, &d->step);
-	n_bytes = (size_t) (c->n_rows * d->stride) * sizeof(float);
+	n_bytes = (size_t) (c->n_rows * d->stride[0]) * sizeof(float);
 	whole = need(n_bytes);
 	CHECK(threaded->ops->linear(threaded, &args, &err));
 	memcpy(whole, d->out[0], n_bytes);
@@ -399,8 +396,8 @@ check_alone(const LoraCase *c, const char *isa)
 		args.n_rows = 1;
 		args.x = d->x + row * c->n_cols;
 		CHECK(compute->ops->linear(compute, &args, &err));
-		if (memcmp(whole + row * d->stride, d->out[0],
-				   (size_t) (d->stride - 8) * sizeof(float)) != 0)
+		if (memcmp(whole + row * d->stride[0], d->out[0],
+				   (size_t) c->n_out[0] * sizeof(float)) != 0)
 			CHECK_FAIL("%s: row %d of %d alone differs", isa, row, c->n_rows);
 	}
 	free(whole);
@@ -429,7 +426,7 @@ test_none(void)
 	{
 		LoraData *d = setup(&c, &compute->lora_format);
 		LlmLinearArgs args = linear_args(d, NULL);
-		size_t n_bytes = (size_t) (c.n_rows * d->stride) * sizeof(float);
+		size_t n_bytes = (size_t) (c.n_rows * d->stride[0]) * sizeof(float);
 		float *base = need(n_bytes);
 		LlmError err = { 0 };
 
@@ -444,9 +441,13 @@ test_none(void)
 		d->token_lora[4] = 1;
 		CHECK(compute->ops->linear(compute, &args, &err));
 		for (int row = 0; row < c.n_rows; row++)
-			CHECK((memcmp(base + row * d->stride, d->out[0] + row * d->stride,
-						  (size_t) d->stride * sizeof(float)) == 0) ==
+		{
+			const float *now = d->out[0] + row * d->stride[0];
+
+			CHECK((memcmp(base + row * d->stride[0], now,
+						  (size_t) d->stride[0] * sizeof(float)) == 0) ==
 				  (row != 4));
+		}
 		free(base);
 		tear_down(d);
 	}

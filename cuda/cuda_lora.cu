@@ -1,0 +1,835 @@
+/*
+ * cuda_lora.cu
+ *	  What adapters add to the outputs of matrix products.
+ *
+ * A step's rows are sorted by their adapters on the host, and cut into tiles
+ * of up to 16 rows of one adapter: the height of the tensor cores' product.
+ * Two kernels work on them.  "shrink" multiplies a tile with A, a piece of the
+ * columns in each block; it needs only x, and runs beside the base's product.
+ * "expand" adds up the pieces, multiplies with B, and adds the result to what
+ * the base's product has left.  How columns are cut does not depend on the
+ * rows, so neither does a row's result.
+ *
+ * Tiles hold the adapters' addresses, and kernels find everything else in the
+ * adapters' own tables, so that a recorded pass serves any adapters: what it
+ * depends on is how many tiles there are at most.
+ *
+ * As in cuda_skinny.cu, the order of columns inside a product is whatever lets
+ * a thread read what it needs in one piece.
+ *
+ * cuda/cuda_lora.cu
+ */
+#include "cuda/cuda_internal.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TILE_ROWS MMA_ROWS
+#define SHRINK_WARPS 8
+#define CHUNK 32 /* columns that a warp multiplies at once */
+#define MAX_PIECES 8
+#define MIN_PIECE_COLS 1024
+#define EXPAND_WARPS 4
+#define WARP_COLS 64 /* outputs of a warp of expand, two times 32 */
+#define EXPAND_COLS (EXPAND_WARPS * WARP_COLS)
+
+/* Rows of one adapter: rows[first .. first + n_rows - 1]. */
+typedef struct LoraTile
+{
+	const char *image;
+	int32_t first;
+	int32_t n_rows;
+} LoraTile;
+
+/* What is sorted: a step's tokens, or its logit rows. */
+typedef struct LoraRows
+{
+	int32_t n_tiles;	   /* an upper bound where the step may be recorded */
+	const int32_t *header; /* device [4]: the number of tiles, and nothing */
+	const LoraTile *tiles; /* device */
+	const int32_t *rows;   /* device */
+} LoraRows;
+
+typedef struct LoraStaging
+{
+	char *pinned;
+	cudaEvent_t copied;
+} LoraStaging;
+
+struct LoraState
+{
+	int32_t max_rank;
+	int32_t max_rows;
+	int32_t *counts; /* host [max_loras + 1] */
+	LoraStaging staging[2];
+	int next_staging;
+	size_t set_bytes; /* of one sorted set */
+	char *sets;		  /* device: of tokens, of logit rows */
+	LoraRows tokens;
+	LoraRows logit_rows;
+	float *inner; /* [MAX_PIECES, max_rows, parts, max_rank] */
+	cudaStream_t side_stream;
+	cudaEvent_t forked;
+	cudaEvent_t joined;
+	cudaStream_t copy_stream;
+	cudaEvent_t copy_from;
+	cudaEvent_t copy_to;
+};
+
+/* ------------------------------------------------------------------------
+ * Sizes, opening
+ * ------------------------------------------------------------------------
+ */
+static size_t
+header_bytes(void)
+{
+	return 4 * sizeof(int32_t);
+}
+
+/* Each adapter has one tile at most that is not full. */
+static size_t
+max_tiles(const LlmComputeOptions *options)
+{
+	return (size_t) options->max_rows / TILE_ROWS + (size_t) options->max_loras;
+}
+
+static size_t
+set_bytes(const LlmComputeOptions *options)
+{
+	size_t n_bytes = header_bytes() + max_tiles(options) * sizeof(LoraTile) +
+					 (size_t) options->max_rows * sizeof(int32_t);
+
+	return (n_bytes + 255) / 256 * 256;
+}
+
+static size_t
+inner_bytes(const LlmComputeOptions *options)
+{
+	return (size_t) MAX_PIECES * (size_t) options->max_rows *
+		   LLM_LINEAR_MAX_PARTS *
+		   (size_t) llm_lora_rank(options->max_lora_rank) * sizeof(float);
+}
+
+size_t
+cuda_lora_bytes(const LlmComputeOptions *options)
+{
+	return options->max_loras == 0
+			   ? 0
+			   : 2 * set_bytes(options) + inner_bytes(options);
+}
+
+static bool
+open_streams(LoraState *state, LlmError *err)
+{
+	cudaEvent_t *const events[] = { &state->forked, &state->joined,
+									&state->copy_from, &state->copy_to };
+
+	CUDA_TRY(
+		cudaStreamCreateWithFlags(&state->side_stream, cudaStreamNonBlocking));
+	CUDA_TRY(
+		cudaStreamCreateWithFlags(&state->copy_stream, cudaStreamNonBlocking));
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+		CUDA_TRY(cudaEventCreateWithFlags(events[i], cudaEventDisableTiming));
+	return true;
+}
+
+bool
+cuda_lora_open(LlmCuda *cuda, LlmError *err)
+{
+	const LlmComputeOptions *options = &cuda->options;
+	LoraState *state;
+
+	if (options->max_loras == 0)
+		return true;
+	state = (LoraState *) calloc(1, sizeof(*state));
+	cuda->lora = state;
+	if (state == NULL)
+		return llm_error_no_memory(err, sizeof(*state), "adapters");
+	state->counts = (int32_t *) calloc((size_t) options->max_loras + 1,
+									   sizeof(*state->counts));
+	if (state->counts == NULL)
+		return llm_error_no_memory(err, sizeof(*state), "adapters");
+	state->max_rank = llm_lora_rank(options->max_lora_rank);
+	state->max_rows = options->max_rows;
+	state->set_bytes = set_bytes(options);
+	for (int i = 0; i < 2; i++)
+	{
+		CUDA_TRY(cudaMallocHost((void **) &state->staging[i].pinned,
+								2 * state->set_bytes));
+		CUDA_TRY(cudaEventCreateWithFlags(&state->staging[i].copied,
+										  cudaEventDisableTiming));
+	}
+	state->sets = (char *) cuda_alloc(&cuda->base, 2 * state->set_bytes,
+									  "adapters of a step", err);
+	state->inner = (float *) cuda_alloc(&cuda->base, inner_bytes(options),
+										"scratch of adapters", err);
+	return state->sets != NULL && state->inner != NULL &&
+		   open_streams(state, err);
+}
+
+void
+cuda_lora_close(LlmCuda *cuda)
+{
+	LoraState *state = cuda->lora;
+	cudaEvent_t events[4];
+
+	if (state == NULL)
+		return;
+	events[0] = state->forked;
+	events[1] = state->joined;
+	events[2] = state->copy_from;
+	events[3] = state->copy_to;
+	for (int i = 0; i < 4; i++)
+		if (events[i] != NULL)
+			(void) cudaEventDestroy(events[i]);
+	for (int i = 0; i < 2; i++)
+	{
+		if (state->staging[i].pinned != NULL)
+			(void) cudaFreeHost(state->staging[i].pinned);
+		if (state->staging[i].copied != NULL)
+			(void) cudaEventDestroy(state->staging[i].copied);
+	}
+	if (state->side_stream != NULL)
+		(void) cudaStreamDestroy(state->side_stream);
+	if (state->copy_stream != NULL)
+		(void) cudaStreamDestroy(state->copy_stream);
+	cuda_free(&cuda->base, state->sets);
+	cuda_free(&cuda->base, state->inner);
+	free(state->counts);
+	free(state);
+	cuda->lora = NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Adapters' memory
+ * ------------------------------------------------------------------------
+ */
+void *
+cuda_host_alloc(LlmCompute *compute, size_t n_bytes, const char *name,
+				LlmError *err)
+{
+	void *address = NULL;
+
+	if (cudaSetDevice(llm_cuda(compute)->device) == cudaSuccess &&
+		cudaHostAlloc(&address, n_bytes, cudaHostAllocPortable) == cudaSuccess)
+		return address;
+	(void) cudaGetLastError();
+	llm_error_no_memory(err, n_bytes, name);
+	return NULL;
+}
+
+void
+cuda_host_free(LlmCompute *compute, void *address)
+{
+	(void) compute;
+	(void) cudaFreeHost(address);
+}
+
+bool
+cuda_copy_aside(LlmCompute *compute, void *dest, const void *src,
+				size_t n_bytes, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+	LoraState *state = cuda->lora;
+
+	assert(!cuda->is_capturing);
+	CUDA_TRY(cudaEventRecord(state->copy_from, cuda->stream));
+	CUDA_TRY(cudaStreamWaitEvent(state->copy_stream, state->copy_from, 0));
+	CUDA_TRY(cudaMemcpyAsync(dest, src, n_bytes, cudaMemcpyHostToDevice,
+							 state->copy_stream));
+	CUDA_TRY(cudaEventRecord(state->copy_to, state->copy_stream));
+	return true;
+}
+
+bool
+cuda_copy_aside_done(LlmCompute *compute, bool *is_done, LlmError *err)
+{
+	cudaError_t code = cudaEventQuery(llm_cuda(compute)->lora->copy_to);
+
+	*is_done = code == cudaSuccess;
+	if (code == cudaErrorNotReady)
+		return true;
+	CUDA_TRY(code);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * A step's rows
+ * ------------------------------------------------------------------------
+ */
+static int32_t
+row_lora(const LlmStepInputs *host, int32_t row, bool of_logit_rows)
+{
+	return host->token_lora[of_logit_rows ? host->logit_rows[row] : row];
+}
+
+/* Sort rows into a set that begins at "at"; returns the number of tiles. */
+static int32_t
+sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
+		  char *at, int32_t *rows)
+{
+	int32_t n_rows = of_logit_rows ? host->n_logit_rows : host->n_tokens;
+	LoraTile *tiles = (LoraTile *) (at + header_bytes());
+	int32_t *next = state->counts;
+	int32_t n_tiles = 0;
+	int32_t begin = 0;
+
+	memset(next, 0, ((size_t) host->n_loras + 1) * sizeof(int32_t));
+	for (int32_t row = 0; row < n_rows; row++)
+		next[row_lora(host, row, of_logit_rows) + 1]++;
+	/* those without an adapter are counted first, and left out */
+	next[0] = 0;
+	for (int32_t i = 0; i < host->n_loras; i++)
+		next[i + 1] += next[i];
+	for (int32_t row = 0; row < n_rows; row++)
+	{
+		int32_t i = row_lora(host, row, of_logit_rows);
+
+		if (i >= 0)
+			rows[next[i]++] = row;
+	}
+	/* next[i] is where the rows of i end now */
+	for (int32_t i = 0; i < host->n_loras; i++)
+	{
+		for (; begin < next[i]; begin += TILE_ROWS)
+		{
+			int32_t n = next[i] - begin;
+
+			tiles[n_tiles].image = (const char *) host->loras[i];
+			tiles[n_tiles].first = begin;
+			tiles[n_tiles++].n_rows = n < TILE_ROWS ? n : TILE_ROWS;
+		}
+		begin = next[i];
+	}
+	*(int32_t *) at = n_tiles;
+	return n_tiles;
+}
+
+/* Few sizes of grids, for few records. */
+static int32_t
+round_up_tiles(int32_t n_tiles)
+{
+	int32_t n = 1;
+
+	while (n < n_tiles)
+		n *= 2;
+	return n;
+}
+
+/* Where the rows lie in a set depends on what is recorded alone. */
+static void
+place_set(LoraState *state, LoraRows *set, int which, int32_t n_tiles)
+{
+	const char *at = state->sets + which * state->set_bytes;
+
+	set->n_tiles = n_tiles;
+	set->header = (const int32_t *) at;
+	set->tiles = (const LoraTile *) (at + header_bytes());
+	set->rows = (const int32_t *) (at + state->set_bytes) - state->max_rows;
+}
+
+static bool
+send_set(LlmCuda *cuda, const LlmStepInputs *host, bool of_logit_rows,
+		 char *pinned, bool is_recordable, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+	LoraRows *set = of_logit_rows ? &state->logit_rows : &state->tokens;
+	char *at = pinned + (of_logit_rows ? state->set_bytes : 0);
+	size_t rows_at =
+		state->set_bytes - (size_t) state->max_rows * sizeof(int32_t);
+	int32_t n_rows = of_logit_rows ? host->n_logit_rows : host->n_tokens;
+	int32_t n_tiles =
+		sort_rows(state, host, of_logit_rows, at, (int32_t *) (at + rows_at));
+
+	assert((size_t) n_tiles <= max_tiles(&cuda->options));
+	place_set(state, set, of_logit_rows,
+			  is_recordable ? round_up_tiles(n_tiles) : n_tiles);
+	CUDA_TRY(
+		cudaMemcpyAsync((void *) set->header, at,
+						header_bytes() + (size_t) n_tiles * sizeof(LoraTile),
+						cudaMemcpyHostToDevice, cuda->stream));
+	CUDA_TRY(cudaMemcpyAsync((void *) set->rows, at + rows_at,
+							 (size_t) n_rows * sizeof(int32_t),
+							 cudaMemcpyHostToDevice, cuda->stream));
+	return true;
+}
+
+bool
+cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+	LoraStaging *staging;
+	bool is_recordable = cuda->plan.is_recordable;
+
+	cuda->plan.n_lora_tiles = 0;
+	if (host->token_lora == NULL)
+		return true;
+	assert(state != NULL && host->n_loras <= cuda->options.max_loras);
+	staging = &state->staging[state->next_staging];
+	state->next_staging = 1 - state->next_staging;
+	CUDA_TRY(cudaEventSynchronize(staging->copied));
+	if (!send_set(cuda, host, false, staging->pinned, is_recordable, err))
+		return false;
+	/* all tokens have logits, in their order: one set is both */
+	if (is_recordable)
+		state->logit_rows = state->tokens;
+	else if (!send_set(cuda, host, true, staging->pinned, false, err))
+		return false;
+	CUDA_TRY(cudaEventRecord(staging->copied, cuda->stream));
+	cuda->plan.n_lora_tiles = state->tokens.n_tiles;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Kernels
+ * ------------------------------------------------------------------------
+ */
+typedef struct LoraPart
+{
+	void *out;
+	int64_t out_stride;
+	int32_t n_out;
+	int32_t first_block; /* of expand's columns */
+} LoraPart;
+
+typedef struct LoraParams
+{
+	LoraRows rows;
+	const bf16 *x;
+	float *inner; /* [n_pieces, rows, n_parts, max_rank] */
+	int64_t piece_stride;
+	int32_t row_stride;
+	int32_t max_rank;
+	int32_t n_in;
+	int64_t down_stride;
+	int32_t n_pieces;
+	int32_t piece_cols;
+	int32_t n_parts;
+	int32_t first_module;
+	bool x_is_aligned;
+	bool out_is_aligned;
+	bool out_is_f32;
+	LoraPart part[LLM_LINEAR_MAX_PARTS];
+} LoraParams;
+
+static __device__ __forceinline__ LlmLoraModule
+read_module(const LoraTile &tile, int32_t module_idx)
+{
+	int4 words = ((const int4 *) tile.image)[module_idx];
+	LlmLoraModule module;
+
+	module.rank = words.x;
+	module.down = (uint32_t) words.y;
+	module.up = (uint32_t) words.z;
+	module.gain = (uint32_t) words.w;
+	return module;
+}
+
+static __device__ __forceinline__ const char *
+part_of(const LoraTile &tile, uint32_t offset)
+{
+	return tile.image + (size_t) offset * LLM_LORA_ALIGN_BYTES;
+}
+
+/* Columns col .. col + 7 of a row of x, zeros behind its end. */
+static __device__ __forceinline__ uint4
+read_x(const LoraParams &p, const bf16 *row, int32_t col)
+{
+	bf16 values[8];
+	uint4 v = make_uint4(0, 0, 0, 0);
+
+	if (p.x_is_aligned)
+		return col < p.n_in ? *(const uint4 *) (row + col) : v;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		values[i] = col + i < p.n_in ? row[col + i] : __float2bfloat16(0);
+	memcpy(&v, values, sizeof(v));
+	return v;
+}
+
+/*
+ * 16 rows by 16 ranks over a warp's share of a piece's columns.  Thread
+ * 4 g + t reads rows g and g + 8 of x and of A, columns 8 t .. of a chunk.
+ */
+static __device__ __forceinline__ void
+shrink_columns(const LoraParams &p, const bf16 *upper, const bf16 *lower,
+			   const bf16 *down, int64_t down_stride, int32_t begin,
+			   int32_t end, float sums[2][4])
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int warp = (int) threadIdx.x / WARP;
+	const bf16 *a0 = down + (lane / 4) * down_stride;
+	const bf16 *a1 = a0 + 8 * down_stride;
+
+#pragma unroll 4
+	for (int32_t at = begin + warp * CHUNK; at < end;
+		 at += SHRINK_WARPS * CHUNK)
+	{
+		int32_t col = at + lane % 4 * 8;
+		uint4 u = read_x(p, upper, col);
+		uint4 l = read_x(p, lower, col);
+		uint4 b0 = *(const uint4 *) (a0 + col);
+		uint4 b1 = *(const uint4 *) (a1 + col);
+		uint32_t first[4] = { u.x, l.x, u.y, l.y };
+		uint32_t second[4] = { u.z, l.z, u.w, l.w };
+
+		mma_16x8x16(sums[0], first, b0.x, b0.y);
+		mma_16x8x16(sums[0], second, b0.z, b0.w);
+		mma_16x8x16(sums[1], first, b1.x, b1.y);
+		mma_16x8x16(sums[1], second, b1.z, b1.w);
+	}
+}
+
+/* The warps' sums, in their order, to inner. */
+static __device__ __forceinline__ void
+store_sums(const LoraParams &p, const LoraTile &tile, int part, int32_t rank,
+		   const float sums[2][4])
+{
+	__shared__ float shared[SHRINK_WARPS][TILE_ROWS][16];
+	const int lane = (int) threadIdx.x % WARP;
+	const int warp = (int) threadIdx.x / WARP;
+	const int row = (int) threadIdx.x / 16;
+	const int column = (int) threadIdx.x % 16;
+	float sum = 0;
+
+#pragma unroll
+	for (int n = 0; n < 2; n++)
+	{
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			shared[warp][lane / 4 + i / 2 * 8][8 * n + lane % 4 * 2 + i % 2] =
+				sums[n][i];
+	}
+	__syncthreads();
+#pragma unroll
+	for (int w = 0; w < SHRINK_WARPS; w++)
+		sum += shared[w][row][column];
+	if (row < tile.n_rows)
+		p.inner[blockIdx.y * p.piece_stride +
+				(int64_t) (tile.first + row) * p.row_stride +
+				part * p.max_rank + rank + column] = sum;
+	__syncthreads();
+}
+
+/* Grid: tiles, pieces of the columns.  A thread of the last sums each. */
+static __global__ void
+__launch_bounds__(SHRINK_WARPS *WARP)
+	lora_shrink(const __grid_constant__ LoraParams p)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t begin = (int32_t) blockIdx.y * p.piece_cols;
+	const int32_t end = min(begin + p.piece_cols, p.n_in);
+	const int64_t down_stride = p.down_stride;
+	LoraTile tile;
+	const bf16 *upper;
+	const bf16 *lower;
+
+	pass_release();
+	if ((int32_t) blockIdx.x >= *p.rows.header)
+		return;
+	tile = p.rows.tiles[blockIdx.x];
+	upper = p.x +
+			(int64_t) p.rows.rows[tile.first + min(lane / 4, tile.n_rows - 1)] *
+				p.n_in;
+	lower =
+		p.x +
+		(int64_t) p.rows.rows[tile.first + min(lane / 4 + 8, tile.n_rows - 1)] *
+			p.n_in;
+	pass_wait();
+	for (int part = 0; part < p.n_parts; part++)
+	{
+		LlmLoraModule module = read_module(tile, p.first_module + part);
+		const bf16 *down = (const bf16 *) part_of(tile, module.down);
+
+		for (int32_t rank = 0; rank < module.rank; rank += 16)
+		{
+			float sums[2][4] = {};
+
+			shrink_columns(p, upper, lower, down + rank * down_stride,
+						   down_stride, begin, end, sums);
+			store_sums(p, tile, part, rank, sums);
+		}
+	}
+}
+
+/* A block's outputs. */
+typedef struct ExpandTile
+{
+	LoraTile tile;
+	LlmLoraModule module;
+	LoraPart part;
+	int32_t part_idx;
+	int32_t col; /* the warp's first */
+} ExpandTile;
+
+/* x A^T of the tile's rows, [TILE_ROWS, rank] bf16 with padded rows. */
+static __device__ __forceinline__ void
+add_pieces(const LoraParams &p, const ExpandTile &e, bf16 *shared,
+		   int32_t shared_stride)
+{
+	const float *inner = p.inner + (int64_t) e.tile.first * p.row_stride +
+						 e.part_idx * p.max_rank;
+
+	for (int32_t i = (int32_t) threadIdx.x; i < TILE_ROWS * e.module.rank;
+		 i += EXPAND_WARPS * WARP)
+	{
+		int32_t row = i / e.module.rank;
+		int32_t rank = i % e.module.rank;
+		float sum = 0;
+
+		for (int32_t piece = 0; row < e.tile.n_rows && piece < p.n_pieces;
+			 piece++)
+			sum += inner[piece * p.piece_stride + (int64_t) row * p.row_stride +
+						 rank];
+		shared[row * shared_stride + rank] = __float2bfloat16(sum);
+	}
+}
+
+/*
+ * 16 rows by 32 outputs.  Product j's column n is output 8 (n / 2) + 2 j +
+ * n % 2, so that a thread ends up with 8 neighbours of rows g and g + 8; and
+ * its columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9 are ranks 4 t .. 4 t + 3.
+ */
+static __device__ __forceinline__ void
+expand_product(const ExpandTile &e, int32_t col, const bf16 *shared,
+			   int32_t shared_stride, float sums[4][4])
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+	const bf16 *up = (const bf16 *) part_of(e.tile, e.module.up);
+
+	for (int32_t rank = 0; rank < e.module.rank; rank += 16)
+	{
+		uint2 upper =
+			*(const uint2 *) (shared + g * shared_stride + rank + 4 * t);
+		uint2 lower =
+			*(const uint2 *) (shared + (g + 8) * shared_stride + rank + 4 * t);
+		uint32_t a[4] = { upper.x, lower.x, upper.y, lower.y };
+
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+		{
+			int32_t out =
+				min(col + 8 * (g / 2) + 2 * j + g % 2, e.part.n_out - 1);
+			uint2 b = *(const uint2 *) (up + (int64_t) out * e.module.rank +
+										rank + 4 * t);
+
+			mma_16x8x16(sums[j], a, b.x, b.y);
+		}
+	}
+}
+
+/* out = gain (out + sum) for 8 neighbours of a row. */
+static __device__ __forceinline__ void
+add_eight(const LoraParams &p, const ExpandTile &e, int32_t row, int32_t col,
+		  const float values[8])
+{
+	const float *gain = (const float *) part_of(e.tile, e.module.gain);
+	int64_t at =
+		(int64_t) p.rows.rows[e.tile.first + row] * e.part.out_stride + col;
+	bool is_whole = p.out_is_aligned && col + 8 <= e.part.n_out;
+	bf16 old[8];
+	uint4 *vector = (uint4 *) ((bf16 *) e.part.out + at);
+
+	if (is_whole)
+		*(uint4 *) old = *vector;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+	{
+		float value;
+
+		if (col + i >= e.part.n_out)
+			break;
+		if (p.out_is_f32)
+			value = ((const float *) e.part.out)[at + i];
+		else
+			value = __bfloat162float(is_whole ? old[i]
+											  : ((bf16 *) e.part.out)[at + i]);
+		value += values[i];
+		if (e.module.gain != 0)
+			value *= gain[col + i];
+		if (p.out_is_f32)
+			((float *) e.part.out)[at + i] = value;
+		else if (is_whole)
+			old[i] = __float2bfloat16(value);
+		else
+			((bf16 *) e.part.out)[at + i] = __float2bfloat16(value);
+	}
+	if (is_whole)
+		*vector = *(uint4 *) old;
+}
+
+static __device__ __forceinline__ void
+add_outputs(const LoraParams &p, const ExpandTile &e, int32_t col,
+			const float sums[4][4])
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+
+#pragma unroll
+	for (int half = 0; half < 2; half++)
+	{
+		float values[8];
+
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			values[i] = sums[i / 2][2 * half + i % 2];
+		if (g + 8 * half < e.tile.n_rows)
+			add_eight(p, e, g + 8 * half, col + 8 * t, values);
+	}
+}
+
+/* Grid: tiles, the parts' outputs by EXPAND_COLS. */
+static __global__ void
+__launch_bounds__(EXPAND_WARPS *WARP)
+	lora_expand(const __grid_constant__ LoraParams p)
+{
+	extern __shared__ __align__(16) bf16 shared[];
+	const int32_t block = (int32_t) blockIdx.y;
+	ExpandTile e;
+	int32_t shared_stride;
+
+	pass_release();
+	if ((int32_t) blockIdx.x >= *p.rows.header)
+		return;
+	e.tile = p.rows.tiles[blockIdx.x];
+	e.part_idx = 0;
+	while (e.part_idx + 1 < p.n_parts &&
+		   block >= p.part[e.part_idx + 1].first_block)
+		e.part_idx++;
+	e.part = p.part[e.part_idx];
+	e.module = read_module(e.tile, p.first_module + e.part_idx);
+	if (e.module.rank == 0)
+		return;
+	e.col = (block - e.part.first_block) * EXPAND_COLS +
+			(int32_t) threadIdx.x / WARP * WARP_COLS;
+	shared_stride = e.module.rank + 8;
+	pass_wait();
+	add_pieces(p, e, shared, shared_stride);
+	__syncthreads();
+#pragma unroll
+	for (int half = 0; half < 2; half++)
+	{
+		int32_t col = e.col + 32 * half;
+		float sums[4][4] = {};
+
+		if (col >= e.part.n_out)
+			break;
+		expand_product(e, col, shared, shared_stride, sums);
+		add_outputs(p, e, col, sums);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * The operation's two halves
+ * ------------------------------------------------------------------------
+ */
+bool
+cuda_lora_applies(const LlmCuda *cuda, const LlmLinearArgs *args)
+{
+	return args->lora.step != NULL && args->lora.step->token_lora != NULL &&
+		   cuda->plan.n_lora_tiles > 0;
+}
+
+static int32_t
+round_up(int32_t n, int32_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+static LoraParams
+params_of(const LlmCuda *cuda, const LlmLinearArgs *args)
+{
+	const LoraState *state = cuda->lora;
+	LoraParams p = {};
+	int32_t n_in = (int32_t) args->part[0].weight.n_cols;
+	int32_t n_blocks = 0;
+	uintptr_t bits = 0;
+
+	p.rows = args->lora.of_logit_rows ? state->logit_rows : state->tokens;
+	p.x = (const bf16 *) args->x;
+	p.inner = state->inner;
+	p.max_rank = state->max_rank;
+	p.row_stride = LLM_LINEAR_MAX_PARTS * state->max_rank;
+	p.piece_stride = (int64_t) cuda->options.max_rows * p.row_stride;
+	p.n_in = n_in;
+	p.down_stride = llm_lora_cols(n_in);
+	p.n_pieces = n_in / MIN_PIECE_COLS < 1			  ? 1
+				 : n_in / MIN_PIECE_COLS > MAX_PIECES ? MAX_PIECES
+													  : n_in / MIN_PIECE_COLS;
+	p.piece_cols = round_up((n_in + p.n_pieces - 1) / p.n_pieces, CHUNK);
+	p.n_parts = args->n_parts;
+	p.first_module = args->lora.first_module;
+	p.x_is_aligned = (uintptr_t) args->x % 16 == 0 && n_in % 8 == 0;
+	p.out_is_f32 = args->out_is_f32;
+	for (int i = 0; i < args->n_parts; i++)
+	{
+		p.part[i].out = args->part[i].out;
+		p.part[i].out_stride = args->part[i].out_stride;
+		p.part[i].n_out = (int32_t) args->part[i].weight.n_rows;
+		p.part[i].first_block = n_blocks;
+		n_blocks += (int32_t) ceil_div(p.part[i].n_out, EXPAND_COLS);
+		bits |= (uintptr_t) p.part[i].out |
+				(uintptr_t) (p.part[i].out_stride * (int64_t) sizeof(bf16));
+	}
+	p.out_is_aligned = !p.out_is_f32 && bits % 16 == 0;
+	return p;
+}
+
+/* Beside products that take their time; in front of others. */
+static bool
+forks(const LlmLinearArgs *args)
+{
+	return args->n_rows > SKINNY_MAX_ROWS;
+}
+
+bool
+cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+	LoraParams params = params_of(cuda, args);
+	LaunchShape shape = { dim3((unsigned) params.rows.n_tiles,
+							   (unsigned) params.n_pieces),
+						  SHRINK_WARPS * WARP, 0 };
+
+	if (params.rows.n_tiles == 0)
+		return true;
+	if (!forks(args))
+	{
+		CUDA_TRY(launch_early(cuda, shape, lora_shrink, params));
+		return true;
+	}
+	CUDA_TRY(cudaEventRecord(state->forked, cuda->stream));
+	CUDA_TRY(cudaStreamWaitEvent(state->side_stream, state->forked, 0));
+	lora_shrink<<<shape.grid, shape.n_threads, 0, state->side_stream>>>(params);
+	if (!cuda_launched("adapters, shrink", err))
+		return false;
+	CUDA_TRY(cudaEventRecord(state->joined, state->side_stream));
+	return true;
+}
+
+bool
+cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+	LoraParams params = params_of(cuda, args);
+	const LoraPart *last = &params.part[params.n_parts - 1];
+	unsigned n_blocks =
+		(unsigned) (last->first_block + ceil_div(last->n_out, EXPAND_COLS));
+	LaunchShape shape = { dim3((unsigned) params.rows.n_tiles, n_blocks),
+						  EXPAND_WARPS * WARP,
+						  (size_t) TILE_ROWS * (size_t) (params.max_rank + 8) *
+							  sizeof(bf16) };
+
+	if (params.rows.n_tiles == 0)
+		return true;
+	if (!forks(args))
+	{
+		CUDA_TRY(launch_early(cuda, shape, lora_expand, params));
+		return true;
+	}
+	CUDA_TRY(cudaStreamWaitEvent(cuda->stream, state->joined, 0));
+	lora_expand<<<shape.grid, shape.n_threads, shape.shared_bytes,
+				  cuda->stream>>>(params);
+	return cuda_launched("adapters, expand", err);
+}
