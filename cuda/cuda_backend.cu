@@ -154,8 +154,7 @@ open_parts(LlmCuda *cuda, LlmError *err)
 		   cuda_idle_open(cuda, err) && cuda_graph_open(cuda, err) &&
 		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&
 		   cuda_moe_open(cuda, err) && cuda_lora_open(cuda, err) &&
-		   cuda_sample_open(cuda, err) &&
-		   cuda_sync(&cuda->base, err);
+		   cuda_sample_open(cuda, err) && cuda_sync(&cuda->base, err);
 }
 
 EXPORTED LlmCompute *
