@@ -30,6 +30,7 @@
 #include "varatt.h"
 #endif
 #include "storage/proc.h"
+#include "tcop/tcopprot.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -107,6 +108,37 @@ llm_compat_function_aclcheck(Oid function_id, Oid role_id)
 		bool execute_once
 #define LLM_EXECUTOR_RUN_ARGS query_desc, direction, count, execute_once
 #endif
+
+/* What EXPLAIN does with one query; 17 and later export it. */
+#define LLM_EXPLAIN_QUERY_PARAMS                                          \
+	Query *query, int cursor_options, IntoClause *into, ExplainState *es, \
+		const char *query_string, ParamListInfo params,                   \
+		QueryEnvironment *query_env
+#define LLM_EXPLAIN_QUERY_ARGS \
+	query, cursor_options, into, es, query_string, params, query_env
+
+static inline void
+llm_compat_explain_query(LLM_EXPLAIN_QUERY_PARAMS)
+{
+#if PG_VERSION_NUM >= 170000
+	standard_ExplainOneQuery(LLM_EXPLAIN_QUERY_ARGS);
+#else
+	BufferUsage usage = pgBufferUsage;
+	BufferUsage used;
+	instr_time start;
+	instr_time duration;
+	PlannedStmt *plan;
+
+	INSTR_TIME_SET_CURRENT(start);
+	plan = pg_plan_query(query, query_string, cursor_options, params);
+	INSTR_TIME_SET_CURRENT(duration);
+	INSTR_TIME_SUBTRACT(duration, start);
+	memset(&used, 0, sizeof(used));
+	BufferUsageAccumDiff(&used, &pgBufferUsage, &usage);
+	ExplainOnePlan(plan, into, es, query_string, params, query_env, &duration,
+				   es->buffers ? &used : NULL);
+#endif
+}
 
 /* merge_action() in RETURNING, which came with 17 */
 static inline bool

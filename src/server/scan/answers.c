@@ -322,6 +322,20 @@ finish(LlmAnswers *answers, LlmAnswer *answer)
 		forget(answers, answer);
 }
 
+/* The row's memory goes before the call does, which may look at them again. */
+static void
+copy_arguments(LlmCallSite *site)
+{
+	for (int i = 0; i < site->n_args; i++)
+	{
+		NullableDatum *arg = &site->fcinfo->args[i];
+
+		if (!arg->isnull)
+			arg->value = datumCopy(arg->value, site->arg_types[i].is_by_value,
+								   site->arg_types[i].len);
+	}
+}
+
 /* Call the function's start in the given memory, which goes if that fails. */
 static LlmBatchCall *
 start_in(MemoryContext context, LlmCallSite *site)
@@ -332,6 +346,7 @@ start_in(MemoryContext context, LlmCallSite *site)
 	site->fcinfo->isnull = false;
 	PG_TRY();
 	{
+		copy_arguments(site);
 		call = site->ops->start(site->fcinfo, true);
 	}
 	PG_CATCH();

@@ -120,6 +120,11 @@ extern List *llm_plan_expressions(Plan *plan);
 typedef void (*LlmPlanVisitor)(Plan *plan, void *context);
 extern void llm_plan_visit(Plan *plan, LlmPlanVisitor visit, void *context);
 
+/* -- EXPLAIN (unbatched.c) -- */
+
+/* Calls that stay one by one, with the reason: a List of char *. */
+extern List *llm_scan_unbatched(PlannedStmt *stmt);
+
 /* -- the node at run time (batch_node.c) -- */
 
 extern const CustomScanMethods llm_batch_node_methods;

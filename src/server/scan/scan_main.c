@@ -9,7 +9,8 @@
  *	  batch_node.c		the node at run time: read ahead, emit in order
  *	  answers.c			calls in flight, and what they brought
  *	  row_queue.c		rows that wait for their turn
- *	  node_explain.c	what EXPLAIN shows
+ *	  node_explain.c	what EXPLAIN shows of our node
+ *	  unbatched.c		which calls stay one by one, and why
  *	  torture.c			PostgreSQL's own functions as batchable calls
  *
  * This file has the hooks.
@@ -40,6 +41,7 @@ typedef struct RunningQuery
 static RunningQuery *running;
 static planner_hook_type previous_planner;
 static ExecutorRun_hook_type previous_run;
+static ExplainOneQuery_hook_type previous_explain;
 
 uint64
 llm_scan_asked_rows(EState *estate)
@@ -68,17 +70,27 @@ wants_stages(const PlannedStmt *stmt, const char *query_string)
 	return llm_setting_enable_batching && stmt->commandType != CMD_UTILITY;
 }
 
+/* Is the next plan for EXPLAIN, and what did planning leave unbatched? */
+static bool is_explaining;
+static List *unbatched;
+
 static PlannedStmt *
 plan_with_stages(Query *parse, const char *query_string, int cursor_options,
 				 ParamListInfo params)
 {
-	PlannedStmt *stmt =
-		previous_planner != NULL
-			? previous_planner(parse, query_string, cursor_options, params)
-			: standard_planner(parse, query_string, cursor_options, params);
+	/* not what is planned while this is planned, or runs */
+	bool is_explained = is_explaining;
+	PlannedStmt *stmt;
 
+	is_explaining = false;
+	if (previous_planner != NULL)
+		stmt = previous_planner(parse, query_string, cursor_options, params);
+	else
+		stmt = standard_planner(parse, query_string, cursor_options, params);
 	if (wants_stages(stmt, query_string))
 		llm_plan_rewrite(stmt, cursor_options);
+	if (is_explained && llm_setting_enable_batching)
+		unbatched = llm_scan_unbatched(stmt);
 	return stmt;
 }
 
@@ -104,6 +116,39 @@ note_and_run(LLM_EXECUTOR_RUN_PARAMS)
 	PG_END_TRY();
 }
 
+/* Behind the plan, where a reader looks; other formats have no place for it. */
+static void
+explain_unbatched(ExplainState *es)
+{
+	ListCell *lc;
+
+	if (es->format != EXPLAIN_FORMAT_TEXT)
+		return;
+	foreach (lc, unbatched)
+		ExplainPropertyText("Not Batched", lfirst(lc), es);
+}
+
+static void
+explain_query(LLM_EXPLAIN_QUERY_PARAMS)
+{
+	unbatched = NIL;
+	is_explaining = true;
+	PG_TRY();
+	{
+		if (previous_explain != NULL)
+			previous_explain(LLM_EXPLAIN_QUERY_ARGS);
+		else
+			llm_compat_explain_query(LLM_EXPLAIN_QUERY_ARGS);
+	}
+	PG_FINALLY();
+	{
+		is_explaining = false;
+	}
+	PG_END_TRY();
+	explain_unbatched(es);
+	unbatched = NIL;
+}
+
 void
 llm_scan_init(void)
 {
@@ -114,4 +159,6 @@ llm_scan_init(void)
 	planner_hook = plan_with_stages;
 	previous_run = ExecutorRun_hook;
 	ExecutorRun_hook = note_and_run;
+	previous_explain = ExplainOneQuery_hook;
+	ExplainOneQuery_hook = explain_query;
 }

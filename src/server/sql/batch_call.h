@@ -51,8 +51,8 @@ typedef struct LlmBatchOps
 	PGFunction function; /* ... and itself */
 
 	/*
-	 * Read the arguments (copying what is kept: they are gone afterwards) and
-	 * submit the requests, in the class "batch" if so asked and the caller's
+	 * Read the arguments (they live as long as the call) and submit the
+	 * requests, in the class "batch" if so asked and the caller's
 	 * options do not say otherwise.  Mistakes of the statement are raised;
 	 * what belongs to the row goes into err.  NULL: the result is NULL and
 	 * nothing had to be asked.  flinfo->fn_expr has the argument types.

@@ -1,0 +1,105 @@
+/*
+ * unbatched.c
+ *	  Which calls of a finished plan stay one by one, and why.
+ *
+ * src/server/scan/unbatched.c
+ */
+#include "postgres.h"
+
+#include "src/server/scan/scan_internal.h"
+
+#include "nodes/nodeFuncs.h"
+#include "utils/lsyscache.h"
+
+typedef struct Search
+{
+	const char *because; /* of the place, or NULL: of the call */
+	List *notes;		 /* of char *, each once */
+} Search;
+
+static void
+add_note(Search *search, FuncExpr *call)
+{
+	char *note = psprintf("%s: %s", get_func_name(call->funcid),
+						  search->because != NULL ? search->because
+												  : llm_scan_refusal(call));
+	ListCell *lc;
+
+	foreach (lc, search->notes)
+		if (strcmp(lfirst(lc), note) == 0)
+			return;
+	search->notes = lappend(search->notes, note);
+}
+
+static bool
+note_calls_walker(Node *node, void *context)
+{
+	Search *search = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc) && !((WindowFunc *) node)->winagg)
+	{
+		const char *because = search->because;
+
+		search->because = "the window function chooses rows by itself";
+		(void) expression_tree_walker(node, note_calls_walker, context);
+		search->because = because;
+		return false;
+	}
+	if (IsA(node, FuncExpr) &&
+		llm_batch_find(((FuncExpr *) node)->funcid) != NULL)
+		add_note(search, (FuncExpr *) node);
+	return expression_tree_walker(node, note_calls_walker, context);
+}
+
+static const char *
+reason_of_place(Plan *plan)
+{
+	switch (nodeTag(plan))
+	{
+		case T_Result:
+			return plan->lefttree == NULL ? "there is one row" : NULL;
+		case T_ModifyTable:
+			return "it is in RETURNING, ON CONFLICT or an action of MERGE";
+		case T_ValuesScan:
+			return "it is in VALUES";
+		case T_FunctionScan:
+		case T_TableFuncScan:
+			return "it is an argument of a function in FROM";
+		case T_NestLoop:
+		case T_HashJoin:
+		case T_MergeJoin:
+			return ((Join *) plan)->jointype == JOIN_INNER
+					   ? NULL
+					   : "it is in the condition of an outer join or of a "
+						 "subquery that became a join";
+		default:
+			return NULL;
+	}
+}
+
+static void
+note_calls_of_node(Plan *plan, void *context)
+{
+	Search *search = context;
+	List *exprs = llm_plan_expressions(plan);
+
+	search->because = reason_of_place(plan);
+	/* what the stage itself makes is not left over */
+	if (llm_stage_is(plan))
+		exprs = list_make2(plan->targetlist, plan->qual);
+	(void) note_calls_walker((Node *) exprs, search);
+}
+
+List *
+llm_scan_unbatched(PlannedStmt *stmt)
+{
+	Search search = { 0 };
+	ListCell *lc;
+
+	llm_plan_visit(stmt->planTree, note_calls_of_node, &search);
+	foreach (lc, stmt->subplans)
+		llm_plan_visit(lfirst(lc), note_calls_of_node, &search);
+	return search.notes;
+}
