@@ -81,6 +81,9 @@ max_connections = 100
 log_min_messages = info
 log_statement = none
 END
+	$node->append_conf('postgresql.conf',
+		"llm_ext.device = '$ENV{LLM_TEST_DEVICE}'")
+	  if $ENV{LLM_TEST_DEVICE};
 	$node->append_conf('postgresql.conf', "llm_ext.model = '$model'")
 	  if defined $model;
 	$node->append_conf('postgresql.conf', $option{conf})

@@ -18,6 +18,8 @@
 #	TESTS   names of unit programs, regression tests, TAP scripts (default: all)
 #	ACCEPT  1: what the regression tests print becomes what is expected
 #	KEEP    1: leave the temporary folder
+#	JOBS    how many compilers at the same time (default: 2)
+#	DEVICE  where servers run models: cpu or cuda (default: what there is)
 #
 # tools/run-tests.sh
 set -euo pipefail
@@ -26,7 +28,7 @@ cd "$(dirname "$0")/.."
 . tools/cluster.sh
 
 unset MAKEFLAGS MAKELEVEL
-make=(make -s -k --no-print-directory -j 2)
+make=(make -s -k --no-print-directory -j "${JOBS:-2}")
 part_timeout=900
 newer_majors=(17 18)
 parts=" ${PARTS:-checks builds newer unit regress tap} "
@@ -215,6 +217,7 @@ prepare_server_tests() {
 	{
 		cat test/regress.conf
 		printf "llm_ext.model = '%s'\n" "$tests/models/demo"
+		[ -z "${DEVICE:-}" ] || printf "llm_ext.device = '%s'\n" "$DEVICE"
 	} >"$tests/regress.conf"
 	chmod -R u+w,go+rX "$tests"
 	[ "$(id -u)" != 0 ] || chown -R "$(server_user):" "$tests"
@@ -226,7 +229,8 @@ prepare_server_tests() {
 		LC_ALL=C.UTF-8 "PG_REGRESS=$pgxs/src/test/regress/pg_regress"
 		"PERL5LIB=$pgxs/src/test/perl:$tests/test"
 		"LLM_TEST_MODEL=$tests/models/demo"
-		"LLM_FAKE_EXECUTOR=$tests/fake_executor")
+		"LLM_FAKE_EXECUTOR=$tests/fake_executor"
+		"LLM_TEST_DEVICE=${DEVICE:-}")
 }
 
 list_regress_tests() {
