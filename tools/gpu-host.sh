@@ -10,7 +10,7 @@
 #	postgresql-common postgresql-server-dev-15 libpq5 libpq-dev libicu72
 #	libldap-2.5-0 libcjson1 libcjson-dev libpcre2-8-0 libpcre2-dev
 #	libutf8proc2 libutf8proc-dev libmicrohttpd12 libmicrohttpd-dev
-#	libipc-run-perl libio-pty-perl
+#	libipc-run-perl libio-pty-perl libssl-dev krb5-multidev libkrb5-dev
 #
 # "prepare", as root, unpacks them into one folder, shows the system only those
 # libraries that it lacks (all of them would hide newer ones that its own
@@ -66,7 +66,7 @@ prepare() {
 	for folder in share/postgresql lib/postgresql; do
 		[ -e "/usr/$folder" ] || ln -s "$prefix/usr/$folder" "/usr/$folder"
 	done
-	cp -an "$prefix/usr/include/." /usr/include/
+	cp -a --update=none "$prefix/usr/include/." /usr/include/
 	mkdir -p "$(perl -MConfig -e 'print $Config{sitelib}')"
 	cp -R "$prefix/usr/share/perl5/." "$(perl -MConfig -e 'print $Config{sitelib}')/"
 	ln -sf "$prefix"/usr/lib/postgresql/*/bin/* /usr/local/bin/
