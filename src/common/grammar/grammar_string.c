@@ -31,7 +31,8 @@
 	"|02-(0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
 #define ZONE "(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])"
 #define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?" ZONE
-#define LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+/* no two hyphens in a row: behind two letters they announce Punycode */
+#define LABEL "[A-Za-z0-9](-?[A-Za-z0-9]){0,30}"
 #define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,30}"
 #define BYTE "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define GROUP "[0-9a-fA-F]{1,4}"
