@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "src/server/pg_compat.h"
 #include "src/server/report.h"
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/typed_call.h"
