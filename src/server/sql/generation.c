@@ -54,6 +54,7 @@ llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
 		if (err->code != LLM_ERROR_CANCELLED)
 			return false;
 		CHECK_FOR_INTERRUPTS();
+		llm_error_clear(err);
 		input.interrupt = next_interrupt(input.interrupt);
 		llm_strbuf_reset(rendered);
 	}
@@ -74,6 +75,7 @@ llm_prompt_encode(LlmModelHandle *handle, LlmTemplateText text,
 		if (err->code != LLM_ERROR_CANCELLED)
 			return false;
 		CHECK_FOR_INTERRUPTS();
+		llm_error_clear(err);
 		interrupt = next_interrupt(interrupt);
 		ids->limit = limit;
 	}
