@@ -57,7 +57,7 @@ SELECT llm_unload_model('no such model');
 SELECT llm_default_model('no such model');
 -- a second model beside the first, and gone again
 SELECT path AS demo_path FROM llm.models WHERE is_default \gset
-SELECT llm_load_model(:'demo_path', 'second', '{"dtype": "float32", "max_num_seqs": 4, "max_model_len": 256}');
+SELECT llm_load_model(:'demo_path', 'second', '{"device": "cpu", "dtype": "float32", "max_num_seqs": 4, "max_model_len": 256}');
 SELECT name = :'demo' AS is_demo, state, is_default FROM llm.models ORDER BY name = :'demo';
 SELECT facts->>'precision' AS precision, facts->>'kv_cache_dtype' AS kv_cache_dtype, facts->>'max_num_seqs' AS max_num_seqs,
 	   facts->>'max_model_len' AS max_model_len
