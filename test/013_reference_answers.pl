@@ -16,7 +16,9 @@ use LlmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = llm_node('main', conf => "llm_ext.dtype = 'float32'");
+# a GPU computes in bfloat16
+my $node = llm_node('main',
+	conf => "llm_ext.dtype = 'float32'\nllm_ext.device = 'cpu'");
 my $json = JSON::PP->new->utf8->canonical;
 my $cases =
   $json->decode(slurp_file("$FindBin::RealBin/vectors/demo/prompts.json"));
