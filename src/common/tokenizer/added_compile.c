@@ -437,11 +437,14 @@ for_each_special(AddedCompiler *ac, const cJSON *config, bool mark,
 				 size_t n_known, TokenList *list)
 {
 	const cJSON *extra = llm_json_get(config, "extra_special_tokens");
+	const cJSON *additional = llm_json_get(config, "additional_special_tokens");
 	const cJSON *item;
+	bool has_names = cJSON_IsObject(extra) && extra->child != NULL;
 	bool ok = true;
 
-	if (extra == NULL || extra->child == NULL)
-		extra = llm_json_get(config, "additional_special_tokens");
+	/* one list, the older key where the newer one is empty, or names and it */
+	if (!has_names && (extra == NULL || extra->child == NULL))
+		extra = additional;
 	for (size_t i = 0; i < N_STANDARD_NAMES && ok; i++)
 	{
 		item = llm_json_get(config, standard_names[i]);
@@ -464,6 +467,13 @@ for_each_special(AddedCompiler *ac, const cJSON *config, bool mark,
 		if (mark && cJSON_IsObject(extra)) /* its keys are names */
 			mark_named(item, list);
 		else if (!mark && ok)
+			ok = name_special(ac, item, n_known, list);
+	}
+	if (!has_names || mark)
+		return ok;
+	cJSON_ArrayForEach(item, additional)
+	{
+		if (ok)
 			ok = name_special(ac, item, n_known, list);
 	}
 	return ok;

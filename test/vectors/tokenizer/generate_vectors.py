@@ -607,6 +607,7 @@ CONFIGS = {
     "qwen2_configured": ("qwen2", {
         "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<tool_call>",
         "extra_special_tokens": {"ent_token": "<ent>"},
+        "additional_special_tokens": ["<lone>", "word"],
         "split_special_tokens": True, "clean_up_tokenization_spaces": True,
         "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output":
             True,
