@@ -112,7 +112,7 @@ next_frame(LlmFrameHeader *header, const void **payload)
 static const char *stepping = "auto";
 
 /* Start and load; returns the facts, or NULL with *err. */
-static cJSON *
+__attribute__((unused)) static cJSON *
 load_from(const char *dir, const char *options, LlmError *err)
 {
 	LlmStrbuf json;

@@ -38,6 +38,7 @@ typedef enum LlmMessageType
 	LLM_MESSAGE_STOP,			/* empty; finish nothing, exit with 0 */
 	LLM_MESSAGE_ADAPTER,		/* LlmWireAdapter and its path */
 	LLM_MESSAGE_ADAPTER_FORGET, /* LlmWireAdapter without a path */
+	LLM_MESSAGE_TRAIN, /* instead of LOAD: JSON text, see LlmTrainRequest */
 
 	/* executor to scheduler */
 	LLM_MESSAGE_LOADED = 64,   /* JSON text: facts of the loaded model */
@@ -48,7 +49,10 @@ typedef enum LlmMessageType
 	LLM_MESSAGE_STATS,		   /* LlmWireStats, about once a second */
 	LLM_MESSAGE_LOG,		   /* LlmWireLog and its text */
 	LLM_MESSAGE_ADAPTER_STATE, /* LlmWireAdapterState, when it changes */
-	LLM_MESSAGE_EMBEDDING	   /* float [hidden_size], once, before FINISHED */
+	LLM_MESSAGE_EMBEDDING,	   /* float [hidden_size], once, before FINISHED */
+	LLM_MESSAGE_TRAIN_LOG,	   /* LlmWireTrainLog, after each step */
+	LLM_MESSAGE_TRAIN_SAVED,   /* LlmWireTrainSaved: there is a new state */
+	LLM_MESSAGE_TRAINED /* empty: the adapter is written; then it exits */
 } LlmMessageType;
 
 typedef struct LlmFrameHeader
@@ -150,6 +154,28 @@ typedef struct LlmWireStats
 	uint64_t busy_us;	   /* time spent in steps */
 	uint64_t memory_bytes; /* resident, of the executor */
 } LlmWireStats;
+
+/* See LlmTrainLog; eval_loss is NaN where nothing was evaluated. */
+typedef struct LlmWireTrainLog
+{
+	int64_t step;
+	int64_t n_steps;
+	int64_t n_tokens;
+	int64_t n_labels;
+	int64_t step_us;
+	double epoch;
+	double loss;
+	double learning_rate;
+	double grad_norm;
+	double accuracy;
+	double reward_margin;
+	double eval_loss;
+} LlmWireTrainLog;
+
+typedef struct LlmWireTrainSaved
+{
+	int64_t step;
+} LlmWireTrainSaved;
 
 typedef struct LlmWireLog
 {

@@ -204,6 +204,12 @@ llm_executor_take_sums(LlmExecutor *executor, const LlmPlannedStep *step,
 extern bool llm_executor_load(LlmExecutor *executor, LlmError *err);
 extern void llm_executor_unload(LlmExecutor *executor);
 
+/*
+ * The compute backend and the model alone, without a cache and requests: to be
+ * trained on.  config, device and sizes are set.
+ */
+extern bool llm_executor_load_model(LlmExecutor *executor, LlmError *err);
+
 /* Append the JSON of LOADED. */
 extern void llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json);
 

@@ -188,6 +188,22 @@ create_planner(LlmExecutor *executor, LlmError *err)
 	return true;
 }
 
+/* Gradients take sums of products that rounded inputs would drown in noise. */
+bool
+llm_executor_load_model(LlmExecutor *executor, LlmError *err)
+{
+	LlmModelOptions options;
+
+	if (!open_compute(executor, LLM_DTYPE_F32, err))
+		return false;
+	options = llm_executor_model_options(
+		executor,
+		dtype_by_name(executor->options.dtype, executor->config.dtype));
+	executor->model = llm_model_load(executor->options.path, &executor->config,
+									 &options, executor->compute, err);
+	return executor->model != NULL;
+}
+
 /* What grammars need: the tokenizer, as backend processes have it. */
 static bool
 create_constraints(LlmExecutor *executor, LlmError *err)

@@ -2,8 +2,8 @@
  * main.c
  *	  The executor program.
  *
- * It is started by the scheduler with its channel on descriptor 3, serves one
- * model, and ends when the channel does.  Where the scheduler dies, the
+ * It is started with its channel on descriptor 3, serves one model or trains
+ * one adapter, and ends when the channel does.  Where the scheduler dies, the
  * channel closes or a SIGTERM comes (the scheduler asks for one as its parent
  * death signal); both end it with exit code 0, because an orphan's death by a
  * signal would alarm a postmaster that runs as process 1 of a container.
@@ -18,7 +18,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "src/engine/executor/executor.h"
+#include "src/engine/executor/train_session.h"
 
 static void
 exit_on_signal(int signal_number)
@@ -40,20 +40,22 @@ set_up_signals(void)
 	sigaction(SIGHUP, &action, NULL);
 }
 
-/* Wait for LOAD, the first message.  False: there will be none. */
+/*
+ * Wait for the first message, LOAD or TRAIN; its payload is valid until the
+ * next is received.  False: there will be none, or it is another.
+ */
 static bool
-receive_load(LlmExecutor *executor, LlmError *err)
+receive_task(LlmExecutor *executor, LlmFrameHeader *header,
+			 const void **payload, LlmError *err)
 {
 	struct pollfd pfd = {
 		.fd = llm_channel_fd(executor->channel),
 		.events = POLLIN,
 	};
-	LlmFrameHeader header;
-	const void *payload;
 
 	for (;;)
 	{
-		switch (llm_channel_receive(executor->channel, &header, &payload, err))
+		switch (llm_channel_receive(executor->channel, header, payload, err))
 		{
 			case LLM_RECEIVE_CLOSED:
 				return false;
@@ -63,13 +65,27 @@ receive_load(LlmExecutor *executor, LlmError *err)
 			case LLM_RECEIVE_FRAME:
 				break;
 		}
-		if (header.type != LLM_MESSAGE_LOAD)
-			return llm_error_set(err, LLM_ERROR_INTERNAL,
-								 "expected a load message, got type %u",
-								 header.type);
-		return llm_executor_options_parse(payload, header.n_bytes,
-										  &executor->options, err);
+		return header->type == LLM_MESSAGE_LOAD ||
+			   header->type == LLM_MESSAGE_TRAIN ||
+			   llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "expected a load message, got type %u",
+							 header->type);
 	}
+}
+
+/* The payload lies in the channel's buffer: a copy. */
+static int
+train(LlmExecutor *executor, const void *payload, size_t n_bytes)
+{
+	LlmStrbuf json;
+	int status;
+
+	llm_strbuf_init(&json);
+	llm_strbuf_append(&json, payload, n_bytes);
+	status = llm_train_session_run(executor, llm_strbuf_str(&json), json.len);
+	llm_strbuf_free(&json);
+	llm_channel_free(executor->channel);
+	return status;
 }
 
 static int
@@ -99,6 +115,8 @@ int
 main(int argc, char **argv)
 {
 	static LlmExecutor executor;
+	LlmFrameHeader header;
+	const void *payload;
 	LlmError err;
 	int status;
 
@@ -111,8 +129,13 @@ main(int argc, char **argv)
 				err.message);
 		return 1;
 	}
-	if (!receive_load(&executor, &err) || !llm_executor_load(&executor, &err) ||
-		!report_loaded(&executor, &err))
+	if (!receive_task(&executor, &header, &payload, &err))
+		return report_failure(&executor, &err);
+	if (header.type == LLM_MESSAGE_TRAIN)
+		return train(&executor, payload, header.n_bytes);
+	if (!llm_executor_options_parse(payload, header.n_bytes, &executor.options,
+									&err) ||
+		!llm_executor_load(&executor, &err) || !report_loaded(&executor, &err))
 		return report_failure(&executor, &err);
 	status = llm_executor_run(&executor);
 	llm_executor_unload(&executor);

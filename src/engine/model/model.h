@@ -65,6 +65,9 @@ llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin);
 extern LlmCompute *llm_model_compute(const LlmModel *model);
 extern const LlmModelOptions *llm_model_options(const LlmModel *model);
 
+/* [LLM_FINGERPRINT_BYTES] what adapters for the model name. */
+extern const uint8_t *llm_model_fingerprint_of(const LlmModel *model);
+
 /* Bytes of weights and of workspace on the device. */
 extern size_t llm_model_weight_bytes(const LlmModel *model);
 extern size_t llm_model_workspace_bytes(const LlmModel *model);

@@ -51,3 +51,9 @@ llm_model_options(const LlmModel *model)
 {
 	return &model->options;
 }
+
+const uint8_t *
+llm_model_fingerprint_of(const LlmModel *model)
+{
+	return model->fingerprint;
+}

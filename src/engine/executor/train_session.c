@@ -1,0 +1,461 @@
+/*
+ * train_session.c
+ *	  One job, from the TRAIN message to the trained adapter.
+ *
+ * Files go in and out by path: the dataset, states and the adapter are larger
+ * than frames should be, and a file that was written whole and then renamed
+ * is either there or not.
+ *
+ * src/engine/executor/train_session.c
+ */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/common/util/clock.h"
+#include "src/common/util/json.h"
+#include "src/common/util/mapped_file.h"
+#include "src/engine/executor/train_session.h"
+
+typedef struct Session
+{
+	LlmExecutor *executor;
+	LlmTrainRequest request;
+	LlmTrainPair *pairs;
+	LlmAdapterImage *initial;
+	LlmMappedFile dataset_file;
+	LlmMappedFile eval_file;
+	LlmDataset *dataset;
+	LlmDataset *eval_dataset; /* or NULL */
+	LlmTrainer *trainer;
+	LlmTrainJob *job;
+} Session;
+
+/* ------------------------------------------------------------------------
+ * Pairs
+ * ------------------------------------------------------------------------
+ */
+
+/* A module's weight as the checkpoint stores it. */
+static bool
+find_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
+		  LlmWeightSpec *spec)
+{
+	for (int i = 0; llm_model_weight_spec(config, i, spec); i++)
+	{
+		if (spec->role == role && spec->layer_idx == layer_idx)
+			return true;
+	}
+	return false;
+}
+
+static LlmWeightRole
+role_of(int module)
+{
+	static const LlmWeightRole roles[] = { LLM_WEIGHT_Q,	LLM_WEIGHT_K,
+										   LLM_WEIGHT_V,	LLM_WEIGHT_O,
+										   LLM_WEIGHT_GATE, LLM_WEIGHT_UP,
+										   LLM_WEIGHT_DOWN };
+
+	return roles[module];
+}
+
+/*
+ * Modules that are stored as one are one in PEFT's adapters: who targets a
+ * part gets all, with one A.
+ */
+static uint32_t
+whole_modules(const LlmModelConfig *config, uint32_t targets)
+{
+	static const uint32_t groups[] = {
+		1u << LLM_ADAPTER_Q | 1u << LLM_ADAPTER_K | 1u << LLM_ADAPTER_V,
+		1u << LLM_ADAPTER_GATE | 1u << LLM_ADAPTER_UP
+	};
+	LlmWeightSpec spec;
+
+	if ((targets & groups[0]) != 0 &&
+		find_spec(config, LLM_WEIGHT_K, 0, &spec) && spec.first_row > 0)
+		targets |= groups[0];
+	if ((targets & groups[1]) != 0 &&
+		find_spec(config, LLM_WEIGHT_UP, 0, &spec) && spec.first_row > 0)
+		targets |= groups[1];
+	return targets;
+}
+
+static bool
+choose_pairs(Session *s, LlmError *err)
+{
+	LlmTrainRequest *r = &s->request;
+	const LlmModelConfig *config = &s->executor->config;
+	double root = r->use_rslora ? sqrt(r->lora_rank) : r->lora_rank;
+	bool shares[LLM_ADAPTER_DOWN + 1];
+
+	s->pairs = calloc((size_t) config->n_layers * (LLM_ADAPTER_DOWN + 1),
+					  sizeof(LlmTrainPair));
+	if (s->pairs == NULL)
+		return llm_error_no_memory(err, sizeof(LlmTrainPair),
+								   "the pairs of a job");
+	r->targets = whole_modules(config, r->targets);
+	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
+	{
+		LlmWeightSpec spec;
+
+		shares[m] =
+			find_spec(config, role_of(m), 0, &spec) && spec.first_row > 0;
+	}
+	for (int32_t i = 0; i < config->n_layers * (LLM_ADAPTER_DOWN + 1); i++)
+	{
+		int m = i % (LLM_ADAPTER_DOWN + 1);
+
+		if ((r->targets >> m & 1) == 0)
+			continue;
+		s->pairs[r->train.n_pairs++] = (LlmTrainPair){
+			.layer_idx = i / (LLM_ADAPTER_DOWN + 1),
+			.module = (LlmAdapterModule) m,
+			.rank = r->lora_rank,
+			.scale = (float) (r->lora_alpha / root),
+			.has_magnitude = r->use_dora,
+			.shares_a = shares[m],
+		};
+	}
+	r->train.pairs = s->pairs;
+	return true;
+}
+
+/* adapter_config.json's keys; modules by their names in the checkpoint. */
+static char *
+describe_adapter(const Session *s)
+{
+	const LlmTrainRequest *r = &s->request;
+	cJSON *json = cJSON_CreateObject();
+	cJSON *targets = cJSON_AddArrayToObject(json, "target_modules");
+	char *text;
+
+	cJSON_AddStringToObject(json, "peft_type", "LORA");
+	cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
+	cJSON_AddStringToObject(json, "bias", "none");
+	cJSON_AddBoolToObject(json, "inference_mode", true);
+	cJSON_AddBoolToObject(json, "fan_in_fan_out", false);
+	cJSON_AddBoolToObject(json, "init_lora_weights", true);
+	cJSON_AddNumberToObject(json, "r", r->lora_rank);
+	cJSON_AddNumberToObject(json, "lora_alpha", r->lora_alpha);
+	cJSON_AddNumberToObject(json, "lora_dropout", r->lora_dropout);
+	if (r->use_rslora)
+		cJSON_AddBoolToObject(json, "use_rslora", true);
+	if (r->use_dora)
+		cJSON_AddBoolToObject(json, "use_dora", true);
+	for (int32_t i = 0; i < r->train.n_pairs && s->pairs[i].layer_idx == 0; i++)
+	{
+		LlmWeightSpec spec;
+		char *end;
+
+		if (s->pairs[i].shares_a)
+			continue;
+		/* ...layers.0.self_attn.q_proj.weight */
+		(void) find_spec(&s->executor->config,
+						 role_of((int) s->pairs[i].module), 0, &spec);
+		end = strrchr(spec.name, '.');
+		if (end != NULL)
+			*end = '\0';
+		end = strrchr(spec.name, '.');
+		cJSON_AddItemToArray(
+			targets, cJSON_CreateString(end != NULL ? end + 1 : spec.name));
+	}
+	text = cJSON_PrintUnformatted(json);
+	cJSON_Delete(json);
+	return text;
+}
+
+/* ------------------------------------------------------------------------
+ * Opening
+ * ------------------------------------------------------------------------
+ */
+static bool
+open_dataset(const char *path, int32_t n_vocab, LlmMappedFile *file,
+			 LlmDataset **dataset, LlmError *err)
+{
+	if (!llm_mapped_file_open(file, path, err))
+		return false;
+	*dataset = llm_dataset_open(file->data, file->size, n_vocab, err);
+	return *dataset != NULL;
+}
+
+static bool
+open_datasets(Session *s, LlmError *err)
+{
+	const LlmTrainRequest *r = &s->request;
+	int32_t n_vocab = s->executor->config.n_vocab;
+
+	if (!open_dataset(r->dataset, n_vocab, &s->dataset_file, &s->dataset, err))
+		return false;
+	if (r->eval_dataset[0] == '\0')
+		return true;
+	if (!open_dataset(r->eval_dataset, n_vocab, &s->eval_file, &s->eval_dataset,
+					  err))
+		return false;
+	if (llm_dataset_kind(s->eval_dataset) != LLM_DATASET_PLAIN ||
+		llm_dataset_kind(s->dataset) != LLM_DATASET_PLAIN)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "a held-out dataset of pairs is not supported");
+	return true;
+}
+
+static bool
+load_model(Session *s, LlmError *err)
+{
+	LlmExecutor *e = s->executor;
+	const LlmTrainRequest *r = &s->request;
+
+	e->options = r->model;
+	e->options.max_loras = 0;
+	e->max_model_len = r->job.max_segment;
+	e->max_num_batched_tokens = r->job.max_tokens;
+	e->max_num_seqs = r->train.max_logit_rows;
+	if (!llm_executor_choose_device(e, err))
+		return false;
+	if (e->is_cuda)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "training on device \"cuda\" is not supported");
+	return llm_executor_load_model(e, err);
+}
+
+static bool
+session_open(Session *s, LlmError *err)
+{
+	LlmExecutor *e = s->executor;
+	LlmTrainRequest *r = &s->request;
+
+	if (!llm_model_config_read(r->model.path, &e->config, err))
+		return false;
+	if (r->job.max_segment > e->config.max_position)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "cutoff_len %d is beyond the model's context of "
+							 "%d tokens",
+							 r->job.max_segment, e->config.max_position);
+	if (!open_datasets(s, err) || !choose_pairs(s, err) || !load_model(s, err))
+		return false;
+	if (r->initial[0] != '\0')
+	{
+		s->initial = llm_adapter_image_open(r->initial, &e->config, err);
+		if (s->initial == NULL)
+			return false;
+		r->train.initial = s->initial;
+	}
+	s->trainer = llm_trainer_create(e->model, &r->train, err);
+	if (s->trainer == NULL)
+		return false;
+	s->job = llm_train_job_create(s->trainer, s->dataset, &r->job, err);
+	return s->job != NULL;
+}
+
+static void
+session_close(Session *s)
+{
+	llm_train_job_free(s->job);
+	llm_trainer_free(s->trainer);
+	llm_adapter_image_close(s->initial);
+	llm_dataset_close(s->dataset);
+	llm_dataset_close(s->eval_dataset);
+	llm_mapped_file_close(&s->dataset_file);
+	llm_mapped_file_close(&s->eval_file);
+	free(s->pairs);
+	llm_executor_unload(s->executor);
+}
+
+/* ------------------------------------------------------------------------
+ * Files
+ * ------------------------------------------------------------------------
+ */
+
+/* Whole or not at all. */
+static bool
+write_file(const char *path, const LlmStrbuf *bytes, LlmError *err)
+{
+	char partial[4096 + 16];
+	FILE *file;
+	bool ok;
+
+	snprintf(partial, sizeof(partial), "%s.partial", path);
+	file = fopen(partial, "wb");
+	if (file == NULL)
+		return llm_error_errno(err, "could not create \"%s\"", partial);
+	ok = fwrite(bytes->data, 1, bytes->len, file) == bytes->len &&
+		 fflush(file) == 0 && fsync(fileno(file)) == 0;
+	if (fclose(file) != 0)
+		ok = false;
+	if (ok && rename(partial, path) == 0)
+		return true;
+	llm_error_errno(err, "could not write \"%s\"", path);
+	(void) unlink(partial);
+	return false;
+}
+
+static bool
+load_state(Session *s, LlmError *err)
+{
+	LlmMappedFile file;
+	bool ok;
+
+	if (s->request.state[0] == '\0')
+		return true;
+	if (!llm_mapped_file_open(&file, s->request.state, err))
+		return false;
+	ok = llm_train_job_load(s->job, file.data, file.size, err);
+	llm_mapped_file_close(&file);
+	return ok;
+}
+
+static bool
+save_state(Session *s, int64_t step, LlmError *err)
+{
+	LlmStrbuf state = { 0 };
+	LlmWireTrainSaved saved = { .step = step };
+	bool ok = llm_train_job_save(s->job, &state, err) &&
+			  write_file(s->request.checkpoint, &state, err);
+
+	llm_strbuf_free(&state);
+	if (ok)
+		llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_SAVED, 0, &saved,
+						  sizeof(saved));
+	return ok;
+}
+
+static bool
+write_adapter(Session *s, LlmError *err)
+{
+	char *config_json = describe_adapter(s);
+	LlmStrbuf image = { 0 };
+	bool ok = config_json != NULL ||
+			  llm_error_no_memory(err, 1024, "an adapter's config");
+
+	ok = ok &&
+		 llm_trainer_append_image(s->trainer,
+								  llm_model_fingerprint_of(s->executor->model),
+								  config_json, &image, err) &&
+		 write_file(s->request.output, &image, err);
+	cJSON_free(config_json);
+	llm_strbuf_free(&image);
+	return ok;
+}
+
+/* ------------------------------------------------------------------------
+ * Steps
+ * ------------------------------------------------------------------------
+ */
+
+/* Whether the other end wants no more of it, or is gone. */
+static bool
+is_cancelled(Session *s, LlmError *err)
+{
+	LlmFrameHeader header;
+	const void *payload;
+
+	for (;;)
+	{
+		switch (
+			llm_channel_receive(s->executor->channel, &header, &payload, err))
+		{
+			case LLM_RECEIVE_CLOSED:
+				_exit(0);
+			case LLM_RECEIVE_NOTHING:
+				return false;
+			case LLM_RECEIVE_FRAME:
+				break;
+		}
+		if (header.type == LLM_MESSAGE_STOP)
+			_exit(0);
+		if (header.type == LLM_MESSAGE_CANCEL)
+		{
+			llm_error_set(err, LLM_ERROR_CANCELLED, "the job was cancelled");
+			return true;
+		}
+	}
+}
+
+static bool
+report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
+{
+	const LlmTrainRequest *r = &s->request;
+	bool is_last = log->step == log->n_steps;
+	LlmWireTrainLog wire = {
+		.step = log->step,
+		.n_steps = log->n_steps,
+		.n_tokens = log->n_tokens,
+		.n_labels = log->n_labels,
+		.step_us = llm_clock_us() - start_us,
+		.epoch = log->epoch,
+		.loss = log->loss,
+		.learning_rate = log->learning_rate,
+		.grad_norm = log->grad_norm,
+		.accuracy = log->accuracy,
+		.reward_margin = log->reward_margin,
+		.eval_loss = NAN,
+	};
+
+	if (s->eval_dataset != NULL &&
+		(is_last || (r->eval_steps > 0 && log->step % r->eval_steps == 0)) &&
+		!llm_train_job_evaluate(s->job, s->eval_dataset, &wire.eval_loss, err))
+		return false;
+	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
+					  sizeof(wire));
+	return !(r->save_steps > 0 && r->checkpoint[0] != '\0' && !is_last &&
+			 log->step % r->save_steps == 0) ||
+		   save_state(s, log->step, err);
+}
+
+/* What a preference is compared with, before the first step. */
+static bool
+refer(Session *s, LlmError *err)
+{
+	if (!llm_train_job_needs_reference(s->job) ||
+		llm_trainer_n_steps(s->trainer) > 0)
+		return true;
+	for (int64_t i = 0; i < llm_dataset_n_rows(s->dataset); i++)
+	{
+		if (is_cancelled(s, err) || !llm_train_job_refer(s->job, i, err))
+			return false;
+	}
+	return true;
+}
+
+static bool
+session_train(Session *s, LlmError *err)
+{
+	LlmTrainLog log = { 0 };
+	bool is_done = false;
+
+	if (!load_state(s, err) || !refer(s, err))
+		return false;
+	for (;;)
+	{
+		int64_t start_us = llm_clock_us();
+
+		if (is_cancelled(s, err))
+			return false;
+		if (!llm_train_job_step(s->job, &log, &is_done, err))
+			break;
+		if (!report_step(s, &log, start_us, err))
+			return false;
+		llm_executor_flush(s->executor);
+	}
+	return is_done && write_adapter(s, err);
+}
+
+int
+llm_train_session_run(LlmExecutor *executor, const char *json, size_t len)
+{
+	Session session = { .executor = executor };
+	LlmError err = { 0 };
+
+	if (llm_train_request_parse(json, len, &session.request, &err) &&
+		session_open(&session, &err) && session_train(&session, &err))
+		llm_executor_send(executor, LLM_MESSAGE_TRAINED, 0, NULL, 0);
+	else
+		llm_executor_send(executor, LLM_MESSAGE_FAILED, 0, &err, sizeof(err));
+	llm_executor_flush(executor);
+	session_close(&session);
+	return 0;
+}

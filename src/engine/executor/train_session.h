@@ -1,0 +1,54 @@
+/*
+ * train_session.h
+ *	  The executor in its other role: it trains one adapter, and exits.
+ *
+ *	  train_options.c	the TRAIN message's JSON
+ *	  train_session.c	model, trainer and job; steps, states, the adapter
+ *
+ * src/engine/executor/train_session.h
+ */
+#ifndef LLM_TRAIN_SESSION_H
+#define LLM_TRAIN_SESSION_H
+
+#include "src/engine/executor/executor.h"
+#include "src/engine/train/train_job.h"
+
+/*
+ * What TRAIN asks for.  Names and defaults are those of LLaMA-Factory and of
+ * transformers' TrainingArguments, where they have one.
+ */
+typedef struct LlmTrainRequest
+{
+	LlmExecutorOptions model; /* path, device, dtype, num_threads */
+	char dataset[4096];		  /* file, see dataset.h */
+	char eval_dataset[4096];  /* or "" */
+	char initial[4096];		  /* image of the adapter to go on from, or "" */
+	char state[4096];		  /* file of a state to go on from, or "" */
+	char checkpoint[4096];	  /* file for states, or "" */
+	char output[4096];		  /* file for the trained adapter's image */
+	int64_t save_steps;		  /* 0: no states */
+	int64_t eval_steps;		  /* 0: only at the end */
+
+	int32_t lora_rank;
+	double lora_alpha;
+	double lora_dropout;
+	uint32_t targets; /* bits of LlmAdapterModule */
+	bool use_rslora;
+	bool use_dora;
+	bool disable_gradient_checkpointing;
+	LlmTrainOptions train; /* but for its pairs */
+	LlmTrainJobOptions job;
+} LlmTrainRequest;
+
+extern bool llm_train_request_parse(const char *json, size_t len,
+									LlmTrainRequest *request, LlmError *err);
+
+/*
+ * Train as the message says; the program's exit code.  TRAIN_LOG comes after
+ * every step, TRAIN_SAVED after every state, and one TRAINED or FAILED at the
+ * end.  CANCEL ends it after the step that is under way, as a FAILED.
+ */
+extern int
+llm_train_session_run(LlmExecutor *executor, const char *json, size_t len);
+
+#endif /* LLM_TRAIN_SESSION_H */

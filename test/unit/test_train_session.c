@@ -1,0 +1,359 @@
+/*
+ * test_train_session.c
+ *	  The executor as a trainer, through its channel: a job from files to an
+ *	  adapter, interrupted, cancelled, refused.
+ *
+ * test/unit/test_train_session.c
+ */
+#include <math.h>
+#include <sys/stat.h>
+
+#include "src/common/adapter/adapter.h"
+#include "src/common/dataset/dataset.h"
+#include "test/unit/executor_rig.h"
+
+#define MODELS "test/vectors/model"
+#define N_ROWS 12
+#define MAX_LOGS 64
+
+static char dir[] = "/tmp/llm_ext-test-train.XXXXXX";
+
+/* What came back of a job. */
+typedef struct Outcome
+{
+	int n_logs;
+	LlmWireTrainLog logs[MAX_LOGS];
+	int n_saved;
+	bool is_trained;
+	bool is_failed;
+	LlmError error;
+} Outcome;
+
+static const char *
+path_of(const char *name)
+{
+	static char paths[8][256];
+	static int next;
+	char *path = paths[next++ % 8];
+
+	snprintf(path, 256, "%s/%s", dir, name);
+	return path;
+}
+
+static void
+write_bytes(const char *path, const LlmStrbuf *bytes)
+{
+	FILE *file = fopen(path, "wb");
+
+	if (file == NULL || fwrite(bytes->data, 1, bytes->len, file) != bytes->len)
+		abort();
+	fclose(file);
+}
+
+static void
+fill_example(int i, int which, int32_t *ids, uint8_t *labels,
+			 LlmExample *example)
+{
+	*example = (LlmExample){ 6 + (i * 5 + which) % 13, ids, labels };
+	for (int t = 0; t < example->n_tokens; t++)
+	{
+		ids[t] = 3 + (i * 29 + t * t * 3 + which * 7) % 250;
+		labels[t] = t >= 3;
+	}
+}
+
+static void
+write_dataset(const char *name, LlmDatasetKind kind)
+{
+	LlmDatasetWriter writer;
+	LlmStrbuf file = { 0 };
+	uint8_t header[LLM_DATASET_HEADER_BYTES] = { 0 };
+	LlmError err = { 0 };
+
+	llm_dataset_writer_init(&writer, kind);
+	llm_strbuf_append(&file, header, sizeof(header));
+	for (int i = 0; i < N_ROWS; i++)
+	{
+		int32_t ids[2][32];
+		uint8_t labels[2][32];
+		LlmDatasetRow row = { 0 };
+
+		fill_example(i, 0, ids[0], labels[0], &row.first);
+		if (kind == LLM_DATASET_PAIRS)
+			fill_example(i, 1, ids[1], labels[1], &row.second);
+		CHECK(llm_dataset_write_row(&writer, &row, &file, &err));
+	}
+	CHECK(llm_dataset_write_end(&writer, &file, header, &err));
+	memcpy(file.data, header, sizeof(header));
+	write_bytes(path_of(name), &file);
+	llm_dataset_writer_free(&writer);
+	llm_strbuf_free(&file);
+}
+
+/* Start a job; options are JSON members that begin with a comma. */
+static void
+start_job(const char *model, const char *dataset, const char *output,
+		  const char *options)
+{
+	LlmStrbuf json = { 0 };
+
+	start_executor();
+	llm_strbuf_printf(&json,
+					  "{\"path\": \"%s/%s\", \"num_threads\": 2, "
+					  "\"device\": \"cpu\", \"dataset\": \"%s\", "
+					  "\"output\": \"%s\", \"cutoff_len\": 64, "
+					  "\"per_device_train_batch_size\": 4, "
+					  "\"learning_rate\": 0.01%s}",
+					  MODELS, model, path_of(dataset), path_of(output),
+					  options);
+	send_frame(LLM_MESSAGE_TRAIN, 0, json.data, json.len);
+	llm_strbuf_free(&json);
+}
+
+/* Read until the job ends; cancel_at: after that log, 0 = never. */
+static Outcome
+await_job(int cancel_at)
+{
+	Outcome outcome = { 0 };
+	LlmFrameHeader header;
+	const void *payload;
+
+	while (next_frame(&header, &payload))
+	{
+		switch (header.type)
+		{
+			case LLM_MESSAGE_TRAIN_LOG:
+				if (outcome.n_logs < MAX_LOGS)
+					memcpy(&outcome.logs[outcome.n_logs++], payload,
+						   sizeof(LlmWireTrainLog));
+				if (outcome.n_logs == cancel_at)
+					send_frame(LLM_MESSAGE_CANCEL, 0, NULL, 0);
+				break;
+			case LLM_MESSAGE_TRAIN_SAVED:
+				outcome.n_saved++;
+				break;
+			case LLM_MESSAGE_TRAINED:
+				outcome.is_trained = true;
+				break;
+			case LLM_MESSAGE_FAILED:
+				outcome.is_failed = true;
+				memcpy(&outcome.error, payload, sizeof(LlmError));
+				break;
+			default:
+				break;
+		}
+	}
+	CHECK_INT_EQ(stop_executor(), 0);
+	CHECK(outcome.is_trained != outcome.is_failed);
+	return outcome;
+}
+
+static Outcome
+run_job(const char *model, const char *dataset, const char *output,
+		const char *options)
+{
+	start_job(model, dataset, output, options);
+	return await_job(0);
+}
+
+static LlmStrbuf
+read_bytes(const char *name)
+{
+	LlmStrbuf bytes = { 0 };
+	FILE *file = fopen(path_of(name), "rb");
+	char part[4096];
+	size_t n;
+
+	if (file == NULL)
+	{
+		CHECK_FAIL("no file \"%s\"", name);
+		return bytes;
+	}
+	while ((n = fread(part, 1, sizeof(part), file)) > 0)
+		llm_strbuf_append(&bytes, part, n);
+	fclose(file);
+	return bytes;
+}
+
+/* ------------------------------------------------------------------------
+ * Jobs that end well
+ * ------------------------------------------------------------------------
+ */
+static void
+test_job(void)
+{
+	Outcome outcome = run_job("qwen3", "plain", "adapter",
+							  ", \"num_train_epochs\": 6, \"lora_rank\": 4");
+	LlmModelConfig config;
+	LlmAdapterImage *image;
+	LlmError err = { 0 };
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	CHECK_INT_EQ(outcome.n_logs, 18);
+	CHECK(outcome.logs[17].loss < 0.9 * outcome.logs[0].loss);
+	CHECK(isnan(outcome.logs[17].eval_loss));
+	CHECK_INT_EQ(outcome.logs[17].step, 18);
+	CHECK_INT_EQ(outcome.n_saved, 0);
+	REQUIRE(llm_model_config_read(MODELS "/qwen3", &config, &err));
+	image = llm_adapter_image_open(path_of("adapter"), &config, &err);
+	if (image == NULL)
+		CHECK_FAIL("%s", err.message);
+	REQUIRE(image != NULL);
+	CHECK_INT_EQ(image->n_pairs, 7 * config.n_layers);
+	CHECK_INT_EQ(image->max_rank, 4);
+	/* alpha is twice the rank where it is not given */
+	CHECK((double) image->pairs[0].scale == 2);
+	llm_adapter_image_close(image);
+	/* and it is what the next job may go on from */
+	outcome = run_job("qwen3", "plain", "next",
+					  ", \"max_steps\": 1, \"lora_rank\": 4, "
+					  "\"disable_shuffling\": true, \"initial\": \"/none\"");
+	CHECK(outcome.is_failed && strstr(outcome.error.message, "/none") != NULL);
+}
+
+static void
+test_evaluation(void)
+{
+	char options[400];
+	Outcome outcome;
+
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 4, \"eval_steps\": 2, \"eval_dataset\": \"%s\"",
+			 path_of("plain"));
+	outcome = run_job("llama2", "plain", "adapter", options);
+	REQUIRE(outcome.n_logs == 4);
+	CHECK(isnan(outcome.logs[0].eval_loss));
+	CHECK(isfinite(outcome.logs[1].eval_loss));
+	CHECK(outcome.logs[3].eval_loss < outcome.logs[1].eval_loss);
+}
+
+static void
+test_pairs(void)
+{
+	Outcome outcome =
+		run_job("glm4", "pairs", "adapter", ", \"num_train_epochs\": 4");
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(outcome.n_logs == 12);
+	CHECK(fabs(outcome.logs[0].loss - 0.69314718055994531) < 1e-6);
+	CHECK(outcome.logs[11].loss < 0.69);
+	CHECK(outcome.logs[11].reward_margin > 0);
+}
+
+/* The same adapter whether the job was interrupted or not. */
+static void
+test_going_on(void)
+{
+	static const char common[] =
+		", \"max_steps\": 6, \"lora_dropout\": 0.1, "
+		"\"lr_scheduler_type\": \"cosine\", \"warmup_steps\": 2";
+	char options[700];
+	LlmStrbuf outputs[2];
+	Outcome outcome;
+
+	outcome = run_job("mistral", "plain", "whole", common);
+	CHECK(outcome.is_trained);
+	snprintf(options, sizeof(options),
+			 "%s, \"save_steps\": 3, \"checkpoint\": \"%s\"", common,
+			 path_of("state"));
+	start_job("mistral", "plain", "never", options);
+	outcome = await_job(4);
+	CHECK(outcome.is_failed);
+	CHECK_INT_EQ(outcome.error.code, LLM_ERROR_CANCELLED);
+	CHECK_INT_EQ(outcome.n_saved, 1);
+	CHECK(access(path_of("never"), F_OK) != 0);
+	snprintf(options, sizeof(options), "%s, \"state\": \"%s\"", common,
+			 path_of("state"));
+	outcome = run_job("mistral", "plain", "rest", options);
+	CHECK(outcome.is_trained);
+	CHECK_INT_EQ(outcome.n_logs, 3);
+	CHECK_INT_EQ(outcome.logs[0].step, 4);
+	outputs[0] = read_bytes("whole");
+	outputs[1] = read_bytes("rest");
+	CHECK(outputs[0].len > 0 && outputs[0].len == outputs[1].len &&
+		  memcmp(outputs[0].data, outputs[1].data, outputs[0].len) == 0);
+	llm_strbuf_free(&outputs[0]);
+	llm_strbuf_free(&outputs[1]);
+}
+
+/* Who names a part of what is stored as one trains all of it. */
+static void
+test_fused(void)
+{
+	Outcome outcome = run_job("phi3", "plain", "adapter",
+							  ", \"max_steps\": 2, \"lora_target\": "
+							  "\"q_proj,down_proj\", \"use_rslora\": true");
+	LlmModelConfig config;
+	LlmAdapterImage *image;
+	LlmError err = { 0 };
+	struct stat st;
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(llm_model_config_read(MODELS "/phi3", &config, &err));
+	image = llm_adapter_image_open(path_of("adapter"), &config, &err);
+	REQUIRE(image != NULL);
+	CHECK_INT_EQ(image->n_pairs, 4 * config.n_layers);
+	CHECK(strstr(image->config_json, "\"qkv_proj\",\"down_proj\"") != NULL);
+	CHECK(mkdir(path_of("peft"), 0700) == 0);
+	if (!llm_adapter_export(image, &config, LLM_ADAPTER_PROFILE_PEFT,
+							path_of("peft"), &err))
+		CHECK_FAIL("export: %s", err.message);
+	CHECK(stat(path_of("peft/adapter_model.safetensors"), &st) == 0);
+	llm_adapter_image_close(image);
+}
+
+/* ------------------------------------------------------------------------
+ * Jobs that are refused
+ * ------------------------------------------------------------------------
+ */
+static void
+check_refused(const char *model, const char *dataset, const char *options,
+			  const char *part)
+{
+	Outcome outcome = run_job(model, dataset, "refused", options);
+
+	CHECK_INT_EQ(outcome.n_logs, 0);
+	if (!outcome.is_failed || strstr(outcome.error.message, part) == NULL)
+		CHECK_FAIL("\"%s\", not \"%s\"", outcome.error.message, part);
+	CHECK(access(path_of("refused"), F_OK) != 0);
+}
+
+static void
+test_refusals(void)
+{
+	check_refused("qwen3", "missing", "", "missing");
+	check_refused("nothing", "plain", "", "nothing");
+	check_refused("mixtral", "plain", "", "experts");
+	check_refused("qwen3", "plain", ", \"lora_target\": \"q_proj,x\"",
+				  "module \"x\"");
+	check_refused("qwen3", "plain", ", \"lora_rank\": 0", "lora_rank");
+	check_refused("qwen3", "plain", ", \"lr_scheduler_type\": \"odd\"", "odd");
+	check_refused("qwen3", "pairs", ", \"pref_loss\": \"ppo\"", "ppo");
+	check_refused("qwen3", "plain", ", \"cutoff_len\": 100000",
+				  "beyond the model's context");
+	check_refused("qwen3", "plain",
+				  ", \"use_dora\": true, \"lora_dropout\": 0.1", "DoRA");
+	check_refused("qwen3", "plain", ", \"quantization\": \"int8\"",
+				  "quantized");
+	check_refused("qwen3", "plain", ", \"max_tokens\": 8", "micro-batch");
+}
+
+int
+main(int argc, char **argv)
+{
+	find_executor(argv[0]);
+	if (mkdtemp(dir) == NULL)
+		abort();
+	write_dataset("plain", LLM_DATASET_PLAIN);
+	write_dataset("pairs", LLM_DATASET_PAIRS);
+	RUN_TEST(test_job);
+	RUN_TEST(test_evaluation);
+	RUN_TEST(test_pairs);
+	RUN_TEST(test_going_on);
+	RUN_TEST(test_fused);
+	RUN_TEST(test_refusals);
+	return unit_test_finish();
+}
