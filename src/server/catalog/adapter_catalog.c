@@ -12,6 +12,7 @@
 
 #include "src/server/adapter_files.h"
 #include "src/server/catalog/adapter_catalog.h"
+#include "src/server/pg_compat.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "src/server/catalog/adapter_store.h"
+#include "src/server/pg_compat.h"
 
 #include "access/table.h"
 #include "catalog/namespace.h"

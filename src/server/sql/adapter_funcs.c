@@ -21,6 +21,7 @@
 #include "src/common/util/json.h"
 #include "src/server/adapter_files.h"
 #include "src/server/catalog/adapter_store.h"
+#include "src/server/pg_compat.h"
 #include "src/server/report.h"
 #include "src/server/settings.h"
 #include "src/server/sql/model_handle.h"

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "src/server/catalog/adapter_store.h"
+#include "src/server/pg_compat.h"
 #include "src/server/scheduler/scheduler.h"
 
 #include "fmgr.h"
