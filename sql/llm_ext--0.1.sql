@@ -255,6 +255,310 @@ LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION llm_count_tokens(text, jsonb) IS
 	'number of tokens of a text; options: add_special_tokens (default true), model';
 
+-- --------------------------------------------------------------- enrich
+
+CREATE TABLE llm.enrich_jobs (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	relation regclass NOT NULL,
+	column_name name NOT NULL,
+	expression text NOT NULL,
+	condition text,
+	usename name NOT NULL DEFAULT current_user,
+	pid integer NOT NULL,
+	query_start timestamptz,	-- with pid, the CALL it runs in
+	rows_estimated bigint NOT NULL,
+	rows_done bigint NOT NULL DEFAULT 0,
+	rows_failed bigint NOT NULL DEFAULT 0,
+	started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	finished_at timestamptz
+);
+COMMENT ON TABLE llm.enrich_jobs IS 'calls of llm_enrich; see the view llm.enrich_progress';
+
+CREATE TABLE llm.enrich_failures (
+	relation regclass,
+	column_name name,
+	usename name DEFAULT current_user,
+	key jsonb,		-- the row's primary key, an array of its columns
+	job bigint NOT NULL,
+	sqlstate text NOT NULL,
+	reason text NOT NULL,
+	failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (relation, column_name, usename, key)
+);
+COMMENT ON TABLE llm.enrich_failures IS
+	'rows that llm_enrich could not do, and why; it passes them by until they are deleted here, or retry_failed is given';
+
+-- each role has its own
+GRANT SELECT, INSERT, UPDATE, DELETE ON llm.enrich_jobs, llm.enrich_failures TO PUBLIC;
+ALTER TABLE llm.enrich_jobs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llm.enrich_failures ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON llm.enrich_jobs USING (usename = current_user);
+CREATE POLICY own ON llm.enrich_failures USING (usename = current_user);
+SELECT pg_catalog.pg_extension_config_dump('llm.enrich_failures', '');
+
+CREATE VIEW llm.enrich_progress WITH (security_invoker = true) AS
+	SELECT j.id, j.relation, j.column_name, j.usename,
+		   CASE WHEN j.finished_at IS NOT NULL THEN 'finished'
+				WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+							 WHERE a.pid = j.pid AND a.query_start = j.query_start
+							   AND a.state = 'active') THEN 'running'
+				ELSE 'stopped' END AS state,
+		   j.rows_estimated, j.rows_done, j.rows_failed, j.started_at, j.updated_at,
+		   j.finished_at, j.pid
+	FROM llm.enrich_jobs j;
+GRANT SELECT ON llm.enrich_progress TO PUBLIC;
+COMMENT ON VIEW llm.enrich_progress IS
+	'how far calls of llm_enrich have come: running, finished, or stopped by an error or a cancel';
+
+-- The parts of llm_enrich run as who calls it.  Names that are written into
+-- statements are quoted; expression and condition are the caller's own SQL.
+
+CREATE FUNCTION llm.enrich_table(target regclass) RETURNS text
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT format('%I.%I', n.nspname, c.relname)
+	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.oid = enrich_table.target;
+END;
+COMMENT ON FUNCTION llm.enrich_table(regclass) IS 'part of llm_enrich: a table''s name, quoted';
+
+CREATE FUNCTION llm.enrich_key(target regclass) RETURNS text
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT format('jsonb_build_array(%s)',
+				  string_agg(format('%I.%I', c.relname, a.attname), ', ' ORDER BY k.position))
+	FROM pg_index i
+	JOIN pg_class c ON c.oid = i.indrelid,
+		 unnest(i.indkey) WITH ORDINALITY k (attnum, position)
+	JOIN pg_attribute a ON a.attnum = k.attnum
+	WHERE i.indrelid = enrich_key.target AND i.indisprimary
+	  AND a.attrelid = enrich_key.target
+	GROUP BY c.relname;
+END;
+COMMENT ON FUNCTION llm.enrich_key(regclass) IS 'part of llm_enrich: an expression for a row''s primary key';
+
+-- what is left to do, with the key of each row
+CREATE FUNCTION llm.enrich_from(job llm.enrich_jobs) RETURNS text
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT format(E'%1$s CROSS JOIN LATERAL (SELECT %2$s) AS llm_row (llm_key)\n'
+				  'WHERE %3$I.%4$I IS NULL AND (%5$s\n) AND NOT EXISTS (SELECT FROM llm.enrich_failures f\n'
+				  'WHERE f.relation = %6$s AND f.column_name = %7$L AND f.usename = current_user\n'
+				  'AND f.key = llm_row.llm_key)',
+				  llm.enrich_table(job.relation), llm.enrich_key(job.relation), c.relname,
+				  job.column_name, coalesce(job.condition, 'true'), job.relation::oid, job.column_name)
+	FROM pg_class c
+	WHERE c.oid = job.relation;
+END;
+COMMENT ON FUNCTION llm.enrich_from(llm.enrich_jobs) IS 'part of llm_enrich: which rows are left';
+
+-- Computes first, then writes what is not null: rows that fail stay as they
+-- are.  The rows are named by table and position, which are theirs as long as
+-- they are locked.
+CREATE FUNCTION llm.enrich_update(job llm.enrich_jobs) RETURNS text
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT format(E'WITH llm_done AS (UPDATE %1$s SET %2$I = llm_new.llm_value\n'
+				  'FROM (SELECT %3$I.tableoid AS llm_table, %3$I.ctid AS llm_place, (%4$s\n) AS llm_value\n'
+				  'FROM %1$s JOIN unnest($1, $2) AS llm_picked (llm_t, llm_p)\n'
+				  'ON %3$I.tableoid = llm_t AND %3$I.ctid = llm_p OFFSET 0) AS llm_new\n'
+				  'WHERE %3$I.tableoid = llm_table AND %3$I.ctid = llm_place AND llm_value IS NOT NULL\n'
+				  'RETURNING llm_table, llm_place)\n'
+				  'SELECT array_agg(llm_table), array_agg(llm_place) FROM llm_done',
+				  llm.enrich_table(job.relation), job.column_name, c.relname, job.expression)
+	FROM pg_class c
+	WHERE c.oid = job.relation;
+END;
+COMMENT ON FUNCTION llm.enrich_update(llm.enrich_jobs) IS 'part of llm_enrich: the statement that does rows';
+
+-- an error of the row: its data, its length, its constraints, its own timeout,
+-- or what a user's function raised; others end the job
+CREATE FUNCTION llm.enrich_is_row_error(code text) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+BEGIN ATOMIC
+	SELECT left(code, 2) IN ('0A', '21', '22', '23', '38', '44', '54', 'P0') OR code = '57000';
+END;
+COMMENT ON FUNCTION llm.enrich_is_row_error(text) IS 'part of llm_enrich: does an error belong to a row?';
+
+-- Do rows at once; where one of them fails the statement, each half by itself.
+-- Returns those that are done.
+CREATE FUNCTION llm.enrich_rows(statement text, INOUT tables oid[], INOUT places tid[])
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	n integer := cardinality(tables);
+	low_tables oid[];
+	low_places tid[];
+	high_tables oid[];
+	high_places tid[];
+BEGIN
+	BEGIN
+		EXECUTE statement INTO low_tables, low_places USING tables, places;
+		tables := low_tables;
+		places := low_places;
+		RETURN;
+	EXCEPTION WHEN OTHERS THEN
+		IF NOT llm.enrich_is_row_error(SQLSTATE) THEN
+			RAISE;
+		END IF;
+	END;
+	IF n > 1 THEN
+		SELECT r.tables, r.places INTO low_tables, low_places
+		FROM llm.enrich_rows(statement, tables[:n / 2], places[:n / 2]) r;
+		SELECT r.tables, r.places INTO high_tables, high_places
+		FROM llm.enrich_rows(statement, tables[n / 2 + 1:], places[n / 2 + 1:]) r;
+	END IF;
+	tables := low_tables || high_tables;
+	places := low_places || high_places;
+END;
+$$;
+COMMENT ON FUNCTION llm.enrich_rows(text, oid[], tid[]) IS 'part of llm_enrich: do rows, as many at once as go';
+
+-- Do one row, or say why not.
+CREATE FUNCTION llm.enrich_row(statement text, target oid, place tid,
+							   OUT code text, OUT reason text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	done oid[];
+	places tid[];
+BEGIN
+	EXECUTE statement INTO done, places USING ARRAY[target], ARRAY[place];
+	IF done IS NULL THEN
+		code := '22004';
+		reason := 'no value: the expression is null, or a trigger or policy kept the row from being updated';
+	END IF;
+EXCEPTION WHEN OTHERS THEN
+	IF NOT llm.enrich_is_row_error(SQLSTATE) THEN
+		RAISE;
+	END IF;
+	code := SQLSTATE;
+	reason := SQLERRM;
+END;
+$$;
+COMMENT ON FUNCTION llm.enrich_row(text, oid, tid) IS 'part of llm_enrich: do one row, or say why not';
+
+CREATE FUNCTION llm.enrich_begin(target regclass, target_column name, expression text,
+								 condition text, retry_failed boolean)
+RETURNS llm.enrich_jobs
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	job llm.enrich_jobs;
+	plan json;
+BEGIN
+	IF llm.enrich_key(target) IS NULL THEN
+		RAISE EXCEPTION 'table "%" has no primary key', target
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  HINT = 'llm_enrich names rows that failed by their primary key.';
+	END IF;
+	IF retry_failed THEN
+		DELETE FROM llm.enrich_failures f
+		WHERE f.relation = target AND f.column_name = target_column AND f.usename = current_user;
+	END IF;
+	INSERT INTO llm.enrich_jobs (relation, column_name, expression, condition, pid, query_start, rows_estimated)
+	VALUES (target, target_column, expression, condition, pg_backend_pid(),
+			(SELECT a.query_start FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()), 0)
+	RETURNING * INTO job;
+	-- mistakes in names and types are found here
+	EXECUTE 'EXPLAIN (FORMAT json) SELECT FROM ' || llm.enrich_from(job) INTO plan;
+	EXECUTE 'EXPLAIN ' || llm.enrich_update(job) USING ARRAY[]::oid[], ARRAY[]::tid[];
+	UPDATE llm.enrich_jobs j SET rows_estimated = (plan->0->'Plan'->>'Plan Rows')::float8
+	WHERE j.id = job.id;
+	RETURN job;
+END;
+$$;
+COMMENT ON FUNCTION llm.enrich_begin(regclass, name, text, text, boolean) IS 'part of llm_enrich: a new job';
+
+-- Lock the next rows.  Another job may have failed with some of them until
+-- they were locked: that is looked at again, with a snapshot taken later.
+CREATE FUNCTION llm.enrich_pick(job llm.enrich_jobs, n_rows integer,
+								OUT tables oid[], OUT places tid[], OUT keys jsonb[])
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	EXECUTE format(E'SELECT array_agg(t), array_agg(p), array_agg(k) FROM (\n'
+				   'SELECT %1$I.tableoid, %1$I.ctid, llm_row.llm_key FROM %2$s\n'
+				   'LIMIT %3$s FOR UPDATE OF %1$I SKIP LOCKED) AS picked (t, p, k)',
+				   (SELECT c.relname FROM pg_class c WHERE c.oid = job.relation),
+				   llm.enrich_from(job), n_rows)
+	INTO tables, places, keys;
+	SELECT array_agg(u.t), array_agg(u.p), array_agg(u.k) INTO tables, places, keys
+	FROM unnest(tables, places, keys) u (t, p, k)
+	WHERE NOT EXISTS (SELECT FROM llm.enrich_failures f
+					  WHERE f.relation = job.relation AND f.column_name = job.column_name
+						AND f.usename = current_user AND f.key = u.k);
+END;
+$$;
+COMMENT ON FUNCTION llm.enrich_pick(llm.enrich_jobs, integer) IS 'part of llm_enrich: lock the next rows';
+
+-- Do the next rows; false where none is left.
+CREATE FUNCTION llm.enrich_chunk(job llm.enrich_jobs, n_rows integer)
+RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	statement text := llm.enrich_update(job);
+	picked record;
+	done record;
+	bad record;
+	result record;
+	n_failed bigint := 0;
+BEGIN
+	SELECT * INTO picked FROM llm.enrich_pick(job, n_rows);
+	IF picked.tables IS NULL THEN
+		RETURN false;
+	END IF;
+	-- a failed row is null at first, and tells its reason when it is tried alone
+	PERFORM set_config('llm_ext.on_error', 'null', true),
+			set_config('client_min_messages', 'error', true);
+	SELECT * INTO done FROM llm.enrich_rows(statement, picked.tables, picked.places);
+	PERFORM set_config('llm_ext.on_error', 'error', true);
+	FOR bad IN
+		SELECT p.t, p.c, p.k FROM unnest(picked.tables, picked.places, picked.keys) p (t, c, k)
+		WHERE NOT EXISTS (SELECT FROM unnest(done.tables, done.places) d (t, c)
+						  WHERE d.t = p.t AND d.c = p.c)
+	LOOP
+		SELECT * INTO result FROM llm.enrich_row(statement, bad.t, bad.c);
+		CONTINUE WHEN result.code IS NULL;
+		n_failed := n_failed + 1;
+		INSERT INTO llm.enrich_failures (relation, column_name, key, job, sqlstate, reason)
+		VALUES (job.relation, job.column_name, bad.k, job.id, result.code, result.reason);
+	END LOOP;
+	UPDATE llm.enrich_jobs j
+	SET rows_done = j.rows_done + cardinality(picked.tables) - n_failed,
+		rows_failed = j.rows_failed + n_failed, updated_at = clock_timestamp()
+	WHERE j.id = job.id;
+	RETURN true;
+END;
+$$;
+COMMENT ON FUNCTION llm.enrich_chunk(llm.enrich_jobs, integer) IS 'part of llm_enrich: the next rows';
+
+CREATE PROCEDURE llm_enrich(target regclass, target_column name, expression text,
+							condition text DEFAULT NULL, rows_per_commit integer DEFAULT 1000,
+							retry_failed boolean DEFAULT false)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	job llm.enrich_jobs;
+BEGIN
+	IF rows_per_commit IS NULL OR rows_per_commit < 1 THEN
+		RAISE EXCEPTION 'rows_per_commit must be at least 1'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	job := llm.enrich_begin(target, target_column, expression, condition, retry_failed);
+	COMMIT;
+	WHILE llm.enrich_chunk(job, rows_per_commit) LOOP
+		COMMIT;
+	END LOOP;
+	UPDATE llm.enrich_jobs j SET finished_at = clock_timestamp() WHERE j.id = job.id;
+	COMMIT;
+END;
+$$;
+COMMENT ON PROCEDURE llm_enrich(regclass, name, text, text, integer, boolean) IS
+	'fill a column that is null with an expression, in committed chunks: goes on where it stopped, keeps rows that failed in llm.enrich_failures';
+
 -- ---------------------------------------------------------------- models
 
 CREATE FUNCTION llm_load_model(path text, name text DEFAULT NULL,
@@ -576,6 +880,34 @@ CREATE VIEW llm.activity AS
 GRANT SELECT ON llm.activity TO PUBLIC;
 COMMENT ON VIEW llm.activity IS
 	'requests in flight, one row per slot in use; details of other roles'' requests need pg_read_all_stats';
+
+CREATE FUNCTION llm.list_usage(
+	OUT day date, OUT usesysid oid, OUT datid oid, OUT model text,
+	OUT adapter_id bigint, OUT requests bigint, OUT prompt_tokens bigint,
+	OUT cached_tokens bigint, OUT output_tokens bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_usage'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION llm.list_usage() IS 'rows of the view llm.usage';
+
+CREATE VIEW llm.usage AS
+	SELECT u.day, pg_catalog.pg_get_userbyid(u.usesysid) AS usename, d.datname,
+		   u.model, nullif(u.adapter_id, 0) AS adapter_id, u.requests, u.prompt_tokens,
+		   u.cached_tokens, u.output_tokens
+	FROM llm.list_usage() u
+	LEFT JOIN pg_catalog.pg_database d ON d.oid = u.datid;
+GRANT SELECT ON llm.usage TO PUBLIC;
+COMMENT ON VIEW llm.usage IS
+	'tokens by day (UTC), role, database, model and adapter, whatever became of the statements; other roles'' lines need pg_read_all_stats';
+
+CREATE TABLE llm.token_budgets (
+	role regrole PRIMARY KEY,	-- 0 = PUBLIC
+	tokens_per_day bigint NOT NULL CHECK (tokens_per_day >= 0)
+);
+COMMENT ON TABLE llm.token_budgets IS
+	'how many tokens (prompts and answers) a role may use in a day (UTC); 0::oid::regrole for all roles without a row of their own';
+SELECT pg_catalog.pg_extension_config_dump('llm.token_budgets',
+	'WHERE role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
 
 CREATE FUNCTION llm.list_metrics(OUT name text, OUT value bigint)
 RETURNS SETOF record

@@ -32,7 +32,7 @@ SELECT llm_render('[{"role": "user"');
 SELECT llm_render('{"prompt": "x"}');
 -- no function is cheaper than it says, and none is declared immutable
 SELECT proname, provolatile, proparallel, procost FROM pg_proc
-WHERE proname LIKE 'llm\_%' ORDER BY proname COLLATE "C";
+WHERE proname LIKE 'llm\_%' ORDER BY proname COLLATE "C", proparallel, oid;
 -- every function, table and view has a comment
 SELECT p.oid::regprocedure FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass

@@ -52,6 +52,8 @@ int llm_setting_max_requests_per_backend;
 bool llm_setting_enable_batching;
 int llm_setting_batch_rows;
 bool llm_setting_debug_wrap_plans;
+int llm_setting_max_tokens_per_statement;
+int llm_setting_on_error;
 int llm_setting_debug_crash_token;
 
 /* Is *value in a NULL-terminated list?  Else say what would be. */
@@ -256,6 +258,12 @@ define_executor_settings(void)
 		GUC_UNIT_S, NULL, NULL, NULL);
 }
 
+static const struct config_enum_entry on_error_choices[] = {
+	{ "error", LLM_ON_ERROR_ERROR, false },
+	{ "null", LLM_ON_ERROR_NULL, false },
+	{ NULL, 0, false }
+};
+
 static void
 define_request_settings(void)
 {
@@ -274,6 +282,17 @@ define_request_settings(void)
 		"Most requests that one session may have in flight.", NULL,
 		&llm_setting_max_requests_per_backend, 512, 1, 65536, PGC_SUSET, 0,
 		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_tokens_per_statement",
+		"Most tokens, of prompts and answers, that one statement may use.",
+		"0: no limit.", &llm_setting_max_tokens_per_statement, 0, 0, INT_MAX,
+		PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"llm_ext.on_error", "What becomes of a row that fails.",
+		"error ends the statement; null makes it NULL, with a warning.  The "
+		"option on_error of a call goes first.",
+		&llm_setting_on_error, LLM_ON_ERROR_ERROR, on_error_choices,
+		PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"llm_ext.debug_crash_token",
 		"Token id that makes an executor crash, to test its restart.",

@@ -9,6 +9,13 @@
 
 #include "postgres.h"
 
+/* What becomes of a row that fails. */
+typedef enum LlmOnError
+{
+	LLM_ON_ERROR_ERROR, /* the statement fails */
+	LLM_ON_ERROR_NULL	/* NULL, and a warning */
+} LlmOnError;
+
 /* PGC_POSTMASTER; not defined where the library is not preloaded */
 extern char *llm_setting_executor_path; /* '' = llm_executor in pkglibdir */
 extern int llm_setting_max_requests;	/* request slots */
@@ -51,6 +58,8 @@ extern int llm_setting_max_requests_per_backend;
 extern bool llm_setting_enable_batching;
 extern int llm_setting_batch_rows;		  /* calls in flight per plan node */
 extern bool llm_setting_debug_wrap_plans; /* stages everywhere */
+extern int llm_setting_max_tokens_per_statement; /* 0 = no limit */
+extern int llm_setting_on_error; /* LlmOnError: where options are silent */
 extern int llm_setting_debug_crash_token; /* -1 = off */
 
 /* Define all that may be defined now, and reserve the prefix. */

@@ -57,6 +57,8 @@ pop_slots(LlmTakenSlot *taken, int *n_taken, int32 *given_up, int *n_given_up)
 				.model_idx = slot->model_idx,
 				.model_generation = slot->model_generation,
 				.is_batch = slot->is_batch,
+				.role_id = slot->role_id,
+				.database_id = slot->database_id,
 				.input_bytes = slot->input_bytes,
 				.deadline_us = slot->deadline_us,
 			};

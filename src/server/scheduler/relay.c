@@ -213,7 +213,12 @@ receive_tokens(LlmRecord *record, const LlmWireTokens *tokens, Size n_bytes,
 	record->has_progress = true;
 	record->n_strikes = 0;
 	if (wire->kind == LLM_REQUEST_GENERATE)
+	{
+		LlmUsageCounts used = { .n_output_tokens = tokens->n_tokens };
+
 		llm_turn_counts.n_generated_tokens += tokens->n_tokens;
+		llm_usage_charge(record, &used);
+	}
 	if (record->slot_idx != LLM_NONE &&
 		!deliver_tokens(record, (const char *) (tokens + 1), tokens->n_tokens,
 						entries_bytes, &why))
@@ -245,6 +250,21 @@ receive_embedding(LlmRecord *record, const char *floats, Size n_bytes,
 	return true;
 }
 
+/* At the end, when it is known how far the executor came. */
+static void
+charge_prompt(const LlmRecord *record, const LlmWireFinished *finished)
+{
+	const LlmWireRequest *wire = (const LlmWireRequest *) record->input;
+	uint32 n_prompt = Min(finished->n_prompt, wire->n_prompt);
+	LlmUsageCounts used = {
+		.n_requests = 1,
+		.n_prompt_tokens = n_prompt,
+		.n_cached_tokens = Min(finished->n_cached, n_prompt),
+	};
+
+	llm_usage_charge(record, &used);
+}
+
 static bool
 receive_finished(LlmRecord *record, const LlmWireFinished *finished,
 				 Size n_bytes, LlmError *err)
@@ -258,6 +278,7 @@ receive_finished(LlmRecord *record, const LlmWireFinished *finished,
 							 n_bytes);
 	if (record->slot_idx == LLM_NONE)
 	{
+		charge_prompt(record, finished);
 		llm_record_forget(record);
 		return true;
 	}
@@ -272,6 +293,7 @@ receive_finished(LlmRecord *record, const LlmWireFinished *finished,
 	record->finished = *finished;
 	record->finished.n_output = record->n_output;
 	record->finished.n_cached = Min(finished->n_cached, wire->n_prompt);
+	charge_prompt(record, finished);
 	llm_turn_counts.n_prompt_tokens += wire->n_prompt;
 	llm_turn_counts.n_cached_tokens += record->finished.n_cached;
 	llm_record_enter_phase(record, LLM_RECORD_DONE);
@@ -284,11 +306,13 @@ static bool
 receive_failed(LlmRecord *record, const LlmError *why, Size n_bytes,
 			   LlmError *err)
 {
+	LlmUsageCounts used = { .n_requests = 1 };
 	LlmError copy;
 
 	if (n_bytes != sizeof(*why))
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "malformed failed message of %zu bytes", n_bytes);
+	llm_usage_charge(record, &used);
 	copy = *why;
 	copy.message[sizeof(copy.message) - 1] = '\0';
 	copy.hint[sizeof(copy.hint) - 1] = '\0';

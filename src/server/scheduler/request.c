@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "lib/ilist.h"
 #include "libpq/libpq-be.h"
 #include "libpq/libpq.h"
@@ -39,6 +40,7 @@ struct LlmRequest
 	int32 slot_idx; /* LLM_NONE: given up, or finished and emptied */
 	uint32 slot_generation;
 	uint32 n_capacity;
+	bool is_generating;
 	bool is_embedding; /* the output ring has floats */
 	int32 *token_ids;  /* or the floats' bits */
 	float4 *logprobs;
@@ -93,6 +95,35 @@ release_on_exit(int code, Datum arg)
 	while (!dlist_is_empty(&active_requests))
 		llm_request_release(
 			dlist_head_element(LlmRequest, node, &active_requests));
+}
+
+/* -- the statement's tokens -- */
+
+/* Tokens of requests that the client's current statement has made. */
+static uint64 n_statement_tokens;
+static TimestampTz statement_start;
+
+/*
+ * Count tokens, and end the statement where they are too many: no option of a
+ * row's can turn that into a NULL.
+ */
+static void
+count_statement_tokens(uint64 n_tokens)
+{
+	TimestampTz start = GetCurrentStatementStartTimestamp();
+
+	if (start != statement_start)
+		n_statement_tokens = 0;
+	statement_start = start;
+	n_statement_tokens += n_tokens;
+	if (llm_setting_max_tokens_per_statement > 0 &&
+		n_statement_tokens > (uint64) llm_setting_max_tokens_per_statement)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("the statement used more than %d tokens",
+						llm_setting_max_tokens_per_statement),
+				 errhint("The limit is llm_ext.max_tokens_per_statement; it "
+						 "counts prompts and answers.")));
 }
 
 /* -- reading the output ring -- */
@@ -199,6 +230,8 @@ read_tokens(LlmRequest *request)
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&slot->wants_room) != 0)
 		llm_scheduler_wake();
+	if (request->is_generating)
+		count_statement_tokens(result->n_tokens - n_before);
 	return true;
 }
 
@@ -602,6 +635,7 @@ create_request(const LlmRequestSpec *spec)
 	request->slot_idx = LLM_NONE;
 	request->result.n_prompt = spec->n_prompt;
 	request->result.has_logprobs = spec->params.n_logprobs >= 0;
+	request->is_generating = spec->kind == LLM_REQUEST_GENERATE;
 	request->is_embedding = spec->kind == LLM_REQUEST_EMBED_LAST ||
 							spec->kind == LLM_REQUEST_EMBED_MEAN;
 	request->on_reset.func = release_on_reset;
@@ -641,6 +675,7 @@ llm_request_submit(const LlmRequestSpec *spec)
 	llm_scheduler_require();
 	if (spec->model_idx < 0 || spec->model_idx >= llm_shared->n_models)
 		elog(ERROR, "model index %d does not exist", spec->model_idx);
+	count_statement_tokens(spec->n_prompt);
 	if (spec->timeout_ms > 0)
 		submission.deadline_us =
 			llm_clock_us() + spec->timeout_ms * INT64CONST(1000);

@@ -75,6 +75,8 @@ llm_record_create(const LlmTakenSlot *taken)
 	record->slot_idx = taken->slot_idx;
 	record->owner_latch = taken->owner_latch;
 	record->is_batch = taken->is_batch;
+	record->role_id = taken->role_id;
+	record->database_id = taken->database_id;
 	record->input_bytes = taken->input_bytes;
 	record->adapter_idx = LLM_NONE;
 	entry = hash_search(records_by_id, &record->request_id, HASH_ENTER, NULL);

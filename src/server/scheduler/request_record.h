@@ -19,6 +19,8 @@ typedef struct LlmTakenSlot
 	int32 model_idx;
 	uint32 model_generation;
 	bool is_batch;
+	Oid role_id;
+	Oid database_id;
 	uint64 input_bytes;
 	uint8 adapter[LLM_SHA256_BYTES];
 	int64 deadline_us;

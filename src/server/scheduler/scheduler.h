@@ -224,6 +224,38 @@ typedef struct LlmAdapterRow
 } LlmAdapterRow;
 
 extern int llm_scheduler_list_adapters(LlmAdapterRow **rows);
+
+typedef struct LlmUsageCounts
+{
+	uint64 n_requests;		/* ended, one way or another */
+	uint64 n_prompt_tokens; /* computed or found in the prefix cache */
+	uint64 n_cached_tokens; /* of those, found there */
+	uint64 n_output_tokens; /* generated */
+} LlmUsageCounts;
+
+/* Without padding: keys are hashed as bytes. */
+typedef struct LlmUsageKey
+{
+	uint64 adapter_id; /* 0 = base model */
+	Oid role_id;	   /* InvalidOid: those that found no room */
+	Oid database_id;
+	int32 day; /* a date: days since 2000-01-01, in UTC */
+	uint32 reserved;
+	char model[LLM_MODEL_NAME_BYTES];
+} LlmUsageKey;
+
+typedef struct LlmUsageEntry
+{
+	LlmUsageKey key;
+	LlmUsageCounts counts;
+} LlmUsageEntry;
+
+/* All accounts; returns their number, the array is palloc'ed. */
+extern int llm_scheduler_list_usage(LlmUsageEntry **rows);
+
+/* Prompt and output tokens of a role today, in all databases. */
+extern uint64 llm_scheduler_used_tokens(Oid role_id);
+
 extern int llm_scheduler_list_activity(LlmActivityRow **rows);
 extern int llm_scheduler_list_executors(LlmExecutorRow **rows);
 extern void llm_scheduler_get_counters(LlmSchedulerCounters *counters);

@@ -30,6 +30,7 @@
 #define LLM_OUTPUT_RING_BYTES (8 * 1024)
 #define LLM_LOAD_OPTIONS_BYTES 2048
 #define LLM_FACTS_BYTES 4096
+#define LLM_MAX_USAGE_ENTRIES 4096
 
 /* Adapters that the scheduler keeps accounts of; unused ones make room. */
 #define LLM_MAX_ADAPTERS 4096
@@ -215,6 +216,8 @@ typedef struct LlmSchedulerShared
 	LlmSlotList queues[2];		   /* QUEUED or ABANDONED: interactive, batch */
 	LlmSlotList abandoned;		   /* ABANDONED after ASSIGNED or RUNNING */
 	LlmSchedulerCounters counters; /* the first ten; see scheduler.h */
+	bool usage_is_loaded;		   /* by the scheduler, from its file */
+	int32 n_usage_entries;		   /* of llm_usage */
 } LlmSchedulerShared;
 
 /* -- scheduler_shmem.c -- */
@@ -226,6 +229,11 @@ extern LlmSlot *llm_slots;				/* [n_slots] */
 extern LlmModelEntry *llm_models;		/* [n_models] */
 extern LlmExecutorEntry *llm_executors; /* [n_executors] */
 extern LlmAdapterEntry *llm_adapters;	/* [LLM_MAX_ADAPTERS] */
+
+/*
+ * [LLM_MAX_USAGE_ENTRIES] written by the scheduler, under the lock.
+ */
+extern LlmUsageEntry *llm_usage;
 
 /* Raises 55000 where the library was not preloaded. */
 extern void llm_scheduler_require(void);

@@ -11,6 +11,7 @@
  *	  request_record.c		a request in the scheduler's care
  *	  dispatch.c			requests from slots to executors
  *	  relay.c				their answers on the way back
+ *	  usage_accounts.c		who used how many tokens
  *	  model_loads.c			which executor serves which name
  *	  executor_supervisor.c	executors' lives
  *	  executor_spawn.c		fork and exec
@@ -237,6 +238,7 @@ leave_office(int code, Datum arg)
 {
 	fail_all_slots();
 	llm_supervisor_end_all();
+	llm_usage_close();
 }
 
 /*
@@ -251,6 +253,7 @@ take_office(void)
 	llm_scheduler_unlock();
 	fail_all_slots();
 	before_shmem_exit(leave_office, 0);
+	llm_usage_init();
 	llm_records_init();
 	llm_adapters_init();
 	llm_supervisor_init();
@@ -282,6 +285,7 @@ take_turn(void)
 	llm_supervisor_flush();
 	llm_dispatch_publish_counters();
 	llm_adapters_advance();
+	llm_usage_publish();
 	wake_all();
 }
 

@@ -53,6 +53,8 @@ typedef struct LlmRecord
 	int32 slot_idx;		   /* LLM_NONE: given up; waits for the executor */
 	Latch *owner_latch;
 	bool is_batch;
+	Oid role_id; /* whom to charge */
+	Oid database_id;
 	int64 deadline_us; /* 0 = none */
 
 	/* the REQUEST message as the backend process wrote it */
@@ -201,6 +203,19 @@ extern bool llm_adapters_receive_state(LlmExecutor *executor,
 
 /* Once in a while: keep the folder of images small. */
 extern void llm_adapters_advance(void);
+
+/* -- usage_accounts.c -- */
+
+/* At the start of a scheduler, and at its end. */
+extern void llm_usage_init(void);
+extern void llm_usage_close(void);
+
+/* While the record has an executor. */
+extern void
+llm_usage_charge(const LlmRecord *record, const LlmUsageCounts *counts);
+
+/* Once per turn: show what was charged, and keep it in the file. */
+extern void llm_usage_publish(void);
 
 /* -- image_files.c -- */
 

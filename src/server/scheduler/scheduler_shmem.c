@@ -3,8 +3,8 @@
  *	  Shared memory of the scheduler room: size, layout, start.
  *
  * One piece of the main segment, sized by llm_ext.max_requests and
- * llm_ext.max_models, holds a header, the slots, the models, the executors
- * and the rings, in this order.  The startup hook runs again after a crash
+ * llm_ext.max_models, holds a header, the slots, the models, the executors,
+ * the accounts and the rings, in this order.  The startup hook runs again after a crash
  * restart of the server, in a postmaster whose static variables still point
  * into the old segment: everything is set anew each time.
  *
@@ -28,6 +28,7 @@ LlmSlot *llm_slots;
 LlmModelEntry *llm_models;
 LlmExecutorEntry *llm_executors;
 LlmAdapterEntry *llm_adapters;
+LlmUsageEntry *llm_usage;
 
 static char *rings; /* [n_slots] pairs of input and output */
 
@@ -46,6 +47,7 @@ typedef struct Layout
 	Size models_off;
 	Size executors_off;
 	Size adapters_off;
+	Size usage_off;
 	Size rings_off;
 	Size size;
 } Layout;
@@ -68,8 +70,10 @@ compute_layout(void)
 	layout.adapters_off = MAXALIGN(
 		add_size(layout.executors_off,
 				 mul_size(layout.n_executors, sizeof(LlmExecutorEntry))));
-	layout.rings_off = MAXALIGN(add_size(
+	layout.usage_off = MAXALIGN(add_size(
 		layout.adapters_off, LLM_MAX_ADAPTERS * sizeof(LlmAdapterEntry)));
+	layout.rings_off = MAXALIGN(add_size(
+		layout.usage_off, LLM_MAX_USAGE_ENTRIES * sizeof(LlmUsageEntry)));
 	layout.size =
 		add_size(layout.rings_off, mul_size(layout.n_slots, RING_PAIR_BYTES));
 	return layout;
@@ -146,6 +150,7 @@ startup_shmem(void)
 	llm_models = (LlmModelEntry *) (base + layout.models_off);
 	llm_executors = (LlmExecutorEntry *) (base + layout.executors_off);
 	llm_adapters = (LlmAdapterEntry *) (base + layout.adapters_off);
+	llm_usage = (LlmUsageEntry *) (base + layout.usage_off);
 	rings = base + layout.rings_off;
 	if (!found)
 		init_shared(&layout);

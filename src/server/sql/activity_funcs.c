@@ -1,7 +1,7 @@
 /*
  * activity_funcs.c
- *	  The functions under the views llm.models, llm.executors, llm.activity
- *	  and llm.metrics.
+ *	  The functions under the views llm.models, llm.executors, llm.activity,
+ *	  llm.usage and llm.metrics.
  *
  * Everyone may look; of other roles' requests only members of
  * pg_read_all_stats see more than that they exist, as in pg_stat_activity.
@@ -21,17 +21,20 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(llm_list_models);
 PG_FUNCTION_INFO_V1(llm_list_executors);
 PG_FUNCTION_INFO_V1(llm_list_activity);
+PG_FUNCTION_INFO_V1(llm_list_usage);
 PG_FUNCTION_INFO_V1(llm_list_metrics);
 
 #define MODEL_COLUMNS 9
 #define EXECUTOR_COLUMNS 17
 #define ACTIVITY_COLUMNS 13
+#define USAGE_COLUMNS 9
 
 /* One row in the making: columns are appended in order. */
 typedef struct RowBuilder
@@ -240,6 +243,39 @@ llm_list_activity(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
 		add_activity_row(fcinfo, &rows[i]);
+	return (Datum) 0;
+}
+
+/* A line is shown to its role, and to members of pg_read_all_stats. */
+Datum
+llm_list_usage(PG_FUNCTION_ARGS)
+{
+	LlmUsageEntry *rows;
+	int n = llm_scheduler_list_usage(&rows);
+	bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < n; i++)
+	{
+		const LlmUsageKey *key = &rows[i].key;
+		const LlmUsageCounts *counts = &rows[i].counts;
+		RowBuilder row;
+
+		if (!sees_all && (!OidIsValid(key->role_id) ||
+						  !has_privs_of_role(GetUserId(), key->role_id)))
+			continue;
+		begin_row(&row, fcinfo);
+		add_datum(&row, DateADTGetDatum(key->day));
+		add_datum(&row, ObjectIdGetDatum(key->role_id));
+		add_datum(&row, ObjectIdGetDatum(key->database_id));
+		add_text(&row, key->model);
+		add_count(&row, key->adapter_id);
+		add_count(&row, counts->n_requests);
+		add_count(&row, counts->n_prompt_tokens);
+		add_count(&row, counts->n_cached_tokens);
+		add_count(&row, counts->n_output_tokens);
+		end_row(&row, USAGE_COLUMNS);
+	}
 	return (Datum) 0;
 }
 

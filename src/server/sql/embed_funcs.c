@@ -19,6 +19,7 @@
 #include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
+#include "src/server/sql/token_limits.h"
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -140,6 +141,7 @@ submit(const EmbedCall *call, const LlmModelHandle *handle,
 											  : llm_setting_request_timeout_ms,
 	};
 
+	llm_token_limits_check();
 	return llm_request_submit(&spec);
 }
 

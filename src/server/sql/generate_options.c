@@ -15,6 +15,7 @@
 #include "src/common/util/json.h"
 #include "src/common/util/sha256.h"
 #include "src/server/report.h"
+#include "src/server/settings.h"
 #include "src/server/sql/generate_options.h"
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/tool_calls.h"
@@ -488,6 +489,7 @@ set_initial(LlmGenerateOptions *options)
 	memset(options, 0, sizeof(*options));
 	options->params = llm_sampling_params_default();
 	options->n_choices = 1;
+	options->null_on_error = llm_setting_on_error == LLM_ON_ERROR_NULL;
 	options->skip_special_tokens = true;
 	options->add_generation_prompt = true;
 	options->parallel_tool_calls = true;

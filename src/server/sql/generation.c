@@ -13,6 +13,7 @@
 #include "src/server/report.h"
 #include "src/server/settings.h"
 #include "src/server/sql/generation.h"
+#include "src/server/sql/token_limits.h"
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -226,6 +227,7 @@ llm_generation_start(LlmModelHandle *handle, const LlmGenerateOptions *options,
 		llm_report(ERROR, &err);
 	spec.grammar = grammar.words;
 	spec.n_grammar_words = grammar.n_words;
+	llm_token_limits_check();
 	spec.params.seed = seed;
 	llm_adapter_choose(options->adapter, options->user, prompt->ids,
 					   prompt->n_ids, handle, &generation->adapter);

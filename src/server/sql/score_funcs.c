@@ -23,6 +23,7 @@
 #include "src/server/settings.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
+#include "src/server/sql/token_limits.h"
 #include "src/server/sql/typed_call.h"
 
 #include "catalog/pg_type.h"
@@ -268,6 +269,7 @@ submit(const ScoreCall *call, const LlmModelHandle *handle,
 											  : llm_setting_request_timeout_ms,
 	};
 
+	llm_token_limits_check();
 	spec.params.n_logprobs = 0;
 	spec.params.max_tokens = spec.n_scored;
 	return llm_request_submit(&spec);
