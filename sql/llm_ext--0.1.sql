@@ -883,7 +883,7 @@ COMMENT ON VIEW llm.activity IS
 
 CREATE FUNCTION llm.list_usage(
 	OUT day date, OUT usesysid oid, OUT datid oid, OUT model text,
-	OUT adapter_id bigint, OUT requests bigint, OUT prompt_tokens bigint,
+	OUT adapter bytea, OUT requests bigint, OUT prompt_tokens bigint,
 	OUT cached_tokens bigint, OUT output_tokens bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'llm_list_usage'
@@ -892,13 +892,17 @@ COMMENT ON FUNCTION llm.list_usage() IS 'rows of the view llm.usage';
 
 CREATE VIEW llm.usage AS
 	SELECT u.day, pg_catalog.pg_get_userbyid(u.usesysid) AS usename, d.datname,
-		   u.model, nullif(u.adapter_id, 0) AS adapter_id, u.requests, u.prompt_tokens,
-		   u.cached_tokens, u.output_tokens
+		   u.model,
+		   coalesce(v.adapter, left(encode(u.adapter, 'hex'), 12)) AS adapter,
+		   v.version AS adapter_version,
+		   u.requests, u.prompt_tokens, u.cached_tokens, u.output_tokens
 	FROM llm.list_usage() u
-	LEFT JOIN pg_catalog.pg_database d ON d.oid = u.datid;
+	LEFT JOIN pg_catalog.pg_database d ON d.oid = u.datid
+	LEFT JOIN LATERAL (SELECT a.adapter, a.version FROM llm.adapter_versions a
+					   WHERE a.digest = u.adapter ORDER BY a.version LIMIT 1) v ON true;
 GRANT SELECT ON llm.usage TO PUBLIC;
 COMMENT ON VIEW llm.usage IS
-	'tokens by day (UTC), role, database, model and adapter, whatever became of the statements; other roles'' lines need pg_read_all_stats';
+	'tokens by day (UTC), role, database, model and adapter (of this database, or the hash''s beginning), whatever became of the statements; other roles'' lines need pg_read_all_stats';
 
 CREATE TABLE llm.token_budgets (
 	role regrole PRIMARY KEY,	-- 0 = PUBLIC

@@ -99,7 +99,7 @@ is( $node->safe_psql(
 	'0',
 	'nobody sees the lines of others');
 is( $node->safe_psql(
-		'postgres', q{SELECT DISTINCT datname, model, adapter_id IS NULL,
+		'postgres', q{SELECT DISTINCT datname, model, adapter IS NULL,
 			abs(day - (now() AT TIME ZONE 'UTC')::date) <= 1
 			FROM llm.usage WHERE usename = 'alice'}),
 	'postgres|demo|t|t',

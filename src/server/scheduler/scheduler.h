@@ -236,8 +236,8 @@ typedef struct LlmUsageCounts
 /* Without padding: keys are hashed as bytes. */
 typedef struct LlmUsageKey
 {
-	uint64 adapter_id; /* 0 = base model */
-	Oid role_id;	   /* InvalidOid: those that found no room */
+	uint8 adapter[LLM_SHA256_BYTES]; /* zeros: the base model */
+	Oid role_id;					 /* InvalidOid: those that found no room */
 	Oid database_id;
 	int32 day; /* a date: days since 2000-01-01, in UTC */
 	uint32 reserved;

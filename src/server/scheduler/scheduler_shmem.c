@@ -4,9 +4,10 @@
  *
  * One piece of the main segment, sized by llm_ext.max_requests and
  * llm_ext.max_models, holds a header, the slots, the models, the executors,
- * the accounts and the rings, in this order.  The startup hook runs again after a crash
- * restart of the server, in a postmaster whose static variables still point
- * into the old segment: everything is set anew each time.
+ * the adapters, the accounts and the rings, in this order.  The startup hook
+ * runs again after a crash restart of the server, in a postmaster whose static
+ * variables still point into the old segment: everything is set anew each
+ * time.
  *
  * src/server/scheduler/scheduler_shmem.c
  */

@@ -216,7 +216,9 @@ llm_usage_charge(const LlmRecord *record, const LlmUsageCounts *counts)
 	key.role_id = record->role_id;
 	key.database_id = record->database_id;
 	key.day = today();
-	key.adapter_id = ((const LlmWireRequest *) record->input)->adapter_id;
+	if (record->adapter_idx != LLM_NONE)
+		memcpy(key.adapter, llm_adapters[record->adapter_idx].digest,
+			   sizeof(key.adapter));
 	strlcpy(key.model, record->executor->model_name, sizeof(key.model));
 	account = find_account(&key);
 	account->counts.n_requests += counts->n_requests;

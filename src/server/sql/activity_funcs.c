@@ -246,10 +246,21 @@ llm_list_activity(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+static Datum
+bytes_datum(const uint8 *bytes, Size n_bytes)
+{
+	bytea *value = palloc(VARHDRSZ + n_bytes);
+
+	SET_VARSIZE(value, VARHDRSZ + n_bytes);
+	memcpy(VARDATA(value), bytes, n_bytes);
+	return PointerGetDatum(value);
+}
+
 /* A line is shown to its role, and to members of pg_read_all_stats. */
 Datum
 llm_list_usage(PG_FUNCTION_ARGS)
 {
+	static const uint8 base_model[LLM_SHA256_BYTES];
 	LlmUsageEntry *rows;
 	int n = llm_scheduler_list_usage(&rows);
 	bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
@@ -269,7 +280,10 @@ llm_list_usage(PG_FUNCTION_ARGS)
 		add_datum(&row, ObjectIdGetDatum(key->role_id));
 		add_datum(&row, ObjectIdGetDatum(key->database_id));
 		add_text(&row, key->model);
-		add_count(&row, key->adapter_id);
+		if (memcmp(key->adapter, base_model, sizeof(base_model)) == 0)
+			add_null(&row);
+		else
+			add_datum(&row, bytes_datum(key->adapter, sizeof(key->adapter)));
 		add_count(&row, counts->n_requests);
 		add_count(&row, counts->n_prompt_tokens);
 		add_count(&row, counts->n_cached_tokens);

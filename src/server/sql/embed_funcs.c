@@ -16,6 +16,7 @@
 #include "src/common/util/json.h"
 #include "src/server/report.h"
 #include "src/server/settings.h"
+#include "src/server/sql/adapter_choice.h"
 #include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
@@ -124,8 +125,7 @@ read_options(FunctionCallInfo fcinfo, EmbedOptions *options)
 /* -- the call -- */
 
 static LlmRequest *
-submit(const EmbedCall *call, const LlmModelHandle *handle,
-	   const LlmPrompt *prompt)
+submit(const EmbedCall *call, LlmModelHandle *handle, const LlmPrompt *prompt)
 {
 	const LlmGenerateOptions *options = &call->options.common;
 	LlmRequestSpec spec = {
@@ -141,7 +141,12 @@ submit(const EmbedCall *call, const LlmModelHandle *handle,
 											  : llm_setting_request_timeout_ms,
 	};
 
+	LlmAdapterChoice adapter;
+
 	llm_token_limits_check();
+	llm_adapter_choose(options->adapter, options->user, prompt->ids,
+					   prompt->n_ids, handle, &adapter);
+	memcpy(spec.adapter, adapter.version.digest, sizeof(spec.adapter));
 	return llm_request_submit(&spec);
 }
 

@@ -464,7 +464,7 @@ static const OptionKey option_keys[] = {
 	{ "structured_outputs", NULL, false, true },
 	{ "messages", NULL, true },
 	{ "prompt", NULL, true },
-	{ "adapter", read_adapter, true },
+	{ "adapter", read_adapter, true, .is_plain = true },
 	{ "stream", read_stream, true },
 	{ "user", read_user, false },
 };
@@ -590,7 +590,7 @@ llm_generate_options_parse_plain(LlmTemplateText text,
 
 		if (is_own_key(own_keys, key))
 			continue;
-		option = find_key(key, false);
+		option = find_key(key, true);
 		if (!option->is_plain)
 			ereport(
 				ERROR,

@@ -21,6 +21,7 @@
 #include "src/common/util/json.h"
 #include "src/server/report.h"
 #include "src/server/settings.h"
+#include "src/server/sql/adapter_choice.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/token_limits.h"
@@ -29,6 +30,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 
 enum
 {
@@ -54,6 +56,7 @@ typedef struct ScoreCall
 	int n_labels;
 	LlmPrompt *prompts; /* [n_labels], each with its label */
 	uint32 n_shared;	/* tokens in front of the scored ones */
+	LlmAdapterChoice adapter;
 	LlmRequest **requests;
 	const LlmRequestResult **results;
 } ScoreCall;
@@ -84,14 +87,13 @@ read_options(FunctionCallInfo fcinfo, ScoreOptions *options)
 											NULL };
 	LlmTemplateText json = { NULL, 0 };
 
-	if (!PG_ARGISNULL(ARG_ADAPTER))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("adapters are not supported by this version"),
-						errhint("Pass NULL as the adapter.")));
 	if (!PG_ARGISNULL(ARG_OPTIONS))
 		json = llm_json_text(PG_GETARG_DATUM(ARG_OPTIONS), JSONBOID);
 	llm_generate_options_parse_plain(json, own_keys, &options->common);
 	llm_typed_answer_at_once(&options->common);
+	if (!PG_ARGISNULL(ARG_ADAPTER))
+		options->common.adapter =
+			text_to_cstring(PG_GETARG_TEXT_PP(ARG_ADAPTER));
 	if (json.data == NULL)
 		return;
 	options->per_token = read_flag(json, own_keys[0]);
@@ -269,7 +271,7 @@ submit(const ScoreCall *call, const LlmModelHandle *handle,
 											  : llm_setting_request_timeout_ms,
 	};
 
-	llm_token_limits_check();
+	memcpy(spec.adapter, call->adapter.version.digest, sizeof(spec.adapter));
 	spec.params.n_logprobs = 0;
 	spec.params.max_tokens = spec.n_scored;
 	return llm_request_submit(&spec);
@@ -277,8 +279,14 @@ submit(const ScoreCall *call, const LlmModelHandle *handle,
 
 /* False: the model was replaced meanwhile. */
 static bool
-submit_all(ScoreCall *call, const LlmModelHandle *handle)
+submit_all(ScoreCall *call, LlmModelHandle *handle)
 {
+	const LlmGenerateOptions *options = &call->options.common;
+
+	llm_token_limits_check();
+	/* by what all labels share: one adapter for all */
+	llm_adapter_choose(options->adapter, options->user, call->prompts[0].ids,
+					   call->n_shared, handle, &call->adapter);
 	for (int i = 0; i < call->n_labels; i++)
 	{
 		call->requests[i] = submit(call, handle, &call->prompts[i]);
