@@ -95,7 +95,6 @@ save_accounts(void)
 	FILE *file;
 	bool ok;
 
-	is_unsaved = false;
 	file = AllocateFile(USAGE_FILE ".tmp", PG_BINARY_W);
 	if (file == NULL)
 	{
@@ -110,7 +109,7 @@ save_accounts(void)
 		(void) unlink(USAGE_FILE ".tmp");
 		return;
 	}
-	(void) durable_rename(USAGE_FILE ".tmp", USAGE_FILE, LOG);
+	is_unsaved = durable_rename(USAGE_FILE ".tmp", USAGE_FILE, LOG) != 0;
 }
 
 /* A file that is not there, or not whole, is no accounts. */
@@ -259,7 +258,11 @@ llm_usage_publish(void)
 	if (!is_unsaved)
 		return;
 	if (now_us >= next_save_us)
+	{
+		/* where that fails, a minute later again */
+		next_save_us = now_us + SAVE_INTERVAL_US;
 		save_accounts();
+	}
 	else
 		llm_scheduler_turn_at(next_save_us);
 }
