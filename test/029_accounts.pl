@@ -155,8 +155,8 @@ $node->safe_psql('postgres',
 is("$status|$out", '0|t', 'a statement within its limit');
 ($status, $out, $err) = $node->psql(
 	'postgres',
-	q{SELECT llm_generate('once', options => '{"max_tokens": 8,
-		"ignore_eos": true, "on_error": "null"}') FROM generate_series(1, 50)},
+	q{SELECT llm_generate('once ' || i, options => '{"max_tokens": 8,
+		"ignore_eos": true, "on_error": "null"}') FROM generate_series(1, 50) i},
 	extra_params => [ '-U', 'alice' ]);
 isnt($status, 0, 'and one beyond');
 like($err, qr/the statement used more than 40 tokens/, 'it says so');
