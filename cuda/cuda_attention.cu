@@ -65,5 +65,6 @@ cuda_attention(LlmCompute *compute, const LlmAttentionArgs *args, LlmError *err)
 		!cuda_attention_decode(cuda, &params, padded_dim, err))
 		return false;
 	return cuda->plan.n_prefill_seqs == 0 ||
-		   cuda_attention_prefill(cuda, &params, padded_dim, err);
+		   (cuda_attention_expand(cuda, &params, padded_dim, err) &&
+			cuda_attention_prefill(cuda, &params, padded_dim, err));
 }

@@ -58,6 +58,7 @@ cuda_close(LlmCompute *compute)
 	cuda_linear_close(cuda);
 	cuda_step_close(cuda);
 	cuda_free(compute, cuda->partial_out);
+	cuda_attention_expand_close(cuda);
 	cuda_memory_close(cuda);
 	if (cuda->upload_stream != NULL)
 		(void) cudaStreamDestroy(cuda->upload_stream);
@@ -153,8 +154,9 @@ open_parts(LlmCuda *cuda, LlmError *err)
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
 		   cuda_idle_open(cuda, err) && cuda_graph_open(cuda, err) &&
 		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&
-		   cuda_moe_open(cuda, err) && cuda_lora_open(cuda, err) &&
-		   cuda_sample_open(cuda, err) && cuda_sync(&cuda->base, err);
+		   cuda_attention_expand_open(cuda, err) && cuda_moe_open(cuda, err) &&
+		   cuda_lora_open(cuda, err) && cuda_sample_open(cuda, err) &&
+		   cuda_sync(&cuda->base, err);
 }
 
 EXPORTED LlmCompute *
@@ -202,6 +204,8 @@ llm_compute_cuda_device(const LlmComputeOptions *options, LlmDeviceInfo *info,
 	info->scratch_bytes =
 		CONTEXT_BYTES + WORKSPACE_BYTES + cuda_step_bytes(options) +
 		cuda_sample_bytes(options) + cuda_lora_bytes(options) +
+		options->kv_expand_bytes +
+		(options->kv_expand_bytes > 0 ? cuda_table_bytes(options) : 0) +
 		partial_bytes(options, cuda_max_pieces(options, cuda.n_sms)) +
 		(size_t) options->max_rows * (size_t) options->max_experts_per_token *
 			((size_t) options->max_expert_dim + 2) * sizeof(float);

@@ -55,6 +55,9 @@ typedef struct StepPlan
 	bool is_recordable;	   /* one new token each, brought to a ladder's size */
 	int32_t n_prefill_seqs;
 	int32_t max_prefill_len;	 /* most new tokens of such a sequence */
+	int32_t n_prefill_groups;	 /* their contexts by 16 tokens */
+	int32_t max_prefill_groups;	 /* of one of them */
+	const int32_t *first_groups; /* [n_prefill_seqs] sums of these */
 	const DecodePiece *pieces;	 /* [n_pieces] */
 	const int32_t *seq_pieces;	 /* [n_decode_seqs + 1] first piece of each */
 	const int32_t *decode_seqs;	 /* [n_decode_seqs] */
@@ -119,6 +122,10 @@ typedef struct LlmCuda
 	/* cuda_attention.cu */
 	float *partial_out; /* [max_pieces, max_heads, MAX_HEAD_DIM] */
 	float *partial_lse; /* [max_pieces, max_heads] */
+
+	/* cuda_attention_expand.cu; NULL where no memory was given for it */
+	char *expanded;			  /* options.kv_expand_bytes */
+	int32_t *expanded_tables; /* as block_tables */
 
 	ExpertTable *experts; /* cuda_moe.cu */
 	float *expert_scratch;
@@ -343,6 +350,9 @@ extern size_t cuda_step_bytes(const LlmComputeOptions *options);
 extern bool cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 							 LlmStepInputs *device, LlmError *err);
 
+/* Of the block tables of all sequences. */
+extern size_t cuda_table_bytes(const LlmComputeOptions *options);
+
 /* Most pieces that a decode step's contexts are cut into. */
 extern int32_t cuda_max_pieces(const LlmComputeOptions *options, int n_sms);
 
@@ -460,6 +470,14 @@ extern bool cuda_attention_prefill(LlmCuda *cuda, const AttentionParams *params,
 								   int32_t padded_dim, LlmError *err);
 /* cuda_attention_hopper.cu: the same on Hopper */
 extern bool cuda_attention_hopper(LlmCuda *cuda, const AttentionParams *params,
+								  int32_t padded_dim, LlmError *err);
+/*
+ * cuda_attention_expand.cu: contexts of prompts that are codes become bf16, and
+ * *params point there, if there is room.
+ */
+extern bool cuda_attention_expand_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_attention_expand_close(LlmCuda *cuda);
+extern bool cuda_attention_expand(LlmCuda *cuda, AttentionParams *params,
 								  int32_t padded_dim, LlmError *err);
 
 /* cuda_lora.cu */

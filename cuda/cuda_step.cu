@@ -48,6 +48,7 @@ typedef struct StepLayout
 	size_t logit_rows;
 	size_t decode_seqs;
 	size_t prefill_seqs;
+	size_t first_groups;
 	size_t seq_pieces;
 	size_t n_pieces_now;
 	size_t pieces;
@@ -68,7 +69,8 @@ layout_of(size_t n_tokens, size_t n_seqs, size_t n_logit_rows, size_t n_pieces)
 	at.logit_rows = at.context_len + n_seqs;
 	at.decode_seqs = at.logit_rows + n_logit_rows;
 	at.prefill_seqs = at.decode_seqs + n_seqs;
-	at.seq_pieces = at.prefill_seqs + n_seqs;
+	at.first_groups = at.prefill_seqs + n_seqs;
+	at.seq_pieces = at.first_groups + n_seqs;
 	at.n_pieces_now = at.seq_pieces + n_seqs + 1;
 	/* pieces are read by 16 bytes */
 	at.pieces = (at.n_pieces_now + 1 + 3) / 4 * 4;
@@ -92,8 +94,8 @@ table_stride(const LlmComputeOptions *options)
 	return (int32_t) ceil_div(options->max_context_len, SMALLEST_BLOCK);
 }
 
-static size_t
-table_bytes(const LlmComputeOptions *options)
+size_t
+cuda_table_bytes(const LlmComputeOptions *options)
 {
 	return (size_t) options->max_seqs * (size_t) table_stride(options) *
 		   sizeof(int32_t);
@@ -102,7 +104,7 @@ table_bytes(const LlmComputeOptions *options)
 size_t
 cuda_step_bytes(const LlmComputeOptions *options)
 {
-	return 3 * (array_bytes(options, 256) + table_bytes(options));
+	return 3 * (array_bytes(options, 256) + cuda_table_bytes(options));
 }
 
 bool
@@ -113,7 +115,7 @@ cuda_step_open(LlmCuda *cuda, LlmError *err)
 	size_t n_bytes;
 
 	cuda->array_bytes = array_bytes(options, cuda->n_sms);
-	n_bytes = cuda->array_bytes + table_bytes(options);
+	n_bytes = cuda->array_bytes + cuda_table_bytes(options);
 	cuda->table_stride = table_stride(options);
 	cuda->max_pieces = cuda_max_pieces(options, cuda->n_sms);
 	for (int i = 0; i < 2; i++)
@@ -133,7 +135,7 @@ cuda_step_open(LlmCuda *cuda, LlmError *err)
 	cuda->step_arrays = (char *) cuda_alloc(&cuda->base, cuda->array_bytes,
 											"the inputs of a step", err);
 	cuda->block_tables = (int32_t *) cuda_alloc(
-		&cuda->base, table_bytes(options), "block tables", err);
+		&cuda->base, cuda_table_bytes(options), "block tables", err);
 	return cuda->step_arrays != NULL && cuda->block_tables != NULL;
 }
 
@@ -248,7 +250,15 @@ plan_attention(LlmCuda *cuda, const LlmStepInputs *host, const StepLayout *at,
 		}
 		else if (n_new > 1)
 		{
+			int32_t n_groups =
+				(int32_t) ceil_div(host->context_len[s], SMALLEST_BLOCK);
+
+			arrays[at->first_groups + plan->n_prefill_seqs] =
+				plan->n_prefill_groups;
 			arrays[at->prefill_seqs + plan->n_prefill_seqs++] = s;
+			plan->n_prefill_groups += n_groups;
+			if (n_groups > plan->max_prefill_groups)
+				plan->max_prefill_groups = n_groups;
 			if (n_new > plan->max_prefill_len)
 				plan->max_prefill_len = n_new;
 		}
@@ -267,6 +277,7 @@ point_plan(LlmCuda *cuda, const StepLayout *at)
 
 	cuda->plan.decode_seqs = arrays + at->decode_seqs;
 	cuda->plan.prefill_seqs = arrays + at->prefill_seqs;
+	cuda->plan.first_groups = arrays + at->first_groups;
 	cuda->plan.seq_pieces = arrays + at->seq_pieces;
 	cuda->plan.n_pieces_now = arrays + at->n_pieces_now;
 	cuda->plan.pieces = (const DecodePiece *) (arrays + at->pieces);

@@ -74,6 +74,7 @@ bench_open(Bench *bench)
 		.max_context_len = MAX_LEN,
 		.max_heads = N_HEADS,
 		.max_vocab = 1024,
+		.kv_expand_bytes = (size_t) 128 << 20,
 		.enforce_eager = true,
 	};
 	LlmKvCacheSpec spec = { N_LAYERS,	N_KV_HEADS, HEAD_DIM,

@@ -64,6 +64,7 @@ bench_open(Bench *bench)
 		.max_vocab = config->n_vocab,
 		.arena_bytes =
 			(size_t) llm_model_n_params(config) * 2 + ((size_t) 64 << 20),
+		.kv_expand_bytes = (size_t) 128 << 20,
 		.enforce_eager = bench->eager,
 	};
 	LlmModelOptions model_options = {

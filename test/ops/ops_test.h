@@ -187,6 +187,8 @@ test_options(const char *isa, LlmDtype precision, int n_threads)
 		.max_experts = 64,
 		.max_experts_per_token = 8,
 		.max_expert_dim = 256,
+		/* less than some contexts take */
+		.kv_expand_bytes = (size_t) 256 << 10,
 		.max_loras = 64,
 		.max_lora_rank = 64,
 		.isa = isa,

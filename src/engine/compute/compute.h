@@ -534,11 +534,13 @@ typedef struct LlmComputeOptions
 	int32_t max_expert_dim; /* their inner dimension */
 	int32_t max_loras;		/* of a step: scratch memory; 0 = no adapters */
 	int32_t max_lora_rank;
-	size_t arena_bytes; /* device memory to take at once, for weights to lie
+	size_t arena_bytes;		/* device memory to take at once, for weights to lie
 								 * side by side; 0: as they come */
-	bool enforce_eager; /* record no passes, add nothing to steps */
-	bool measure_idle;	/* for device_times */
-	const char *isa;	/* NULL: best; or "portable", "avx2", "avx2vnni",
+	size_t kv_expand_bytes; /* device memory to expand prompts' keys and values
+							 * of 8 bits in; 0: as they are read */
+	bool enforce_eager;		/* record no passes, add nothing to steps */
+	bool measure_idle;		/* for device_times */
+	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
 								 * force a path (tests) */
 } LlmComputeOptions;

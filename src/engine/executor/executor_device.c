@@ -22,6 +22,19 @@
 /* For rotary tables and what allocations are rounded up by. */
 #define GPU_MARGIN_BYTES ((int64_t) 256 << 20)
 
+/* Where keys and values have 8 bits: for tens of thousands of tokens. */
+#define GPU_KV_EXPAND_BYTES ((size_t) 128 << 20)
+
+/* Prompts' keys and values are expanded on a GPU, where they are computed. */
+static bool
+is_kv_coded(const LlmExecutor *executor)
+{
+	const char *dtype = executor->options.kv_cache_dtype;
+
+	return executor->is_cuda &&
+		   (strcmp(dtype, "fp8") == 0 || strcmp(dtype, "int8") == 0);
+}
+
 static int32_t
 max_int32(int32_t a, int32_t b)
 {
@@ -51,6 +64,7 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.arena_bytes = executor->is_cuda
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
+		.kv_expand_bytes = is_kv_coded(executor) ? GPU_KV_EXPAND_BYTES : 0,
 		.enforce_eager = executor->options.enforce_eager,
 		.measure_idle = executor->options.measure_idle,
 	};
