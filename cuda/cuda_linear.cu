@@ -7,7 +7,9 @@
  * (q/k/v, gate/up), are one product.  Which of cuBLASLt's algorithms is best
  * is measured at the first product of a shape: the weights are pushed out of
  * the cache before each trial, as they are in a step.  Shapes are classes of
- * row counts, so that prompts of all lengths share a few measurements.
+ * row counts, so that prompts of all lengths share a few measurements.  The own
+ * kernels for few rows are one more candidate, but for the fewest rows, where
+ * nothing comes near them, and for small weights.
  *
  * cuda/cuda_linear.cu
  */
@@ -21,6 +23,13 @@
 #define MAX_CANDIDATES 8
 #define N_TRIALS 3
 
+/* Up to so many rows own kernels need no comparison. */
+#define OWN_MAX_ROWS 4
+#define MIN_COMPARED_WEIGHTS (1 << 22)
+
+/* What starting early saves them in a pass, which trials alone do not show. */
+#define EARLY_START_MS 0.004f
+
 /* One shape's descriptors and its algorithm. */
 struct GemmChoice
 {
@@ -30,7 +39,8 @@ struct GemmChoice
 	int64_t n_cols;
 	int64_t out_stride;
 	bool out_is_f32;
-	bool is_chosen; /* the best of the candidates is candidates[0] */
+	bool is_chosen; /* the best of the candidates is candidates[0] ... */
+	bool is_own;	/* ... or the own kernel */
 	int n_candidates;
 	cublasLtMatmulHeuristicResult_t candidates[MAX_CANDIDATES];
 	cublasLtMatmulDesc_t op;
@@ -117,6 +127,13 @@ cuda_row_class(int32_t n_rows)
 	return (int32_t) ceil_div(n_rows, step) * step;
 }
 
+/* Own kernels differ more from row to row. */
+static int32_t
+choice_class(int32_t n_rows)
+{
+	return n_rows <= 8 ? 8 : cuda_row_class(n_rows);
+}
+
 /*
  * cuBLAS thinks in columns: out^T [n_out, n_rows] = W [n_out, n_cols] x^T,
  * where W as it lies is the transposed of an [n_cols, n_out] matrix.
@@ -181,6 +198,23 @@ find_candidates(LlmCuda *cuda, GemmChoice *choice, LlmError *err)
 	return true;
 }
 
+static bool
+multiply_few(LlmCuda *cuda, const Product *product, LlmError *err)
+{
+	SkinnyArgs skinny = {
+		(const bf16 *) product->x,
+		(const bf16 *) product->weight,
+		product->out,
+		product->out_stride,
+		product->n_rows,
+		(int32_t) product->n_cols,
+		(int32_t) product->n_out,
+		product->out_is_f32,
+	};
+
+	return cuda_skinny(cuda, &skinny, err);
+}
+
 static cublasStatus_t
 multiply(LlmCuda *cuda, const GemmChoice *choice, const Product *product, int i)
 {
@@ -194,7 +228,11 @@ multiply(LlmCuda *cuda, const GemmChoice *choice, const Product *product, int i)
 						  WORKSPACE_BYTES, cuda->stream);
 }
 
-/* The best of some runs in ms; FLT_MAX where the algorithm does not run. */
+/*
+ * The best of some runs in ms; FLT_MAX where the algorithm does not run.  OWN
+ * is the own kernel.
+ */
+#define OWN (-1)
 static bool
 time_candidate(LlmCuda *cuda, const GemmChoice *choice, const Product *product,
 			   int i, float *best_ms, LlmError *err)
@@ -212,7 +250,9 @@ time_candidate(LlmCuda *cuda, const GemmChoice *choice, const Product *product,
 		CUDA_TRY(
 			cudaMemsetAsync(cuda->workspace, 0, WORKSPACE_BYTES, cuda->stream));
 		CUDA_TRY(cudaEventRecord(begin, cuda->stream));
-		if (multiply(cuda, choice, product, i) != CUBLAS_STATUS_SUCCESS)
+		if (i == OWN
+				? !multiply_few(cuda, product, err)
+				: multiply(cuda, choice, product, i) != CUBLAS_STATUS_SUCCESS)
 			break;
 		CUDA_TRY(cudaEventRecord(end, cuda->stream));
 		CUDA_TRY(cudaEventSynchronize(end));
@@ -231,8 +271,12 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 				 LlmError *err)
 {
 	float best_ms = FLT_MAX;
+	float own_ms = FLT_MAX;
 	int best = 0;
 
+	if (product->n_rows <= SKINNY_MAX_ROWS &&
+		!time_candidate(cuda, choice, product, OWN, &own_ms, err))
+		return false;
 	for (int i = 0; i < choice->n_candidates; i++)
 	{
 		float ms;
@@ -246,6 +290,7 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 		}
 	}
 	choice->candidates[0] = choice->candidates[best];
+	choice->is_own = own_ms < FLT_MAX && own_ms <= best_ms + EARLY_START_MS;
 	choice->is_chosen = true;
 	return true;
 }
@@ -253,7 +298,7 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 static bool
 is_choice_for(const GemmChoice *choice, const Product *product)
 {
-	return choice->row_class == cuda_row_class(product->n_rows) &&
+	return choice->row_class == choice_class(product->n_rows) &&
 		   choice->n_out == product->n_out &&
 		   choice->n_cols == product->n_cols &&
 		   choice->out_stride == product->out_stride &&
@@ -278,7 +323,7 @@ find_choice(LlmCuda *cuda, const Product *product, LlmError *err)
 		cuda->n_choices = 0;
 	}
 	choice = &cuda->choices[cuda->n_choices++];
-	choice->row_class = cuda_row_class(product->n_rows);
+	choice->row_class = choice_class(product->n_rows);
 	choice->n_rows = product->n_rows;
 	choice->n_out = product->n_out;
 	choice->n_cols = product->n_cols;
@@ -310,6 +355,8 @@ multiply_dense(LlmCuda *cuda, const Product *product, LlmError *err)
 	if (!choice->is_chosen && !cuda->is_capturing &&
 		!choose_algorithm(cuda, choice, product, err))
 		return false;
+	if (choice->is_own)
+		return multiply_few(cuda, product, err);
 	CUBLAS_TRY(multiply(cuda, choice, product, 0));
 	return true;
 }
@@ -449,21 +496,12 @@ is_regular(const Product *product)
 static bool
 multiply_product(LlmCuda *cuda, const Product *product, LlmError *err)
 {
-	SkinnyArgs skinny = {
-		(const bf16 *) product->x,
-		(const bf16 *) product->weight,
-		product->out,
-		product->out_stride,
-		product->n_rows,
-		(int32_t) product->n_cols,
-		(int32_t) product->n_out,
-		product->out_is_f32,
-	};
+	bool is_small = product->n_out * product->n_cols < MIN_COMPARED_WEIGHTS;
 
 	if (!is_regular(product))
 		return multiply_plain(cuda, product, err);
-	if (product->n_rows <= SKINNY_MAX_ROWS)
-		return cuda_skinny(cuda, &skinny, err);
+	if (product->n_rows <= (is_small ? SKINNY_MAX_ROWS : OWN_MAX_ROWS))
+		return multiply_few(cuda, product, err);
 	return multiply_dense(cuda, product, err);
 }
 
