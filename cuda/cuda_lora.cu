@@ -27,18 +27,25 @@
 #define TILE_ROWS MMA_ROWS
 #define SHRINK_WARPS 8
 #define CHUNK 32 /* columns that a warp multiplies at once */
+#define BATCH 2	 /* chunks of a warp that are on their way together */
 #define MAX_PIECES 8
-#define MIN_PIECE_COLS 1024
+#define MIN_PIECE_COLS (BATCH * SHRINK_WARPS * CHUNK)
 #define EXPAND_WARPS 4
 #define WARP_COLS 64 /* outputs of a warp of expand, two times 32 */
 #define EXPAND_COLS (EXPAND_WARPS * WARP_COLS)
 
-/* Rows of one adapter: rows[first .. first + n_rows - 1]. */
+/* From how many rows on shrink runs beside the base's product. */
+#ifndef FORK_ROWS
+#define FORK_ROWS SKINNY_MAX_ROWS
+#endif
+
+/* Rows of one adapter, which are the sorted rows first, first + 1, ... */
 typedef struct LoraTile
 {
 	const char *image;
 	int32_t first;
 	int32_t n_rows;
+	int32_t rows[TILE_ROWS]; /* the last one again behind n_rows */
 } LoraTile;
 
 /* What is sorted: a step's tokens, or its logit rows. */
@@ -47,7 +54,6 @@ typedef struct LoraRows
 	int32_t n_tiles;	   /* an upper bound where the step may be recorded */
 	const int32_t *header; /* device [4]: the number of tiles, and nothing */
 	const LoraTile *tiles; /* device */
-	const int32_t *rows;   /* device */
 } LoraRows;
 
 typedef struct LoraStaging
@@ -59,8 +65,8 @@ typedef struct LoraStaging
 struct LoraState
 {
 	int32_t max_rank;
-	int32_t max_rows;
 	int32_t *counts; /* host [max_loras + 1] */
+	int32_t *sorted; /* host [max_rows] */
 	LoraStaging staging[2];
 	int next_staging;
 	size_t set_bytes; /* of one sorted set */
@@ -96,8 +102,7 @@ max_tiles(const LlmComputeOptions *options)
 static size_t
 set_bytes(const LlmComputeOptions *options)
 {
-	size_t n_bytes = header_bytes() + max_tiles(options) * sizeof(LoraTile) +
-					 (size_t) options->max_rows * sizeof(int32_t);
+	size_t n_bytes = header_bytes() + max_tiles(options) * sizeof(LoraTile);
 
 	return (n_bytes + 255) / 256 * 256;
 }
@@ -147,10 +152,11 @@ cuda_lora_open(LlmCuda *cuda, LlmError *err)
 		return llm_error_no_memory(err, sizeof(*state), "adapters");
 	state->counts = (int32_t *) calloc((size_t) options->max_loras + 1,
 									   sizeof(*state->counts));
-	if (state->counts == NULL)
+	state->sorted =
+		(int32_t *) calloc((size_t) options->max_rows, sizeof(int32_t));
+	if (state->counts == NULL || state->sorted == NULL)
 		return llm_error_no_memory(err, sizeof(*state), "adapters");
 	state->max_rank = llm_lora_rank(options->max_lora_rank);
-	state->max_rows = options->max_rows;
 	state->set_bytes = set_bytes(options);
 	for (int i = 0; i < 2; i++)
 	{
@@ -196,6 +202,7 @@ cuda_lora_close(LlmCuda *cuda)
 	cuda_free(&cuda->base, state->sets);
 	cuda_free(&cuda->base, state->inner);
 	free(state->counts);
+	free(state->sorted);
 	free(state);
 	cuda->lora = NULL;
 }
@@ -263,10 +270,31 @@ row_lora(const LlmStepInputs *host, int32_t row, bool of_logit_rows)
 	return host->token_lora[of_logit_rows ? host->logit_rows[row] : row];
 }
 
+/* Cut an adapter's sorted rows into tiles; returns their number. */
+static int32_t
+cut_tiles(LoraTile *tiles, const void *image, const int32_t *rows,
+		  int32_t begin, int32_t end)
+{
+	int32_t n_tiles = 0;
+
+	for (; begin < end; begin += TILE_ROWS)
+	{
+		LoraTile *tile = &tiles[n_tiles++];
+
+		tile->image = (const char *) image;
+		tile->first = begin;
+		tile->n_rows = end - begin < TILE_ROWS ? end - begin : TILE_ROWS;
+		for (int32_t i = 0; i < TILE_ROWS; i++)
+			tile->rows[i] =
+				rows[begin + (i < tile->n_rows ? i : tile->n_rows - 1)];
+	}
+	return n_tiles;
+}
+
 /* Sort rows into a set that begins at "at"; returns the number of tiles. */
 static int32_t
 sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
-		  char *at, int32_t *rows)
+		  char *at)
 {
 	int32_t n_rows = of_logit_rows ? host->n_logit_rows : host->n_tokens;
 	LoraTile *tiles = (LoraTile *) (at + header_bytes());
@@ -286,19 +314,13 @@ sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
 		int32_t i = row_lora(host, row, of_logit_rows);
 
 		if (i >= 0)
-			rows[next[i]++] = row;
+			state->sorted[next[i]++] = row;
 	}
 	/* next[i] is where the rows of i end now */
 	for (int32_t i = 0; i < host->n_loras; i++)
 	{
-		for (; begin < next[i]; begin += TILE_ROWS)
-		{
-			int32_t n = next[i] - begin;
-
-			tiles[n_tiles].image = (const char *) host->loras[i];
-			tiles[n_tiles].first = begin;
-			tiles[n_tiles++].n_rows = n < TILE_ROWS ? n : TILE_ROWS;
-		}
+		n_tiles += cut_tiles(tiles + n_tiles, host->loras[i], state->sorted,
+							 begin, next[i]);
 		begin = next[i];
 	}
 	*(int32_t *) at = n_tiles;
@@ -307,50 +329,34 @@ sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
 
 /* Few sizes of grids, for few records. */
 static int32_t
-round_up_tiles(int32_t n_tiles)
+round_up_tiles(const LlmCuda *cuda, int32_t n_tiles)
 {
+	int32_t most = (int32_t) max_tiles(&cuda->options);
 	int32_t n = 1;
 
 	while (n < n_tiles)
 		n *= 2;
-	return n;
-}
-
-/* Where the rows lie in a set depends on what is recorded alone. */
-static void
-place_set(LoraState *state, LoraRows *set, int which, int32_t n_tiles)
-{
-	const char *at = state->sets + which * state->set_bytes;
-
-	set->n_tiles = n_tiles;
-	set->header = (const int32_t *) at;
-	set->tiles = (const LoraTile *) (at + header_bytes());
-	set->rows = (const int32_t *) (at + state->set_bytes) - state->max_rows;
+	return n < most ? n : most;
 }
 
 static bool
 send_set(LlmCuda *cuda, const LlmStepInputs *host, bool of_logit_rows,
-		 char *pinned, bool is_recordable, LlmError *err)
+		 char *pinned, LlmError *err)
 {
 	LoraState *state = cuda->lora;
 	LoraRows *set = of_logit_rows ? &state->logit_rows : &state->tokens;
-	char *at = pinned + (of_logit_rows ? state->set_bytes : 0);
-	size_t rows_at =
-		state->set_bytes - (size_t) state->max_rows * sizeof(int32_t);
-	int32_t n_rows = of_logit_rows ? host->n_logit_rows : host->n_tokens;
-	int32_t n_tiles =
-		sort_rows(state, host, of_logit_rows, at, (int32_t *) (at + rows_at));
+	size_t offset = of_logit_rows ? state->set_bytes : 0;
+	int32_t n_tiles = sort_rows(state, host, of_logit_rows, pinned + offset);
 
 	assert((size_t) n_tiles <= max_tiles(&cuda->options));
-	place_set(state, set, of_logit_rows,
-			  is_recordable ? round_up_tiles(n_tiles) : n_tiles);
+	set->n_tiles =
+		cuda->plan.is_recordable ? round_up_tiles(cuda, n_tiles) : n_tiles;
+	set->header = (const int32_t *) (state->sets + offset);
+	set->tiles = (const LoraTile *) (state->sets + offset + header_bytes());
 	CUDA_TRY(
-		cudaMemcpyAsync((void *) set->header, at,
+		cudaMemcpyAsync(state->sets + offset, pinned + offset,
 						header_bytes() + (size_t) n_tiles * sizeof(LoraTile),
 						cudaMemcpyHostToDevice, cuda->stream));
-	CUDA_TRY(cudaMemcpyAsync((void *) set->rows, at + rows_at,
-							 (size_t) n_rows * sizeof(int32_t),
-							 cudaMemcpyHostToDevice, cuda->stream));
 	return true;
 }
 
@@ -359,7 +365,6 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err)
 {
 	LoraState *state = cuda->lora;
 	LoraStaging *staging;
-	bool is_recordable = cuda->plan.is_recordable;
 
 	cuda->plan.n_lora_tiles = 0;
 	if (host->token_lora == NULL)
@@ -368,12 +373,12 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err)
 	staging = &state->staging[state->next_staging];
 	state->next_staging = 1 - state->next_staging;
 	CUDA_TRY(cudaEventSynchronize(staging->copied));
-	if (!send_set(cuda, host, false, staging->pinned, is_recordable, err))
+	if (!send_set(cuda, host, false, staging->pinned, err))
 		return false;
 	/* all tokens have logits, in their order: one set is both */
-	if (is_recordable)
+	if (cuda->plan.is_recordable)
 		state->logit_rows = state->tokens;
-	else if (!send_set(cuda, host, true, staging->pinned, false, err))
+	else if (!send_set(cuda, host, true, staging->pinned, err))
 		return false;
 	CUDA_TRY(cudaEventRecord(staging->copied, cuda->stream));
 	cuda->plan.n_lora_tiles = state->tokens.n_tiles;
@@ -447,42 +452,78 @@ read_x(const LoraParams &p, const bf16 *row, int32_t col)
 	return v;
 }
 
-/*
- * 16 rows by 16 ranks over a warp's share of a piece's columns.  Thread
- * 4 g + t reads rows g and g + 8 of x and of A, columns 8 t .. of a chunk.
- */
-static __device__ __forceinline__ void
-shrink_columns(const LoraParams &p, const bf16 *upper, const bf16 *lower,
-			   const bf16 *down, int64_t down_stride, int32_t begin,
-			   int32_t end, float sums[2][4])
+/* What a thread reads of BATCH chunks at once. */
+typedef struct ShrinkBatch
 {
-	const int lane = (int) threadIdx.x % WARP;
-	const int warp = (int) threadIdx.x / WARP;
-	const bf16 *a0 = down + (lane / 4) * down_stride;
-	const bf16 *a1 = a0 + 8 * down_stride;
+	uint4 upper[BATCH];
+	uint4 lower[BATCH];
+	uint4 down[BATCH][2];
+} ShrinkBatch;
 
-#pragma unroll 4
-	for (int32_t at = begin + warp * CHUNK; at < end;
-		 at += SHRINK_WARPS * CHUNK)
+static __device__ __forceinline__ int32_t
+batch_col(int32_t at, int i)
+{
+	return at + i * SHRINK_WARPS * CHUNK + (int32_t) threadIdx.x % 4 * 8;
+}
+
+static __device__ __forceinline__ void
+read_down(ShrinkBatch *batch, const bf16 *down, int64_t down_stride, int32_t at,
+		  int32_t end)
+{
+	const uint4 none = make_uint4(0, 0, 0, 0);
+
+#pragma unroll
+	for (int i = 0; i < BATCH; i++)
 	{
-		int32_t col = at + lane % 4 * 8;
-		uint4 u = read_x(p, upper, col);
-		uint4 l = read_x(p, lower, col);
-		uint4 b0 = *(const uint4 *) (a0 + col);
-		uint4 b1 = *(const uint4 *) (a1 + col);
-		uint32_t first[4] = { u.x, l.x, u.y, l.y };
-		uint32_t second[4] = { u.z, l.z, u.w, l.w };
+		int32_t col = batch_col(at, i);
 
-		mma_16x8x16(sums[0], first, b0.x, b0.y);
-		mma_16x8x16(sums[0], second, b0.z, b0.w);
-		mma_16x8x16(sums[1], first, b1.x, b1.y);
-		mma_16x8x16(sums[1], second, b1.z, b1.w);
+		batch->down[i][0] = col < end ? *(const uint4 *) (down + col) : none;
+		batch->down[i][1] =
+			col < end ? *(const uint4 *) (down + 8 * down_stride + col) : none;
 	}
 }
 
-/* The warps' sums, in their order, to inner. */
 static __device__ __forceinline__ void
-store_sums(const LoraParams &p, const LoraTile &tile, int part, int32_t rank,
+read_rows(const LoraParams &p, ShrinkBatch *batch, const bf16 *upper,
+		  const bf16 *lower, int32_t at, int32_t end)
+{
+	const uint4 none = make_uint4(0, 0, 0, 0);
+
+#pragma unroll
+	for (int i = 0; i < BATCH; i++)
+	{
+		int32_t col = batch_col(at, i);
+
+		batch->upper[i] = col < end ? read_x(p, upper, col) : none;
+		batch->lower[i] = col < end ? read_x(p, lower, col) : none;
+	}
+}
+
+static __device__ __forceinline__ void
+multiply_batch(const ShrinkBatch *batch, float sums[2][4])
+{
+#pragma unroll
+	for (int i = 0; i < BATCH; i++)
+	{
+		const uint4 &u = batch->upper[i];
+		const uint4 &l = batch->lower[i];
+		uint32_t first[4] = { u.x, l.x, u.y, l.y };
+		uint32_t second[4] = { u.z, l.z, u.w, l.w };
+
+#pragma unroll
+		for (int n = 0; n < 2; n++)
+		{
+			const uint4 &b = batch->down[i][n];
+
+			mma_16x8x16(sums[n], first, b.x, b.y);
+			mma_16x8x16(sums[n], second, b.z, b.w);
+		}
+	}
+}
+
+/* The warps' sums, in their order, to inner: of ranks rank .. rank + 15. */
+static __device__ __forceinline__ void
+store_sums(const LoraParams &p, const LoraTile &tile, int32_t rank,
 		   const float sums[2][4])
 {
 	__shared__ float shared[SHRINK_WARPS][TILE_ROWS][16];
@@ -506,177 +547,266 @@ store_sums(const LoraParams &p, const LoraTile &tile, int part, int32_t rank,
 		sum += shared[w][row][column];
 	if (row < tile.n_rows)
 		p.inner[blockIdx.y * p.piece_stride +
-				(int64_t) (tile.first + row) * p.row_stride +
-				part * p.max_rank + rank + column] = sum;
-	__syncthreads();
+				(int64_t) (tile.first + row) * p.row_stride + rank + column] =
+			sum;
 }
 
-/* Grid: tiles, pieces of the columns.  A thread of the last sums each. */
+/*
+ * 16 rows by 16 ranks over a piece of the columns.  Grid: tiles, pieces, parts
+ * times ranks by 16.  Thread 4 g + t reads rows g and g + 8 of x and of A,
+ * columns 8 t .. of a chunk; what does not depend on x, before x is there.
+ */
 static __global__ void
 __launch_bounds__(SHRINK_WARPS *WARP)
 	lora_shrink(const __grid_constant__ LoraParams p)
 {
-	const int lane = (int) threadIdx.x % WARP;
-	const int32_t begin = (int32_t) blockIdx.y * p.piece_cols;
-	const int32_t end = min(begin + p.piece_cols, p.n_in);
-	const int64_t down_stride = p.down_stride;
-	LoraTile tile;
-	const bf16 *upper;
-	const bf16 *lower;
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int32_t begin = (int32_t) blockIdx.y * p.piece_cols +
+						  (int32_t) threadIdx.x / WARP * CHUNK;
+	const int32_t end =
+		min(((int32_t) blockIdx.y + 1) * p.piece_cols, (int32_t) p.down_stride);
+	const int part = (int) blockIdx.z / (p.max_rank / 16);
+	const int32_t rank = (int32_t) blockIdx.z % (p.max_rank / 16) * 16;
+	const LoraTile &tile = p.rows.tiles[blockIdx.x];
+	const bf16 *upper = p.x + (int64_t) tile.rows[g] * p.n_in;
+	const bf16 *lower = p.x + (int64_t) tile.rows[g + 8] * p.n_in;
+	LlmLoraModule module;
+	const bf16 *down;
+	ShrinkBatch batch;
+	float sums[2][4] = {};
 
 	pass_release();
 	if ((int32_t) blockIdx.x >= *p.rows.header)
 		return;
-	tile = p.rows.tiles[blockIdx.x];
-	upper = p.x +
-			(int64_t) p.rows.rows[tile.first + min(lane / 4, tile.n_rows - 1)] *
-				p.n_in;
-	lower =
-		p.x +
-		(int64_t) p.rows.rows[tile.first + min(lane / 4 + 8, tile.n_rows - 1)] *
-			p.n_in;
+	module = read_module(tile, p.first_module + part);
+	if (rank >= module.rank)
+		return;
+	down =
+		(const bf16 *) part_of(tile, module.down) + (rank + g) * p.down_stride;
+	read_down(&batch, down, p.down_stride, begin, end);
 	pass_wait();
-	for (int part = 0; part < p.n_parts; part++)
+	for (int32_t at = begin;;)
 	{
-		LlmLoraModule module = read_module(tile, p.first_module + part);
-		const bf16 *down = (const bf16 *) part_of(tile, module.down);
-
-		for (int32_t rank = 0; rank < module.rank; rank += 16)
-		{
-			float sums[2][4] = {};
-
-			shrink_columns(p, upper, lower, down + rank * down_stride,
-						   down_stride, begin, end, sums);
-			store_sums(p, tile, part, rank, sums);
-		}
+		read_rows(p, &batch, upper, lower, at, end);
+		multiply_batch(&batch, sums);
+		at += BATCH * SHRINK_WARPS * CHUNK;
+		if (at >= end)
+			break;
+		read_down(&batch, down, p.down_stride, at, end);
 	}
+	store_sums(p, tile, part * p.max_rank + rank, sums);
 }
 
-/* A block's outputs. */
+/* What a block of expand works on. */
 typedef struct ExpandTile
 {
-	LoraTile tile;
+	const LoraTile *tile;
 	LlmLoraModule module;
 	LoraPart part;
 	int32_t part_idx;
 	int32_t col; /* the warp's first */
 } ExpandTile;
 
-/* x A^T of the tile's rows, [TILE_ROWS, rank] bf16 with padded rows. */
+/* x A^T of the tile's rows, [TILE_ROWS, rank] as bf16; four ranks a thread. */
 static __device__ __forceinline__ void
 add_pieces(const LoraParams &p, const ExpandTile &e, bf16 *shared,
 		   int32_t shared_stride)
 {
-	const float *inner = p.inner + (int64_t) e.tile.first * p.row_stride +
+	const float *inner = p.inner + (int64_t) e.tile->first * p.row_stride +
 						 e.part_idx * p.max_rank;
+	const int32_t n_fours = e.module.rank / 4;
 
-	for (int32_t i = (int32_t) threadIdx.x; i < TILE_ROWS * e.module.rank;
+	for (int32_t i = (int32_t) threadIdx.x; i < TILE_ROWS * n_fours;
 		 i += EXPAND_WARPS * WARP)
 	{
-		int32_t row = i / e.module.rank;
-		int32_t rank = i % e.module.rank;
-		float sum = 0;
+		int32_t row = i / n_fours;
+		int32_t rank = i % n_fours * 4;
+		float4 pieces[MAX_PIECES];
+		float4 sum = make_float4(0, 0, 0, 0);
+		uint2 packed;
 
-		for (int32_t piece = 0; row < e.tile.n_rows && piece < p.n_pieces;
-			 piece++)
-			sum += inner[piece * p.piece_stride + (int64_t) row * p.row_stride +
-						 rank];
-		shared[row * shared_stride + rank] = __float2bfloat16(sum);
+#pragma unroll
+		for (int32_t piece = 0; piece < MAX_PIECES; piece++)
+			pieces[piece] =
+				row < e.tile->n_rows && piece < p.n_pieces
+					? *(const float4 *) (inner + piece * p.piece_stride +
+										 (int64_t) row * p.row_stride + rank)
+					: make_float4(0, 0, 0, 0);
+#pragma unroll
+		for (int32_t piece = 0; piece < MAX_PIECES; piece++)
+		{
+			sum.x += pieces[piece].x;
+			sum.y += pieces[piece].y;
+			sum.z += pieces[piece].z;
+			sum.w += pieces[piece].w;
+		}
+		packed.x = pack_bf16(sum.x, sum.y);
+		packed.y = pack_bf16(sum.z, sum.w);
+		*(uint2 *) (shared + row * shared_stride + rank) = packed;
 	}
 }
 
 /*
- * 16 rows by 32 outputs.  Product j's column n is output 8 (n / 2) + 2 j +
- * n % 2, so that a thread ends up with 8 neighbours of rows g and g + 8; and
- * its columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9 are ranks 4 t .. 4 t + 3.
+ * B of 16 ranks and a warp's outputs.  Column n of product j is output
+ * 8 (n / 2) + 2 j + n % 2 of its 32, so that a thread ends up with 8
+ * neighbours of rows g and g + 8; and its columns 2 t, 2 t + 1, 2 t + 8 and
+ * 2 t + 9 are ranks 4 t .. 4 t + 3.
  */
 static __device__ __forceinline__ void
-expand_product(const ExpandTile &e, int32_t col, const bf16 *shared,
-			   int32_t shared_stride, float sums[4][4])
+read_up(const ExpandTile &e, int32_t rank, uint2 up[2][4])
 {
 	const int g = (int) threadIdx.x % WARP / 4;
 	const int t = (int) threadIdx.x % 4;
-	const bf16 *up = (const bf16 *) part_of(e.tile, e.module.up);
-
-	for (int32_t rank = 0; rank < e.module.rank; rank += 16)
-	{
-		uint2 upper =
-			*(const uint2 *) (shared + g * shared_stride + rank + 4 * t);
-		uint2 lower =
-			*(const uint2 *) (shared + (g + 8) * shared_stride + rank + 4 * t);
-		uint32_t a[4] = { upper.x, lower.x, upper.y, lower.y };
-
-#pragma unroll
-		for (int j = 0; j < 4; j++)
-		{
-			int32_t out =
-				min(col + 8 * (g / 2) + 2 * j + g % 2, e.part.n_out - 1);
-			uint2 b = *(const uint2 *) (up + (int64_t) out * e.module.rank +
-										rank + 4 * t);
-
-			mma_16x8x16(sums[j], a, b.x, b.y);
-		}
-	}
-}
-
-/* out = gain (out + sum) for 8 neighbours of a row. */
-static __device__ __forceinline__ void
-add_eight(const LoraParams &p, const ExpandTile &e, int32_t row, int32_t col,
-		  const float values[8])
-{
-	const float *gain = (const float *) part_of(e.tile, e.module.gain);
-	int64_t at =
-		(int64_t) p.rows.rows[e.tile.first + row] * e.part.out_stride + col;
-	bool is_whole = p.out_is_aligned && col + 8 <= e.part.n_out;
-	bf16 old[8];
-	uint4 *vector = (uint4 *) ((bf16 *) e.part.out + at);
-
-	if (is_whole)
-		*(uint4 *) old = *vector;
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-	{
-		float value;
-
-		if (col + i >= e.part.n_out)
-			break;
-		if (p.out_is_f32)
-			value = ((const float *) e.part.out)[at + i];
-		else
-			value = __bfloat162float(is_whole ? old[i]
-											  : ((bf16 *) e.part.out)[at + i]);
-		value += values[i];
-		if (e.module.gain != 0)
-			value *= gain[col + i];
-		if (p.out_is_f32)
-			((float *) e.part.out)[at + i] = value;
-		else if (is_whole)
-			old[i] = __float2bfloat16(value);
-		else
-			((bf16 *) e.part.out)[at + i] = __float2bfloat16(value);
-	}
-	if (is_whole)
-		*vector = *(uint4 *) old;
-}
-
-static __device__ __forceinline__ void
-add_outputs(const LoraParams &p, const ExpandTile &e, int32_t col,
-			const float sums[4][4])
-{
-	const int g = (int) threadIdx.x % WARP / 4;
-	const int t = (int) threadIdx.x % 4;
+	const bf16 *matrix =
+		(const bf16 *) part_of(*e.tile, e.module.up) + rank + 4 * t;
 
 #pragma unroll
 	for (int half = 0; half < 2; half++)
 	{
-		float values[8];
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+		{
+			int32_t out = min(e.col + 32 * half + 8 * (g / 2) + 2 * j + g % 2,
+							  e.part.n_out - 1);
+
+			up[half][j] =
+				*(const uint2 *) (matrix + (int64_t) out * e.module.rank);
+		}
+	}
+}
+
+static __device__ __forceinline__ void
+multiply_up(const bf16 *shared, int32_t shared_stride, int32_t rank,
+			const uint2 up[2][4], float sums[2][4][4])
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+	uint2 upper = *(const uint2 *) (shared + g * shared_stride + rank + 4 * t);
+	uint2 lower =
+		*(const uint2 *) (shared + (g + 8) * shared_stride + rank + 4 * t);
+	uint32_t a[4] = { upper.x, lower.x, upper.y, lower.y };
 
 #pragma unroll
-		for (int i = 0; i < 8; i++)
-			values[i] = sums[i / 2][2 * half + i % 2];
-		if (g + 8 * half < e.tile.n_rows)
-			add_eight(p, e, g + 8 * half, col + 8 * t, values);
+	for (int half = 0; half < 2; half++)
+	{
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			mma_16x8x16(sums[half][j], a, up[half][j].x, up[half][j].y);
 	}
+}
+
+/* Eight outputs of row g + 8 of 32 columns, or of row g. */
+static __device__ __forceinline__ int64_t
+out_at(const ExpandTile &e, int half, int lower)
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+
+	return (int64_t) e.tile->rows[g + 8 * lower] * e.part.out_stride + e.col +
+		   32 * half + 8 * t;
+}
+
+/* A warp's outputs that are all there, bf16 and aligned. */
+static __device__ __forceinline__ void
+read_outputs(const ExpandTile &e, uint4 old[2][2])
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		old[i / 2][i % 2] = *(const uint4 *) ((const bf16 *) e.part.out +
+											  out_at(e, i / 2, i % 2));
+}
+
+/* gain (out + sum) */
+static __device__ __forceinline__ float
+changed(const ExpandTile &e, float old, float sum, int32_t col)
+{
+	float value = old + sum;
+
+	return e.module.gain == 0
+			   ? value
+			   : value * ((const float *) part_of(*e.tile, e.module.gain))[col];
+}
+
+static __device__ __forceinline__ void
+write_outputs(const ExpandTile &e, const uint4 old[2][2],
+			  const float sums[2][4][4])
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+	{
+		const int half = i / 2;
+		const int lower = i % 2;
+		uint4 packed = old[half][lower];
+		bf16 *values = (bf16 *) &packed;
+
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			values[k] =
+				__float2bfloat16(changed(e, __bfloat162float(values[k]),
+										 sums[half][k / 2][2 * lower + k % 2],
+										 e.col + 32 * half + 8 * t + k));
+		if (g + 8 * lower < e.tile->n_rows)
+			*(uint4 *) ((bf16 *) e.part.out + out_at(e, half, lower)) = packed;
+	}
+}
+
+/* The same for outputs of any kind, one by one. */
+static __device__ __noinline__ void
+change_outputs(const LoraParams &p, const ExpandTile &e,
+			   const float sums[2][4][4])
+{
+	const int g = (int) threadIdx.x % WARP / 4;
+	const int t = (int) threadIdx.x % 4;
+
+	for (int i = 0; i < 32; i++)
+	{
+		const int half = i / 16;
+		const int lower = i / 8 % 2;
+		const int k = i % 8;
+		int32_t col = e.col + 32 * half + 8 * t + k;
+		int64_t at = out_at(e, half, lower) + k;
+		float sum = sums[half][k / 2][2 * lower + k % 2];
+
+		if (col >= e.part.n_out || g + 8 * lower >= e.tile->n_rows)
+			continue;
+		if (p.out_is_f32)
+		{
+			float *out = (float *) e.part.out + at;
+
+			*out = changed(e, *out, sum, col);
+		}
+		else
+		{
+			bf16 *out = (bf16 *) e.part.out + at;
+
+			*out =
+				__float2bfloat16(changed(e, __bfloat162float(*out), sum, col));
+		}
+	}
+}
+
+/* The block's part of the operation. */
+static __device__ __forceinline__ void
+find_part(const LoraParams &p, ExpandTile *e)
+{
+	const int32_t block = (int32_t) blockIdx.y;
+
+	e->part_idx = 0;
+	e->part = p.part[0];
+#pragma unroll
+	for (int i = 1; i < LLM_LINEAR_MAX_PARTS; i++)
+	{
+		if (i < p.n_parts && block >= p.part[i].first_block)
+		{
+			e->part_idx = i;
+			e->part = p.part[i];
+		}
+	}
+	e->col = (block - e->part.first_block) * EXPAND_COLS +
+			 (int32_t) threadIdx.x / WARP * WARP_COLS;
 }
 
 /* Grid: tiles, the parts' outputs by EXPAND_COLS. */
@@ -685,39 +815,41 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 	lora_expand(const __grid_constant__ LoraParams p)
 {
 	extern __shared__ __align__(16) bf16 shared[];
-	const int32_t block = (int32_t) blockIdx.y;
 	ExpandTile e;
 	int32_t shared_stride;
+	bool is_whole;
+	uint2 up[2][4];
+	uint4 old[2][2];
+	float sums[2][4][4] = {};
 
 	pass_release();
+	e.tile = &p.rows.tiles[blockIdx.x];
 	if ((int32_t) blockIdx.x >= *p.rows.header)
 		return;
-	e.tile = p.rows.tiles[blockIdx.x];
-	e.part_idx = 0;
-	while (e.part_idx + 1 < p.n_parts &&
-		   block >= p.part[e.part_idx + 1].first_block)
-		e.part_idx++;
-	e.part = p.part[e.part_idx];
-	e.module = read_module(e.tile, p.first_module + e.part_idx);
+	find_part(p, &e);
+	e.module = read_module(*e.tile, p.first_module + e.part_idx);
 	if (e.module.rank == 0)
 		return;
-	e.col = (block - e.part.first_block) * EXPAND_COLS +
-			(int32_t) threadIdx.x / WARP * WARP_COLS;
+	is_whole = p.out_is_aligned && e.col + WARP_COLS <= e.part.n_out;
 	shared_stride = e.module.rank + 8;
+	read_up(e, 0, up);
 	pass_wait();
+	if (is_whole)
+		read_outputs(e, old);
 	add_pieces(p, e, shared, shared_stride);
 	__syncthreads();
-#pragma unroll
-	for (int half = 0; half < 2; half++)
+	for (int32_t rank = 0;;)
 	{
-		int32_t col = e.col + 32 * half;
-		float sums[4][4] = {};
-
-		if (col >= e.part.n_out)
+		multiply_up(shared, shared_stride, rank, up, sums);
+		rank += 16;
+		if (rank >= e.module.rank)
 			break;
-		expand_product(e, col, shared, shared_stride, sums);
-		add_outputs(p, e, col, sums);
+		read_up(e, rank, up);
 	}
+	if (is_whole)
+		write_outputs(e, old, sums);
+	else
+		change_outputs(p, e, sums);
 }
 
 /* ------------------------------------------------------------------------
@@ -780,7 +912,7 @@ params_of(const LlmCuda *cuda, const LlmLinearArgs *args)
 static bool
 forks(const LlmLinearArgs *args)
 {
-	return args->n_rows > SKINNY_MAX_ROWS;
+	return args->n_rows > FORK_ROWS;
 }
 
 bool
