@@ -5,7 +5,8 @@
  * A step's rows are sorted by their adapters on the host, and cut into tiles
  * of up to 16 rows of one adapter: the height of the tensor cores' product.
  * Two kernels work on them.  "shrink" multiplies a tile with A, a piece of the
- * columns in each block; it needs only x, and runs beside the base's product.
+ * columns in each block, in front of the base's product (beside it, on a
+ * stream of its own, was slower: forks and joins cost more than they hide).
  * "expand" adds up the pieces, multiplies with B, and adds the result to what
  * the base's product has left.  How columns are cut does not depend on the
  * rows, so neither does a row's result.
@@ -33,11 +34,6 @@
 #define EXPAND_WARPS 4
 #define WARP_COLS 64 /* outputs of a warp of expand, two times 32 */
 #define EXPAND_COLS (EXPAND_WARPS * WARP_COLS)
-
-/* From how many rows on shrink runs beside the base's product. */
-#ifndef FORK_ROWS
-#define FORK_ROWS SKINNY_MAX_ROWS
-#endif
 
 /* Rows of one adapter, which are the sorted rows first, first + 1, ... */
 typedef struct LoraTile
@@ -74,9 +70,6 @@ struct LoraState
 	LoraRows tokens;
 	LoraRows logit_rows;
 	float *inner; /* [MAX_PIECES, max_rows, parts, max_rank] */
-	cudaStream_t side_stream;
-	cudaEvent_t forked;
-	cudaEvent_t joined;
 	cudaStream_t copy_stream;
 	cudaEvent_t copy_from;
 	cudaEvent_t copy_to;
@@ -124,17 +117,13 @@ cuda_lora_bytes(const LlmComputeOptions *options)
 }
 
 static bool
-open_streams(LoraState *state, LlmError *err)
+open_copies(LoraState *state, LlmError *err)
 {
-	cudaEvent_t *const events[] = { &state->forked, &state->joined,
-									&state->copy_from, &state->copy_to };
-
-	CUDA_TRY(
-		cudaStreamCreateWithFlags(&state->side_stream, cudaStreamNonBlocking));
 	CUDA_TRY(
 		cudaStreamCreateWithFlags(&state->copy_stream, cudaStreamNonBlocking));
-	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
-		CUDA_TRY(cudaEventCreateWithFlags(events[i], cudaEventDisableTiming));
+	CUDA_TRY(
+		cudaEventCreateWithFlags(&state->copy_from, cudaEventDisableTiming));
+	CUDA_TRY(cudaEventCreateWithFlags(&state->copy_to, cudaEventDisableTiming));
 	return true;
 }
 
@@ -170,24 +159,20 @@ cuda_lora_open(LlmCuda *cuda, LlmError *err)
 	state->inner = (float *) cuda_alloc(&cuda->base, inner_bytes(options),
 										"scratch of adapters", err);
 	return state->sets != NULL && state->inner != NULL &&
-		   open_streams(state, err);
+		   open_copies(state, err);
 }
 
 void
 cuda_lora_close(LlmCuda *cuda)
 {
 	LoraState *state = cuda->lora;
-	cudaEvent_t events[4];
 
 	if (state == NULL)
 		return;
-	events[0] = state->forked;
-	events[1] = state->joined;
-	events[2] = state->copy_from;
-	events[3] = state->copy_to;
-	for (int i = 0; i < 4; i++)
-		if (events[i] != NULL)
-			(void) cudaEventDestroy(events[i]);
+	if (state->copy_from != NULL)
+		(void) cudaEventDestroy(state->copy_from);
+	if (state->copy_to != NULL)
+		(void) cudaEventDestroy(state->copy_to);
 	for (int i = 0; i < 2; i++)
 	{
 		if (state->staging[i].pinned != NULL)
@@ -195,8 +180,6 @@ cuda_lora_close(LlmCuda *cuda)
 		if (state->staging[i].copied != NULL)
 			(void) cudaEventDestroy(state->staging[i].copied);
 	}
-	if (state->side_stream != NULL)
-		(void) cudaStreamDestroy(state->side_stream);
 	if (state->copy_stream != NULL)
 		(void) cudaStreamDestroy(state->copy_stream);
 	cuda_free(&cuda->base, state->sets);
@@ -576,11 +559,15 @@ __launch_bounds__(SHRINK_WARPS *WARP)
 	float sums[2][4] = {};
 
 	pass_release();
-	if ((int32_t) blockIdx.x >= *p.rows.header)
-		return;
-	module = read_module(tile, p.first_module + part);
+	module.rank = 0;
+	if ((int32_t) blockIdx.x < *p.rows.header)
+		module = read_module(tile, p.first_module + part);
 	if (rank >= module.rank)
+	{
+		/* who waits for us waits for those in front, too */
+		pass_wait();
 		return;
+	}
 	down =
 		(const bf16 *) part_of(tile, module.down) + (rank + g) * p.down_stride;
 	read_down(&batch, down, p.down_stride, begin, end);
@@ -824,12 +811,16 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 
 	pass_release();
 	e.tile = &p.rows.tiles[blockIdx.x];
-	if ((int32_t) blockIdx.x >= *p.rows.header)
-		return;
 	find_part(p, &e);
-	e.module = read_module(*e.tile, p.first_module + e.part_idx);
+	e.module.rank = 0;
+	if ((int32_t) blockIdx.x < *p.rows.header)
+		e.module = read_module(*e.tile, p.first_module + e.part_idx);
 	if (e.module.rank == 0)
+	{
+		/* who waits for us waits for those in front, too */
+		pass_wait();
 		return;
+	}
 	is_whole = p.out_is_aligned && e.col + WARP_COLS <= e.part.n_out;
 	shared_stride = e.module.rank + 8;
 	read_up(e, 0, up);
@@ -908,42 +899,23 @@ params_of(const LlmCuda *cuda, const LlmLinearArgs *args)
 	return p;
 }
 
-/* Beside products that take their time; in front of others. */
-static bool
-forks(const LlmLinearArgs *args)
-{
-	return args->n_rows > FORK_ROWS;
-}
-
 bool
 cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 {
-	LoraState *state = cuda->lora;
 	LoraParams params = params_of(cuda, args);
+	unsigned n_ranks = (unsigned) (params.n_parts * params.max_rank / 16);
 	LaunchShape shape = { dim3((unsigned) params.rows.n_tiles,
-							   (unsigned) params.n_pieces),
+							   (unsigned) params.n_pieces, n_ranks),
 						  SHRINK_WARPS * WARP, 0 };
 
-	if (params.rows.n_tiles == 0)
-		return true;
-	if (!forks(args))
-	{
+	if (params.rows.n_tiles > 0)
 		CUDA_TRY(launch_early(cuda, shape, lora_shrink, params));
-		return true;
-	}
-	CUDA_TRY(cudaEventRecord(state->forked, cuda->stream));
-	CUDA_TRY(cudaStreamWaitEvent(state->side_stream, state->forked, 0));
-	lora_shrink<<<shape.grid, shape.n_threads, 0, state->side_stream>>>(params);
-	if (!cuda_launched("adapters, shrink", err))
-		return false;
-	CUDA_TRY(cudaEventRecord(state->joined, state->side_stream));
 	return true;
 }
 
 bool
 cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 {
-	LoraState *state = cuda->lora;
 	LoraParams params = params_of(cuda, args);
 	const LoraPart *last = &params.part[params.n_parts - 1];
 	unsigned n_blocks =
@@ -953,15 +925,7 @@ cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 						  (size_t) TILE_ROWS * (size_t) (params.max_rank + 8) *
 							  sizeof(bf16) };
 
-	if (params.rows.n_tiles == 0)
-		return true;
-	if (!forks(args))
-	{
+	if (params.rows.n_tiles > 0)
 		CUDA_TRY(launch_early(cuda, shape, lora_expand, params));
-		return true;
-	}
-	CUDA_TRY(cudaStreamWaitEvent(cuda->stream, state->joined, 0));
-	lora_expand<<<shape.grid, shape.n_threads, shape.shared_bytes,
-				  cuda->stream>>>(params);
-	return cuda_launched("adapters, expand", err);
+	return true;
 }
