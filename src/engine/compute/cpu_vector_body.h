@@ -344,6 +344,18 @@ clean(const float *x, int64_t n, float *out)
 	return result;
 }
 
+/*
+ * exp(x), and 0 where that is hardly a normal number: forbidden tokens are
+ * -inf, and results that underflow take a processor a hundred times longer.
+ */
+LLM_INLINE V16
+weigh(V16 x)
+{
+	const V16 lowest = v16_set1(-87.0f);
+
+	return v16_select_lt(x, lowest, v16_zero(), v16_exp(v16_max(lowest, x)));
+}
+
 /* Floats are summed over short stretches, the stretches in double. */
 static double
 exp_sum(const float *x, int64_t n, float max, float scale, float *out)
@@ -361,7 +373,7 @@ exp_sum(const float *x, int64_t n, float max, float scale, float *out)
 
 		for (; i + 16 <= end; i += 16)
 		{
-			V16 e = v16_exp(v16_mul(v16_sub(v16_load(x + i), shift), factor));
+			V16 e = weigh(v16_mul(v16_sub(v16_load(x + i), shift), factor));
 
 			if (out != NULL)
 				v16_store(out + i, e);
@@ -373,7 +385,7 @@ exp_sum(const float *x, int64_t n, float max, float scale, float *out)
 			V16 rest = v16_sub(v16_load_first(x + i, end - i), shift);
 			float lanes[16];
 
-			v16_store(lanes, v16_exp(v16_mul(rest, factor)));
+			v16_store(lanes, weigh(v16_mul(rest, factor)));
 			for (int64_t j = i; j < end; j++)
 			{
 				sum += (double) lanes[j - i];
