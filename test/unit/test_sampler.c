@@ -238,7 +238,9 @@ stop_ids_end_a_request(void)
 					 LLM_FINISH_STOP);
 		CHECK_INT_EQ(llm_sampler_finish_reason(sampler, 21, 1),
 					 LLM_FINISH_NONE);
+		row.is_forced = true; /* as a scored token leaves it */
 		llm_sampler_fill_row(sampler, NULL, 4, NULL, 0, &row);
+		CHECK(!row.is_forced);
 		CHECK(row_forbids(&row, 8));
 		llm_sampler_free(sampler);
 	}

@@ -168,16 +168,18 @@ llm_sampler_fill_row(const LlmSampler *sampler, const int32_t *prompt_ids,
 	assert(n_output >= 0);
 	assert((uint32_t) n_output < sampler->params.max_tokens);
 
-	row->params = sampler->params;
-	row->prompt_ids = prompt_ids;
-	row->output_ids = output_ids;
-	row->n_prompt = n_prompt;
-	row->n_output = n_output;
-	row->bias = sampler->n_bias > 0 ? sampler->bias : NULL;
-	row->n_bias = sampler->n_bias;
-	row->n_forbidden = too_early ? sampler->n_all_stop_ids : 0;
+	/* all of it: the row may have been a scored one's before */
+	*row = (LlmSampleRow){
+		.params = sampler->params,
+		.prompt_ids = prompt_ids,
+		.output_ids = output_ids,
+		.n_prompt = n_prompt,
+		.n_output = n_output,
+		.bias = sampler->n_bias > 0 ? sampler->bias : NULL,
+		.n_bias = sampler->n_bias,
+		.n_forbidden = too_early ? sampler->n_all_stop_ids : 0,
+	};
 	row->forbidden_ids = row->n_forbidden > 0 ? sampler->all_stop_ids : NULL;
-	row->allowed_mask = NULL;
 }
 
 LlmFinishReason
