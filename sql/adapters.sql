@@ -109,10 +109,15 @@ SELECT pg_temp.answer('missing');
 SELECT pg_temp.answer('support@9');
 SELECT pg_temp.answer('support@x');
 SELECT llm_chat('{"messages": [{"role": "user", "content": "Hello!"}], "adapter": "support"}', 'support');
+-- scores are the adapter's, too
+SELECT b.label, b.probability <> a.probability AS differs
+FROM llm_classify_scores('I like it', ARRAY['good', 'bad']) b
+JOIN llm_classify_scores('I like it', ARRAY['good', 'bad'], 'support') a USING (label) ORDER BY 1;
+SELECT pg_temp.answer(NULL) = :'base' AS base, pg_temp.answer('support') = :'first' AS first;
 -- what people ask before they activate
 SELECT item, result FROM llm_check_adapter('support', '{}');
-SELECT item, result = CASE WHEN item LIKE '%base' THEN :'base' ELSE :'first' END AS as_answered
-FROM llm_check_adapter('support', '{Hello!}') WHERE item LIKE 'sample%' AND result LIKE left(CASE WHEN item LIKE '%base' THEN :'base' ELSE :'first' END, 10) || '%';
+SELECT item, result LIKE CASE WHEN item LIKE '%base' THEN :'base' ELSE :'first' END || '%' AS as_answered
+FROM llm_check_adapter('support', '{Hello!}') WHERE item LIKE 'sample%';
 -- dropping
 SELECT llm_drop_adapter('support', 1);
 SELECT llm_drop_adapter('support', 7);
