@@ -178,7 +178,7 @@ test_options(const char *isa, LlmDtype precision, int n_threads)
 	return (LlmComputeOptions){
 		.precision = precision,
 		.n_threads = n_threads,
-		.max_rows = 1024,
+		.max_rows = 2048,
 		.max_cols = 16384,
 		.max_seqs = 64,
 		.max_context_len = 8192,

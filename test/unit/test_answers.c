@@ -265,9 +265,10 @@ prompts_are_judged_as_in_transformers(void)
 										 "mixtral" };
 	/* whole prompts; small chunks with few rows; in turns for want of blocks */
 	static const char *const options[] = {
-		"", ", \"max_num_seqs\": 3, \"max_num_batched_tokens\": 11",
-		", \"max_model_len\": 112, \"max_num_seqs\": 8, "
-		"\"max_num_batched_tokens\": 24, \"kv_cache_memory_bytes\": 131072"
+		"",
+		", \"max_num_seqs\": 3, \"max_num_batched_tokens\": 11",
+		(", \"max_model_len\": 112, \"max_num_seqs\": 8, "
+		 "\"max_num_batched_tokens\": 24, \"kv_cache_memory_bytes\": 131072"),
 	};
 
 	for (size_t k = 0; k < 3 * sizeof(names) / sizeof(names[0]); k++)
