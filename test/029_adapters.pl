@@ -16,6 +16,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $n_sessions = 32;
+# tokens of an answer that is still under way when somebody has looked twice
+my $n_long = 1500;
 my $vectors = "$FindBin::RealBin/vectors/adapter";
 my $primary = llm_node('primary', standby => 1);
 
@@ -73,7 +75,7 @@ is( $primary->safe_psql('postgres', answer('a')),
 	'the last rollback counts');
 
 # ---- a dropped version's requests finish
-my $long = answer('a@2', 60);
+my $long = answer('a@2', $n_long);
 my $whole = $primary->safe_psql('postgres', $long);
 my $runner = start_sql($primary, $long);
 wait_for(
@@ -89,11 +91,11 @@ is($out, $whole, 'a request in flight keeps the version that is dropped');
 like($err, qr/adapter "a" has no version 2/, 'the next one does not find it');
 $primary->safe_psql('postgres',
 	"SELECT llm_register_adapter('a', '$vectors/demo_two')");
-is($primary->safe_psql('postgres', answer('a@3', 60)),
+is($primary->safe_psql('postgres', answer('a@3', $n_long)),
 	$whole, 'the same tensors answer alike under another number');
 
 # ---- the executor dies in the middle
-$runner = start_sql($primary, answer('a@3', 60));
+$runner = start_sql($primary, answer('a@3', $n_long));
 wait_for(
 	sub {
 		return $primary->safe_psql('postgres',
@@ -110,7 +112,7 @@ my @files = glob "$folder/*.safetensors";
 is(scalar @files, 2, 'each version has a file');
 unlink @files;
 kill 'KILL', executor_pid($primary);
-is($primary->safe_psql('postgres', answer('a@3', 60)),
+is($primary->safe_psql('postgres', answer('a@3', $n_long)),
 	$whole, 'files are made again from the rows');
 
 # ---- dump and restore
@@ -135,7 +137,7 @@ for my $table (qw(names versions grants routes))
 	is($primary->safe_psql('copy', $all),
 		$primary->safe_psql('postgres', $all), "and the $table");
 }
-is($primary->safe_psql('copy', answer('a', 60)),
+is($primary->safe_psql('copy', answer('a', $n_long)),
 	$whole, 'the copy answers with it');
 
 # ---- a standby
@@ -152,7 +154,7 @@ is( $standby->safe_psql('postgres', answer('a')),
 	'a standby serves the version that its primary activated');
 $primary->safe_psql('postgres', "SELECT llm_activate_adapter('a', 3)");
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('write'));
-is($standby->safe_psql('postgres', answer('a', 60)),
+is($standby->safe_psql('postgres', answer('a', $n_long)),
 	$whole, 'and the next one, too');
 for my $call (
 	"llm_register_adapter('b', '$vectors/demo_one')",
