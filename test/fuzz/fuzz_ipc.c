@@ -73,18 +73,27 @@ header_of(uint8_t type, size_t n_bytes, uint64_t request_id)
 	return header;
 }
 
-/* Payload that begins with a header of the fuzzer's. */
+/*
+ * Payload that begins with a header of the fuzzer's.  One that promises more
+ * than follows is the last: what came next would be taken for its payload,
+ * and then anything for a header, which ends an executor, as it should.
+ */
 static bool
 send_raw(int fd, const uint8_t *payload, size_t n_bytes)
 {
 	LlmFrameHeader header;
+	size_t n_payload;
 
 	if (n_bytes < sizeof(header))
-		return send_all(fd, payload, n_bytes);
+		return send_all(fd, payload, n_bytes) && false;
 	memcpy(&header, payload, sizeof(header));
 	header.type = LLM_MESSAGE_REQUEST;
+	n_payload = n_bytes - sizeof(header);
+	if (n_payload > header.n_bytes)
+		n_payload = header.n_bytes;
 	return send_all(fd, &header, sizeof(header)) &&
-		   send_all(fd, payload + sizeof(header), n_bytes - sizeof(header));
+		   send_all(fd, payload + sizeof(header), n_payload) &&
+		   n_payload == header.n_bytes;
 }
 
 static bool
