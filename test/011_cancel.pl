@@ -55,7 +55,9 @@ foreach my $session (@sessions)
 	foreach my $line (split /\n/, $err)
 	{
 		next unless $line =~ /ERROR: /;
-		if ($line =~ /statement timeout/)
+		# A timeout that strikes while its statement commits, be it the SET,
+		# is called a request of the user by PostgreSQL.
+		if ($line =~ /canceling statement due to (statement timeout|user request)/)
 		{
 			$n_cancelled++;
 		}
