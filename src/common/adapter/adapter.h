@@ -89,6 +89,13 @@ typedef struct LlmAdapterImage
 extern const char *llm_adapter_module_name(LlmAdapterModule module);
 
 /*
+ * The weight that a module is, and the bias beside it, which modules of layers
+ * alone can have.  A tied head has no weight of its own.
+ */
+extern LlmWeightRole llm_adapter_module_weight(LlmAdapterModule module);
+extern LlmWeightRole llm_adapter_module_bias(LlmAdapterModule module);
+
+/*
  * Map an image and hold it against a model: every pair complete and of the
  * model's shapes, every tensor part of a pair.  Whether the image is of this
  * very model (base) is for the caller to compare.  NULL: *err.

@@ -15,42 +15,48 @@
 
 #include "src/common/adapter/adapter_internal.h"
 
+static const struct
+{
+	LlmWeightRole weight;
+	LlmWeightRole bias; /* the weight's own role: there is none */
+} module_roles[LLM_ADAPTER_MODULE_COUNT] = {
+	[LLM_ADAPTER_Q] = { LLM_WEIGHT_Q, LLM_WEIGHT_Q_BIAS },
+	[LLM_ADAPTER_K] = { LLM_WEIGHT_K, LLM_WEIGHT_K_BIAS },
+	[LLM_ADAPTER_V] = { LLM_WEIGHT_V, LLM_WEIGHT_V_BIAS },
+	[LLM_ADAPTER_O] = { LLM_WEIGHT_O, LLM_WEIGHT_O_BIAS },
+	[LLM_ADAPTER_GATE] = { LLM_WEIGHT_GATE, LLM_WEIGHT_GATE_BIAS },
+	[LLM_ADAPTER_UP] = { LLM_WEIGHT_UP, LLM_WEIGHT_UP_BIAS },
+	[LLM_ADAPTER_DOWN] = { LLM_WEIGHT_DOWN, LLM_WEIGHT_DOWN_BIAS },
+	[LLM_ADAPTER_LM_HEAD] = { LLM_WEIGHT_LM_HEAD, LLM_WEIGHT_LM_HEAD },
+	[LLM_ADAPTER_EMBED] = { LLM_WEIGHT_EMBED, LLM_WEIGHT_EMBED },
+};
+
+LlmWeightRole
+llm_adapter_module_weight(LlmAdapterModule module)
+{
+	assert((int) module >= 0 && module < LLM_ADAPTER_MODULE_COUNT);
+	return module_roles[module].weight;
+}
+
+LlmWeightRole
+llm_adapter_module_bias(LlmAdapterModule module)
+{
+	assert((int) module >= 0 && module < LLM_ADAPTER_LM_HEAD);
+	return module_roles[module].bias;
+}
+
 /* False: no adapter changes weights of this role. */
 static bool
 module_of_role(LlmWeightRole role, LlmAdapterModule *module)
 {
-	switch (role)
+	for (int i = 0; i < LLM_ADAPTER_MODULE_COUNT; i++)
 	{
-		case LLM_WEIGHT_Q:
-			*module = LLM_ADAPTER_Q;
-			return true;
-		case LLM_WEIGHT_K:
-			*module = LLM_ADAPTER_K;
-			return true;
-		case LLM_WEIGHT_V:
-			*module = LLM_ADAPTER_V;
-			return true;
-		case LLM_WEIGHT_O:
-			*module = LLM_ADAPTER_O;
-			return true;
-		case LLM_WEIGHT_GATE:
-			*module = LLM_ADAPTER_GATE;
-			return true;
-		case LLM_WEIGHT_UP:
-			*module = LLM_ADAPTER_UP;
-			return true;
-		case LLM_WEIGHT_DOWN:
-			*module = LLM_ADAPTER_DOWN;
-			return true;
-		case LLM_WEIGHT_LM_HEAD:
-			*module = LLM_ADAPTER_LM_HEAD;
-			return true;
-		case LLM_WEIGHT_EMBED:
-			*module = LLM_ADAPTER_EMBED;
-			return true;
-		default:
-			return false;
+		if (module_roles[i].weight != role)
+			continue;
+		*module = (LlmAdapterModule) i;
+		return true;
 	}
+	return false;
 }
 
 void

@@ -52,17 +52,6 @@ find_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
 	return false;
 }
 
-static LlmWeightRole
-role_of(int module)
-{
-	static const LlmWeightRole roles[] = { LLM_WEIGHT_Q,	LLM_WEIGHT_K,
-										   LLM_WEIGHT_V,	LLM_WEIGHT_O,
-										   LLM_WEIGHT_GATE, LLM_WEIGHT_UP,
-										   LLM_WEIGHT_DOWN };
-
-	return roles[module];
-}
-
 /*
  * Modules that are stored as one are one in PEFT's adapters: who targets a
  * part gets all, with one A.
@@ -104,7 +93,9 @@ choose_pairs(Session *s, LlmError *err)
 		LlmWeightSpec spec;
 
 		shares[m] =
-			find_spec(config, role_of(m), 0, &spec) && spec.first_row > 0;
+			find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
+					  0, &spec) &&
+			spec.first_row > 0;
 	}
 	for (int32_t i = 0; i < config->n_layers * (LLM_ADAPTER_DOWN + 1); i++)
 	{
@@ -156,7 +147,8 @@ describe_adapter(const Session *s)
 			continue;
 		/* ...layers.0.self_attn.q_proj.weight */
 		(void) find_spec(&s->executor->config,
-						 role_of((int) s->pairs[i].module), 0, &spec);
+						 llm_adapter_module_weight(s->pairs[i].module), 0,
+						 &spec);
 		end = strrchr(spec.name, '.');
 		if (end != NULL)
 			*end = '\0';

@@ -62,6 +62,10 @@ llm_model_vector(LlmModel *model, LlmWeightRole role, int32_t layer_idx);
 /* A layer's rotary embedding, and the table that rope_rows count in. */
 extern const LlmRopeConfig *
 llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin);
+
+/* The MLP's activation, and the factor on embeddings. */
+extern LlmActivation llm_model_activation(const LlmModel *model);
+extern float llm_model_embed_scale(const LlmModel *model);
 extern LlmCompute *llm_model_compute(const LlmModel *model);
 extern const LlmModelOptions *llm_model_options(const LlmModel *model);
 

@@ -40,6 +40,36 @@ llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin)
 	return slides ? &config->sliding_rope : &config->rope;
 }
 
+LlmActivation
+llm_model_activation(const LlmModel *model)
+{
+	switch (model->config.hidden_act)
+	{
+		case LLM_HIDDEN_ACT_SILU:
+			return LLM_ACTIVATION_SILU;
+		case LLM_HIDDEN_ACT_GELU:
+			return LLM_ACTIVATION_GELU;
+		case LLM_HIDDEN_ACT_GELU_TANH:
+			return LLM_ACTIVATION_GELU_TANH;
+	}
+	assert(false);
+	return LLM_ACTIVATION_SILU;
+}
+
+/*
+ * transformers keeps the factor in the dtype it computes in, and Gemma was
+ * trained that way: sqrt(3072) is 55.5 in bfloat16.
+ */
+float
+llm_model_embed_scale(const LlmModel *model)
+{
+	float scale = (float) model->config.embed_scale;
+
+	return model->compute->precision == LLM_DTYPE_BF16
+			   ? llm_bf16_to_float(llm_float_to_bf16(scale))
+			   : scale;
+}
+
 LlmCompute *
 llm_model_compute(const LlmModel *model)
 {

@@ -90,15 +90,9 @@ model_dora_free(DoraWork *work)
 static LlmWeightRole
 role_of(const LlmModelConfig *config, LlmAdapterModule module)
 {
-	static const LlmWeightRole roles[] = {
-		LLM_WEIGHT_Q,	 LLM_WEIGHT_K,	LLM_WEIGHT_V,	 LLM_WEIGHT_O,
-		LLM_WEIGHT_GATE, LLM_WEIGHT_UP, LLM_WEIGHT_DOWN, LLM_WEIGHT_LM_HEAD,
-	};
-
-	assert(module <= LLM_ADAPTER_LM_HEAD);
 	if (module == LLM_ADAPTER_LM_HEAD && config->tie_word_embeddings)
 		return LLM_WEIGHT_EMBED;
-	return roles[module];
+	return llm_adapter_module_weight(module);
 }
 
 static WeightSource

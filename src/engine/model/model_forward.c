@@ -17,7 +17,6 @@
 #include <assert.h>
 
 #include "src/common/util/clock.h"
-#include "src/common/util/half_float.h"
 #include "src/engine/model/model_internal.h"
 
 /* A step on its way through the layers. */
@@ -67,49 +66,15 @@ mark(Pass *pass, LlmModelPart part)
 	return true;
 }
 
-static LlmMatrix
-matrix_of(const Pass *pass, LlmWeightRole role, int32_t layer_idx)
-{
-	const ModelWeight *weight = model_weight(pass->model, role, layer_idx);
-
-	assert(weight->data != NULL && weight->n_cols > 0);
-	return (LlmMatrix){ weight->data, weight->dtype, weight->n_rows,
-						weight->n_cols };
-}
-
-/* Absent ones have data NULL. */
-static LlmVector
-vector_of(const Pass *pass, LlmWeightRole role, int32_t layer_idx)
-{
-	const ModelWeight *weight = model_weight(pass->model, role, layer_idx);
-
-	assert(weight->n_cols == 0);
-	return (LlmVector){ weight->data, weight->dtype, weight->n_rows };
-}
-
-/*
- * transformers keeps the factor in the dtype it computes in, and Gemma was
- * trained that way: sqrt(3072) is 55.5 in bfloat16.
- */
-static float
-embed_scale(const Pass *pass)
-{
-	float scale = (float) pass->config->embed_scale;
-
-	return pass->compute->precision == LLM_DTYPE_BF16
-			   ? llm_bf16_to_float(llm_float_to_bf16(scale))
-			   : scale;
-}
-
 static bool
 embed(Pass *pass)
 {
 	LlmEmbedArgs args = {
-		.table = matrix_of(pass, LLM_WEIGHT_EMBED, -1),
+		.table = llm_model_matrix(pass->model, LLM_WEIGHT_EMBED, -1),
 		.token_ids = pass->step->token_ids,
 		.out = pass->residual,
 		.n_rows = pass->n_rows,
-		.scale = embed_scale(pass),
+		.scale = llm_model_embed_scale(pass->model),
 	};
 
 	return pass->ops->embed(pass->compute, &args, pass->err) &&
@@ -130,7 +95,7 @@ norm(Pass *pass, LlmWeightRole role, int32_t layer_idx, ModelBuffer out)
 	LlmRmsNormArgs args = {
 		.x = pass->has_block_output ? x : pass->residual,
 		.residual = pass->has_block_output ? pass->residual : NULL,
-		.weight = vector_of(pass, role, layer_idx),
+		.weight = llm_model_vector(pass->model, role, layer_idx),
 		.out = pass->model->buffers[out],
 		.n_rows = pass->n_rows,
 		.dim = pass->config->hidden_size,
@@ -149,7 +114,7 @@ post_norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
 	void *x = pass->model->buffers[BUFFER_X];
 	LlmRmsNormArgs args = {
 		.x = x,
-		.weight = vector_of(pass, role, layer_idx),
+		.weight = llm_model_vector(pass->model, role, layer_idx),
 		.out = x,
 		.n_rows = pass->n_rows,
 		.dim = pass->config->hidden_size,
@@ -221,12 +186,12 @@ project_qkv(Pass *pass, int32_t layer)
 	LlmLinearArgs args = { .x = pass->model->buffers[BUFFER_X],
 						   .n_rows = pass->n_rows };
 
-	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_Q, layer),
-			 vector_of(pass, LLM_WEIGHT_Q_BIAS, layer), BUFFER_Q);
-	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_K, layer),
-			 vector_of(pass, LLM_WEIGHT_K_BIAS, layer), BUFFER_K);
-	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_V, layer),
-			 vector_of(pass, LLM_WEIGHT_V_BIAS, layer), BUFFER_V);
+	add_part(pass, &args, llm_model_matrix(pass->model, LLM_WEIGHT_Q, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_Q_BIAS, layer), BUFFER_Q);
+	add_part(pass, &args, llm_model_matrix(pass->model, LLM_WEIGHT_K, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_K_BIAS, layer), BUFFER_K);
+	add_part(pass, &args, llm_model_matrix(pass->model, LLM_WEIGHT_V, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_V_BIAS, layer), BUFFER_V);
 	join_parts(&args);
 	args.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_Q));
 	return linear(pass, &args, LLM_PART_QKV);
@@ -247,8 +212,8 @@ rotate_and_cache(Pass *pass, int32_t layer)
 		.q_stride = qkv_stride(config),
 		.k_stride = qkv_stride(config),
 		.v_stride = qkv_stride(config),
-		.q_norm = vector_of(pass, LLM_WEIGHT_Q_NORM, layer),
-		.k_norm = vector_of(pass, LLM_WEIGHT_K_NORM, layer),
+		.q_norm = llm_model_vector(pass->model, LLM_WEIGHT_Q_NORM, layer),
+		.k_norm = llm_model_vector(pass->model, LLM_WEIGHT_K_NORM, layer),
 		.norm_eps = (float) config->norm_eps,
 		.norm_weight_offset = norm_weight_offset(config),
 		.cos_sin = slides ? pass->model->rope.sliding_table.cos_sin
@@ -296,27 +261,11 @@ project_o(Pass *pass, int32_t layer)
 {
 	LlmLinearArgs args = { .x = pass->attention, .n_rows = pass->n_rows };
 
-	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_O, layer),
-			 vector_of(pass, LLM_WEIGHT_O_BIAS, layer), BUFFER_X);
+	add_part(pass, &args, llm_model_matrix(pass->model, LLM_WEIGHT_O, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_O_BIAS, layer), BUFFER_X);
 	args.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_O));
 	pass->has_block_output = true;
 	return linear(pass, &args, LLM_PART_O);
-}
-
-static LlmActivation
-activation_of(LlmHiddenAct act)
-{
-	switch (act)
-	{
-		case LLM_HIDDEN_ACT_SILU:
-			return LLM_ACTIVATION_SILU;
-		case LLM_HIDDEN_ACT_GELU:
-			return LLM_ACTIVATION_GELU;
-		case LLM_HIDDEN_ACT_GELU_TANH:
-			return LLM_ACTIVATION_GELU_TANH;
-	}
-	assert(false);
-	return LLM_ACTIVATION_SILU;
 }
 
 /* BUFFER_X = down(act(gate(x)) * up(x)) */
@@ -333,17 +282,20 @@ mlp(Pass *pass, int32_t layer)
 		.in_stride = 2 * (int64_t) pass->config->intermediate_size,
 		.n_rows = pass->n_rows,
 		.dim = pass->config->intermediate_size,
-		.activation = activation_of(pass->config->hidden_act),
+		.activation = llm_model_activation(pass->model),
 	};
 
-	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_GATE, layer),
-			 vector_of(pass, LLM_WEIGHT_GATE_BIAS, layer), BUFFER_GATE);
-	add_part(pass, &in, matrix_of(pass, LLM_WEIGHT_UP, layer),
-			 vector_of(pass, LLM_WEIGHT_UP_BIAS, layer), BUFFER_UP);
+	add_part(pass, &in, llm_model_matrix(pass->model, LLM_WEIGHT_GATE, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_GATE_BIAS, layer),
+			 BUFFER_GATE);
+	add_part(pass, &in, llm_model_matrix(pass->model, LLM_WEIGHT_UP, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_UP_BIAS, layer),
+			 BUFFER_UP);
 	join_parts(&in);
 	in.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_GATE));
-	add_part(pass, &out, matrix_of(pass, LLM_WEIGHT_DOWN, layer),
-			 vector_of(pass, LLM_WEIGHT_DOWN_BIAS, layer), BUFFER_X);
+	add_part(pass, &out, llm_model_matrix(pass->model, LLM_WEIGHT_DOWN, layer),
+			 llm_model_vector(pass->model, LLM_WEIGHT_DOWN_BIAS, layer),
+			 BUFFER_X);
 	out.lora = lora_of(pass, model_lora_module(layer, LLM_ADAPTER_DOWN));
 	return linear(pass, &in, LLM_PART_GATE_UP) &&
 		   pass->ops->gated_act(pass->compute, &act, pass->err) &&
@@ -370,7 +322,7 @@ mixture(Pass *pass, int32_t layer)
 		.n_experts = config->n_experts,
 		.n_top = config->n_experts_per_token,
 		.renormalize = config->renormalizes_experts,
-		.activation = activation_of(config->hidden_act),
+		.activation = llm_model_activation(pass->model),
 	};
 	LlmVector no_bias = { 0 };
 
@@ -380,7 +332,8 @@ mixture(Pass *pass, int32_t layer)
 		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
 	args.down =
 		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
-	add_part(pass, &router, matrix_of(pass, LLM_WEIGHT_ROUTER, layer), no_bias,
+	add_part(pass, &router,
+			 llm_model_matrix(pass->model, LLM_WEIGHT_ROUTER, layer), no_bias,
 			 BUFFER_ROUTER);
 	return linear(pass, &router, LLM_PART_ROUTER) &&
 		   pass->ops->moe(pass->compute, &args, pass->err) &&
@@ -485,8 +438,8 @@ project_logits(Pass *pass)
 		return false;
 	args.n_rows = pass->n_rows;
 	cap.n = (int64_t) pass->n_rows * pass->config->n_vocab;
-	add_part(pass, &args, matrix_of(pass, LLM_WEIGHT_LM_HEAD, -1), no_bias,
-			 BUFFER_LOGITS);
+	add_part(pass, &args, llm_model_matrix(pass->model, LLM_WEIGHT_LM_HEAD, -1),
+			 no_bias, BUFFER_LOGITS);
 	args.lora = lora_of(pass, model_lora_head(pass->config));
 	if (!linear(pass, &args, LLM_PART_LM_HEAD))
 		return false;

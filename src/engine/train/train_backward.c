@@ -67,10 +67,7 @@ mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 		train_module(t, layer_idx, LLM_ADAPTER_GATE, saved, s->d_gate),
 		train_module(t, layer_idx, LLM_ADAPTER_UP, saved, s->d_up),
 	};
-	LlmActivation activation =
-		config->hidden_act == LLM_HIDDEN_ACT_SILU	? LLM_ACTIVATION_SILU
-		: config->hidden_act == LLM_HIDDEN_ACT_GELU ? LLM_ACTIVATION_GELU
-													: LLM_ACTIVATION_GELU_TANH;
+	LlmActivation activation = llm_model_activation(t->model);
 	LlmGatedActArgs act = {
 		.gate = saved->gate,
 		.up = saved->up,

@@ -10,7 +10,6 @@
 #include <assert.h>
 #include <math.h>
 
-#include "src/common/util/half_float.h"
 #include "src/engine/train/train_internal.h"
 
 SavedLayer *
@@ -163,14 +162,6 @@ attention_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved,
 					   t->inputs[layer_idx], o, saved->middle, err);
 }
 
-static LlmActivation
-activation_of(LlmHiddenAct act)
-{
-	return act == LLM_HIDDEN_ACT_SILU	? LLM_ACTIVATION_SILU
-		   : act == LLM_HIDDEN_ACT_GELU ? LLM_ACTIVATION_GELU
-										: LLM_ACTIVATION_GELU_TANH;
-}
-
 static bool
 mlp_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 {
@@ -188,7 +179,7 @@ mlp_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 		.in_stride = t->config->intermediate_size,
 		.n_rows = t->batch->n_tokens,
 		.dim = t->config->intermediate_size,
-		.activation = activation_of(t->config->hidden_act),
+		.activation = llm_model_activation(t->model),
 	};
 
 	return norm_layer(t, LLM_WEIGHT_MLP_NORM, layer_idx, saved->middle,
@@ -295,16 +286,12 @@ add_noise(LlmTrainer *t, LlmError *err)
 static bool
 embed(LlmTrainer *t, LlmError *err)
 {
-	float scale = (float) t->config->embed_scale;
 	LlmEmbedArgs args = {
 		.table = llm_model_matrix(t->model, LLM_WEIGHT_EMBED, -1),
 		.token_ids = t->device.token_ids,
 		.out = t->inputs[0],
 		.n_rows = t->batch->n_tokens,
-		/* as in model_forward.c */
-		.scale = t->compute->precision == LLM_DTYPE_BF16
-					 ? llm_bf16_to_float(llm_float_to_bf16(scale))
-					 : scale,
+		.scale = llm_model_embed_scale(t->model),
 	};
 
 	return t->ops->embed(t->compute, &args, err);

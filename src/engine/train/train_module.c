@@ -49,24 +49,12 @@ Module
 train_module(LlmTrainer *t, int32_t layer_idx, LlmAdapterModule module,
 			 SavedLayer *saved, void *y)
 {
-	static const struct
-	{
-		LlmWeightRole weight;
-		LlmWeightRole bias;
-	} roles[N_MODULES] = {
-		[LLM_ADAPTER_Q] = { LLM_WEIGHT_Q, LLM_WEIGHT_Q_BIAS },
-		[LLM_ADAPTER_K] = { LLM_WEIGHT_K, LLM_WEIGHT_K_BIAS },
-		[LLM_ADAPTER_V] = { LLM_WEIGHT_V, LLM_WEIGHT_V_BIAS },
-		[LLM_ADAPTER_O] = { LLM_WEIGHT_O, LLM_WEIGHT_O_BIAS },
-		[LLM_ADAPTER_GATE] = { LLM_WEIGHT_GATE, LLM_WEIGHT_GATE_BIAS },
-		[LLM_ADAPTER_UP] = { LLM_WEIGHT_UP, LLM_WEIGHT_UP_BIAS },
-		[LLM_ADAPTER_DOWN] = { LLM_WEIGHT_DOWN, LLM_WEIGHT_DOWN_BIAS },
-	};
-
 	return (Module){
 		.module = module,
-		.weight = llm_model_matrix(t->model, roles[module].weight, layer_idx),
-		.bias = llm_model_vector(t->model, roles[module].bias, layer_idx),
+		.weight = llm_model_matrix(t->model, llm_adapter_module_weight(module),
+								   layer_idx),
+		.bias = llm_model_vector(t->model, llm_adapter_module_bias(module),
+								 layer_idx),
 		.pair = t->layer_pairs[layer_idx][module],
 		.shrunk = saved->shrunk[module],
 		.unscaled = saved->unscaled[module],

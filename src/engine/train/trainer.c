@@ -192,20 +192,6 @@ lay_out(LlmTrainer *t, Walk *walk)
  * Pairs
  * ------------------------------------------------------------------------
  */
-static LlmWeightRole
-role_of(LlmAdapterModule module)
-{
-	static const LlmWeightRole roles[N_MODULES] = {
-		[LLM_ADAPTER_Q] = LLM_WEIGHT_Q,		  [LLM_ADAPTER_K] = LLM_WEIGHT_K,
-		[LLM_ADAPTER_V] = LLM_WEIGHT_V,		  [LLM_ADAPTER_O] = LLM_WEIGHT_O,
-		[LLM_ADAPTER_GATE] = LLM_WEIGHT_GATE, [LLM_ADAPTER_UP] = LLM_WEIGHT_UP,
-		[LLM_ADAPTER_DOWN] = LLM_WEIGHT_DOWN,
-	};
-
-	assert(module < N_MODULES);
-	return roles[module];
-}
-
 /* All A come first: LoRA+ has another rate for what follows. */
 static bool
 place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
@@ -225,7 +211,8 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 								 llm_adapter_module_name(pair->spec.module),
 								 pair->spec.layer_idx);
 		t->layer_pairs[pair->spec.layer_idx][pair->spec.module] = pair;
-		weight = llm_model_matrix(t->model, role_of(pair->spec.module),
+		weight = llm_model_matrix(t->model,
+								  llm_adapter_module_weight(pair->spec.module),
 								  pair->spec.layer_idx);
 		pair->n_in = weight.n_cols;
 		pair->n_out = weight.n_rows;
