@@ -460,6 +460,7 @@ check_cross_entropy(LlmCompute *compute, float cap, const char *isa)
 	LlmCrossEntropyArgs args = { .logits = logits.data,
 								 .labels = labels,
 								 .weights = weights,
+								 .d_logits = logits.data,
 								 .log_probs = log_probs,
 								 .n_rows = N_ROWS,
 								 .n_vocab = N_VOCAB,
