@@ -161,6 +161,7 @@ fill_row(RowText *text, LlmDatasetKind kind, int32_t i)
 	text->row.first = fill_example(text, 0, i);
 	if (kind == LLM_DATASET_PAIRS)
 		text->row.second = fill_example(text, 1, i);
+	text->row.is_desirable = kind == LLM_DATASET_SINGLES && i % 3 != 1;
 }
 
 /* A whole file; the caller frees it. */
@@ -200,7 +201,7 @@ check_example(const LlmExample *actual, const LlmExample *expected)
 static void
 test_dataset(void)
 {
-	for (int kind = LLM_DATASET_PLAIN; kind <= LLM_DATASET_PAIRS; kind++)
+	for (int kind = LLM_DATASET_PLAIN; kind <= LLM_DATASET_SINGLES; kind++)
 	{
 		LlmStrbuf file = make_file((LlmDatasetKind) kind, 9);
 		LlmError err = { 0 };
@@ -218,6 +219,7 @@ test_dataset(void)
 			fill_row(&text, (LlmDatasetKind) kind, i);
 			check_example(&row.first, &text.row.first);
 			CHECK_INT_EQ(row.second.n_tokens, text.row.second.n_tokens);
+			CHECK_INT_EQ(row.is_desirable, text.row.is_desirable);
 			if (kind == LLM_DATASET_PAIRS)
 				check_example(&row.second, &text.row.second);
 		}
@@ -228,9 +230,9 @@ test_dataset(void)
 
 /* Every byte and every length: accepted as something valid, or refused. */
 static void
-test_damaged_dataset(void)
+check_damaged(LlmDatasetKind kind)
 {
-	LlmStrbuf file = make_file(LLM_DATASET_PAIRS, 3);
+	LlmStrbuf file = make_file(kind, 3);
 	LlmError err = { 0 };
 	int n_refused = 0;
 
@@ -260,6 +262,13 @@ test_damaged_dataset(void)
 	}
 	CHECK(n_refused > (int) file.len);
 	llm_strbuf_free(&file);
+}
+
+static void
+test_damaged_dataset(void)
+{
+	check_damaged(LLM_DATASET_PAIRS);
+	check_damaged(LLM_DATASET_SINGLES);
 }
 
 static void
