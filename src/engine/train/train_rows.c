@@ -228,8 +228,6 @@ clear_micro(Micro *m)
 static void
 add_tokens(Micro *m, const LlmExample *example, int32_t first, int32_t end)
 {
-	const int32_t begin = m->segment_start[m->n_segments];
-
 	for (int32_t i = first; i < end; i++)
 	{
 		const int32_t at = m->n_tokens++;
@@ -238,7 +236,7 @@ add_tokens(Micro *m, const LlmExample *example, int32_t first, int32_t end)
 		if (!example->is_label[i])
 			continue;
 		/* said by the token before it */
-		assert(at > begin);
+		assert(at > m->segment_start[m->n_segments]);
 		m->label_rows[m->n_labels] = at - 1;
 		m->label_ids[m->n_labels++] = example->token_ids[i];
 	}
