@@ -861,6 +861,15 @@ GRANT SELECT ON llm.executors TO PUBLIC;
 COMMENT ON VIEW llm.executors IS
 	'executor processes: what they serve, on what device, how busy they are';
 
+CREATE VIEW llm.executor_memory AS
+	SELECT e.executor, e.model, m.line, m.what, m.bytes
+	FROM llm.executors e,
+		 ROWS FROM (pg_catalog.jsonb_to_recordset(e.facts->'memory') AS (what text, bytes bigint))
+			 WITH ORDINALITY AS m(what, bytes, line);
+GRANT SELECT ON llm.executor_memory TO PUBLIC;
+COMMENT ON VIEW llm.executor_memory IS
+	'how each executor''s memory is divided; the lines of a GPU add up to all of its memory';
+
 CREATE FUNCTION llm.list_activity(
 	OUT slot integer, OUT generation bigint, OUT pid integer, OUT usesysid oid,
 	OUT datid oid, OUT state text, OUT model text, OUT executor_pid integer,

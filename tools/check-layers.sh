@@ -27,7 +27,7 @@ src/common/quant        src/common/util
 src/common/gguf         src/common/util src/common/quant
 src/common/checkpoint   src/common/util src/common/safetensors src/common/gguf
 src/common/model_dir    src/common/util src/common/safetensors src/common/gguf src/common/checkpoint
-src/common/dataset      src/common/util
+src/common/dataset      src/common/util src/common/template src/common/tokenizer
 src/common/adapter      src/common/util src/common/safetensors src/common/checkpoint src/common/model_dir
 src/common/model_image  src/common/util src/common/model_dir src/common/template src/common/tokenizer
 src/engine/compute      src/common/util
@@ -36,11 +36,12 @@ src/engine/sample       src/common/util src/common/ipc src/engine/compute
 src/engine/model        src/common/util src/common/safetensors src/common/checkpoint src/common/adapter src/common/quant src/common/model_dir src/engine/compute
 src/engine/train        src/common/util src/common/dataset src/common/model_dir src/common/safetensors src/common/adapter src/engine/compute src/engine/model
 src/engine/executor     src/common/util src/common/ipc src/common/safetensors src/common/model_dir src/common/adapter src/common/model_image src/common/grammar src/engine/compute src/engine/batch src/engine/model src/engine/sample src/engine/train src/common/dataset
-src/server              src/common/util src/server/scheduler src/server/scan
+src/server              src/common/util src/server/scheduler src/server/scan src/server/finetune
 src/server/catalog      src/common/util src/common/model_dir src/common/adapter src/server
 src/server/scheduler    src/common/util src/common/ipc src/server
 src/server/sql          src/common/util src/common/ipc src/common/tokenizer src/common/template src/common/grammar src/common/safetensors src/common/model_dir src/common/model_image src/common/adapter src/server src/server/catalog src/server/scheduler
 src/server/scan         src/common/util src/server src/server/scheduler src/server/sql
+src/server/finetune     src/common/util src/common/ipc src/common/dataset src/common/tokenizer src/common/template src/common/model_dir src/common/model_image src/common/adapter src/server src/server/catalog src/server/scheduler src/server/sql
 cuda                    src/common/util src/engine/compute
 test                    src/common/*
 test/unit               src/common/* src/engine/*

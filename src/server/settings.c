@@ -36,6 +36,7 @@ double llm_setting_gpu_memory_utilization;
 int llm_setting_num_threads;
 bool llm_setting_enable_prefix_caching;
 bool llm_setting_enforce_eager;
+bool llm_setting_deterministic;
 char *llm_setting_async_stepping;
 int llm_setting_aging_ms;
 int llm_setting_load_timeout_s;
@@ -228,6 +229,12 @@ define_executor_settings(void)
 		"Keep computed prompt beginnings for later requests.", NULL,
 		&llm_setting_enable_prefix_caching, true, PGC_SIGHUP, 0, NULL, NULL,
 		NULL);
+	DefineCustomBoolVariable(
+		"llm_ext.deterministic",
+		"Give equal requests equal answers, whatever is computed beside them.",
+		"Costs some throughput: prompts and answers are computed in steps of "
+		"their own.",
+		&llm_setting_deterministic, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable(
 		"llm_ext.enforce_eager",
 		"Launch each operation on a GPU by itself, without CUDA graphs.", NULL,

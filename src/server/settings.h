@@ -39,6 +39,7 @@ extern int llm_setting_kv_cache_memory_mb;		  /* 0 = chosen */
 extern double llm_setting_gpu_memory_utilization; /* share of all of it */
 extern int llm_setting_num_threads; /* 0 = all that the server may use */
 extern bool llm_setting_enable_prefix_caching;
+extern bool llm_setting_deterministic;
 extern bool llm_setting_enforce_eager;	 /* no CUDA graphs */
 extern char *llm_setting_async_stepping; /* auto | on | off */
 extern int llm_setting_aging_ms;

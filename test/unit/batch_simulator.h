@@ -11,7 +11,8 @@
  *
  * Where it runs ahead, a step is planned before the tokens of the last one are
  * settled, and now and then one of these ends its request: then the step
- * computes a token in vain.
+ * computes a token in vain.  Where steps fail, some are withdrawn instead of
+ * committed: what they would have written is garbage.
  *
  * test/unit/batch_simulator.h
  */
@@ -61,6 +62,8 @@ typedef struct Sim
 	uint64_t n_restarts;
 	uint64_t n_stopped; /* where it runs ahead */
 	bool runs_ahead;
+	bool steps_fail;
+	uint64_t n_withdrawn;
 	int32_t max_requests;
 	SimRequest *requests;  /* [max_requests], in order of arrival */
 	uint64_t *rows;		   /* [n_blocks * block_size] prefix hashes */
@@ -266,6 +269,10 @@ sim_write_sequence(Sim *sim, int32_t s, uint64_t n_preempted)
 	SIM_CHECK(request->sequence == part->sequence);
 	SIM_CHECK(llm_sequence_is_running(part->sequence));
 	SIM_CHECK(part->n_tokens >= 1 && first >= 0);
+	if (sim->config.separates_phases)
+		SIM_CHECK(step->is_prompt
+					  ? context_len <= request->n_prompt
+					  : first >= request->n_prompt && part->n_tokens == 1);
 	SIM_CHECK(first == part->sequence->n_computed);
 	SIM_CHECK(part->first_token == step->query_start[s]);
 	SIM_CHECK(part->n_tokens ==
@@ -352,7 +359,12 @@ sim_check_decodes(Sim *sim)
 
 		if (request->sequence == NULL || !request->was_running ||
 			!llm_sequence_is_running(request->sequence) ||
-			request->n_remaining != 1)
+			request->n_remaining < 1 ||
+			(request->n_remaining != 1 && !sim->config.separates_phases))
+			continue;
+		if (sim->config.separates_phases &&
+			(sim->step->is_prompt ||
+			 llm_sequence_is_in_prompt(request->sequence)))
 			continue;
 		SIM_CHECK(request->sequence->n_planned >= 1);
 	}
@@ -498,7 +510,7 @@ sim_check_step(Sim *sim, const SimRequest *top, uint64_t n_preempted)
 	/* who is on top now may be another one, whose rank was raised */
 	top = sim_top(sim);
 	SIM_CHECK(top == NULL || top->n_tokens == top->max_total ||
-			  top->sequence->n_planned > 0);
+			  top->sequence->n_planned > 0 || sim->config.separates_phases);
 	for (int32_t s = 0; s < sim->step->n_seqs; s++)
 	{
 		if (!sim_write_sequence(sim, s, n_preempted))
@@ -511,6 +523,27 @@ sim_check_step(Sim *sim, const SimRequest *top, uint64_t n_preempted)
 	}
 	sim->n_served_now = sim_served(sim) - n_served;
 	return true;
+}
+
+/* The step was not computed after all. */
+static inline bool
+sim_withdraw(Sim *sim)
+{
+	size_t n_rows =
+		(size_t) sim->config.n_blocks * (size_t) sim->config.block_size;
+
+	for (size_t row = 0; row < n_rows; row++)
+		if (sim->row_step[row] == sim->n_steps)
+			sim->rows[row] = UINT64_MAX;
+	llm_planner_withdraw(sim->planner);
+	sim->n_withdrawn++;
+	if (!sim_check(sim))
+		return false;
+	for (int32_t i = 0; i < sim->n_requests; i++)
+		SIM_CHECK(sim->requests[i].sequence == NULL ||
+				  !llm_sequence_is_running(sim->requests[i].sequence));
+	sim_settle(sim);
+	return sim_check(sim);
 }
 
 /* One step with all its properties.  False: something is wrong, or idle. */
@@ -540,6 +573,8 @@ sim_step(Sim *sim)
 	if (!sim_check_step(sim, top, after.n_preemptions - before.n_preemptions))
 		return false;
 	SIM_CHECK(sim_paid(sim) - n_paid == sim->n_served_now);
+	if (sim->steps_fail && sim_random(sim, 8) == 0)
+		return sim_withdraw(sim);
 	sim_note_rows(sim, drawing);
 	llm_planner_commit(sim->planner);
 	if (!sim_check(sim))

@@ -22,6 +22,7 @@ random_config(Sim *random)
 		config.max_num_seqs + (int32_t) sim_random(random, 30);
 	config.max_model_len = 4 + (int32_t) sim_random(random, 80);
 	config.enable_prefix_caching = sim_random(random, 6) != 0;
+	config.separates_phases = sim_random(random, 4) == 0;
 	config.aging_us = 1000 * (int64_t) sim_random(random, 100);
 	if (sim_random(random, 3) > 0)
 	{
@@ -90,6 +91,7 @@ typedef struct ScheduleTotals
 	uint64_t n_cancelled;
 	uint64_t n_restarts;
 	uint64_t n_stopped;
+	uint64_t n_withdrawn;
 	double worst_ratio; /* steps to drain / tokens left */
 } ScheduleTotals;
 
@@ -108,6 +110,7 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 
 	sim_open(&sim, &config, 512, seed);
 	sim.runs_ahead = sim_random(&random, 2) == 0;
+	sim.steps_fail = sim_random(&random, 4) == 0;
 	for (int turn = 0; turn < 40 && is_ok; turn++)
 	{
 		for (uint32_t n = sim_random(&sim, arrival_rate); n > 0; n--)
@@ -129,8 +132,10 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 	{
 		if (sim.requests[i].sequence != NULL)
 			n_tokens +=
-				(uint64_t) (sim.requests[i].max_total + config.rope_short_len);
+				(uint64_t) (sim.requests[i].max_total + config.rope_short_len) *
+				(config.separates_phases ? 2 : 1);
 	}
+	sim.steps_fail = false;
 	drain_start = sim.n_steps;
 	while (is_ok && sim.n_alive > 0 && sim.n_steps - drain_start <= n_tokens)
 	{
@@ -150,6 +155,7 @@ run_random_schedule(uint64_t seed, ScheduleTotals *totals)
 	totals->n_cancelled += sim.n_cancelled;
 	totals->n_restarts += sim.n_restarts;
 	totals->n_stopped += sim.n_stopped;
+	totals->n_withdrawn += sim.n_withdrawn;
 	if (n_tokens > 0)
 	{
 		double ratio = (double) (sim.n_steps - drain_start) / (double) n_tokens;
@@ -181,6 +187,7 @@ random_schedules_keep_every_property(void)
 	CHECK(totals.n_cancelled > n_schedules);
 	CHECK(totals.n_restarts > n_schedules);
 	CHECK(totals.n_stopped > n_schedules);
+	CHECK(totals.n_withdrawn > n_schedules / 2);
 	printf("%llu schedules: %llu requests, %llu steps, %llu preemptions, "
 		   "%llu cached tokens, %llu cancelled, %llu restarts, drained in %.2f "
 		   "of the bound\n",

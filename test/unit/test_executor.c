@@ -237,6 +237,82 @@ answers_do_not_depend_on_company(void)
 	CHECK_INT_EQ(stop_executor(), 0);
 }
 
+/* The same request's log-probabilities, bit by bit. */
+static void
+check_same(const Answer *expected, uint64_t id, const char *how)
+{
+	const Answer *answer = &answers[id % MAX_REQUESTS];
+
+	if (answer->n_tokens != expected->n_tokens ||
+		memcmp(answer->ids, expected->ids,
+			   (size_t) expected->n_tokens * sizeof(int32_t)) != 0 ||
+		memcmp(answer->logprobs, expected->logprobs,
+			   (size_t) expected->n_tokens * sizeof(float)) != 0)
+		CHECK_FAIL("request %llu differs: %s", (unsigned long long) id, how);
+}
+
+#define N_COMPARED 32
+
+static void
+send_compared(uint64_t id)
+{
+	LlmWireRequest wire = greedy_request(1 + (uint32_t) id * 4, 12);
+
+	send_request(id, &wire, NULL);
+}
+
+/* Each prompt a second time is found in the cache. */
+static void
+compare_all(const Answer *expected, const char *how)
+{
+	for (int round = 0; round < 2; round++)
+	{
+		memset(answers, 0, sizeof(answers));
+		for (uint64_t id = 1; id <= N_COMPARED; id++)
+			send_compared(id);
+		collect(N_COMPARED);
+		for (uint64_t id = 1; id <= N_COMPARED; id++)
+			check_same(&expected[id], id, how);
+	}
+}
+
+/* On whatever device there is. */
+static void
+deterministic_means_equal_bits(void)
+{
+	static Answer alone[N_COMPARED + 1];
+	static const char *const companies[] = {
+		"\"max_num_batched_tokens\": 1024, \"max_num_seqs\": 1",
+		"\"max_num_batched_tokens\": 8, \"max_num_seqs\": 8",
+		"\"max_num_batched_tokens\": 40, \"max_num_seqs\": 32",
+		"\"max_num_batched_tokens\": 2048, \"max_num_seqs\": 32, "
+		"\"enable_prefix_caching\": false",
+		"\"max_num_batched_tokens\": 2048, \"max_num_seqs\": 256, "
+		"\"enforce_eager\": true",
+		/* too small a cache: some are preempted and computed anew */
+		"\"max_num_batched_tokens\": 64, \"max_num_seqs\": 16, "
+		"\"max_model_len\": 256, \"kv_cache_memory_bytes\": 196608",
+	};
+	char options[256];
+
+	for (size_t i = 0; i < sizeof(companies) / sizeof(companies[0]); i++)
+	{
+		snprintf(options, sizeof(options), ", \"deterministic\": true, %s",
+				 companies[i]);
+		if (!load_or_fail(options))
+			return;
+		for (uint64_t id = 1; i == 0 && id <= N_COMPARED; id++)
+		{
+			send_compared(id);
+			collect(1);
+			alone[id] = answers[id];
+			CHECK_INT_EQ(alone[id].n_tokens, 12);
+		}
+		compare_all(alone, companies[i]);
+		CHECK_INT_EQ(stop_executor(), 0);
+	}
+}
+
 /* All tokens are there, only FINISHED was lost with the first executor. */
 static void
 resumes_a_request_that_was_done(void)
@@ -711,6 +787,7 @@ main(int argc, char **argv)
 	RUN_TEST(running_ahead_changes_no_answer);
 	stepping = "on";
 	RUN_TEST(answers_do_not_depend_on_company);
+	RUN_TEST(deterministic_means_equal_bits);
 	RUN_TEST(resumes_a_request_that_was_done);
 	RUN_TEST(seeds_decide_what_is_drawn);
 	RUN_TEST(cancel_ends_a_request_once);

@@ -161,6 +161,7 @@ fill_row(RowText *text, LlmDatasetKind kind, int32_t i)
 	text->row.first = fill_example(text, 0, i);
 	if (kind == LLM_DATASET_PAIRS)
 		text->row.second = fill_example(text, 1, i);
+	text->row.is_desirable = kind == LLM_DATASET_SINGLES && i % 3 != 1;
 }
 
 /* A whole file; the caller frees it. */
@@ -200,7 +201,7 @@ check_example(const LlmExample *actual, const LlmExample *expected)
 static void
 test_dataset(void)
 {
-	for (int kind = LLM_DATASET_PLAIN; kind <= LLM_DATASET_PAIRS; kind++)
+	for (int kind = LLM_DATASET_PLAIN; kind <= LLM_DATASET_SINGLES; kind++)
 	{
 		LlmStrbuf file = make_file((LlmDatasetKind) kind, 9);
 		LlmError err = { 0 };
@@ -218,6 +219,7 @@ test_dataset(void)
 			fill_row(&text, (LlmDatasetKind) kind, i);
 			check_example(&row.first, &text.row.first);
 			CHECK_INT_EQ(row.second.n_tokens, text.row.second.n_tokens);
+			CHECK_INT_EQ(row.is_desirable, text.row.is_desirable);
 			if (kind == LLM_DATASET_PAIRS)
 				check_example(&row.second, &text.row.second);
 		}
@@ -228,9 +230,9 @@ test_dataset(void)
 
 /* Every byte and every length: accepted as something valid, or refused. */
 static void
-test_damaged_dataset(void)
+check_damaged(LlmDatasetKind kind)
 {
-	LlmStrbuf file = make_file(LLM_DATASET_PAIRS, 3);
+	LlmStrbuf file = make_file(kind, 3);
 	LlmError err = { 0 };
 	int n_refused = 0;
 
@@ -260,6 +262,13 @@ test_damaged_dataset(void)
 	}
 	CHECK(n_refused > (int) file.len);
 	llm_strbuf_free(&file);
+}
+
+static void
+test_damaged_dataset(void)
+{
+	check_damaged(LLM_DATASET_PAIRS);
+	check_damaged(LLM_DATASET_SINGLES);
 }
 
 static void
@@ -305,8 +314,12 @@ static LlmTrainJobOptions
 job_options(int32_t max_tokens)
 {
 	return (LlmTrainJobOptions){
-		.preference = { .kind = LLM_PREFERENCE_SIGMOID, .beta = 0.1 },
+		.preference = { .kind = LLM_PREFERENCE_SIGMOID,
+						.beta = 0.1,
+						.desirable_weight = 1,
+						.undesirable_weight = 1 },
 		.batch_size = 8,
+		.group_size = 4,
 		.n_epochs = 2.5,
 		.seed = 11,
 		.max_tokens = max_tokens,
@@ -363,8 +376,8 @@ job_open(JobRig *rig, LlmDatasetKind kind, const LlmTrainJobOptions *options)
 	rig->dataset =
 		llm_dataset_open(rig->file.data, rig->file.len, N_VOCAB, &err);
 	if (rig->trainer != NULL && rig->dataset != NULL)
-		rig->job =
-			llm_train_job_create(rig->trainer, rig->dataset, options, &err);
+		rig->job = llm_train_job_create(rig->trainer, rig->dataset,
+										rig->dataset, options, &err);
 	if (rig->job != NULL)
 		return true;
 	CHECK_FAIL("%s", err.message);
@@ -391,19 +404,20 @@ static void
 refer(JobRig *rig)
 {
 	LlmError err = { 0 };
+	bool is_done = false;
 
-	for (int64_t i = 0; i < llm_dataset_n_rows(rig->dataset); i++)
-		CHECK(llm_train_job_refer(rig->job, i, &err));
+	while (!is_done)
+		REQUIRE(llm_train_job_refer(rig->job, &is_done, &err));
 }
 
 static double
 evaluate(JobRig *rig)
 {
 	LlmError err = { 0 };
-	double loss = NAN;
+	LlmTrainEval eval = { NAN, NAN, NAN };
 
-	CHECK(llm_train_job_evaluate(rig->job, rig->dataset, &loss, &err));
-	return loss;
+	CHECK(llm_train_job_evaluate(rig->job, &eval, &err));
+	return eval.loss;
 }
 
 static void
@@ -420,7 +434,6 @@ test_job(void)
 		return;
 	/* 20 rows by 8 are 3 steps an epoch, 2.5 epochs of them 8 */
 	CHECK_INT_EQ(llm_train_job_n_steps(rig.job), 8);
-	CHECK(!llm_train_job_needs_reference(rig.job));
 	before = evaluate(&rig);
 	log = run(&rig, 1);
 	CHECK_INT_EQ(log.step, 1);
@@ -505,7 +518,6 @@ test_pairs(void)
 		options.n_epochs = 6;
 		if (!job_open(&rig, LLM_DATASET_PAIRS, &options))
 			return;
-		CHECK(llm_train_job_needs_reference(rig.job) == (i < 3));
 		refer(&rig);
 		before = evaluate(&rig);
 		if (kinds[i] == LLM_PREFERENCE_SIGMOID)
@@ -522,17 +534,60 @@ test_pairs(void)
 	}
 }
 
+static void
+check_refused(JobRig *rig, const LlmTrainJobOptions *options, const char *part)
+{
+	LlmError err = { 0 };
+
+	CHECK(llm_train_job_create(rig->trainer, rig->dataset, NULL, options,
+							   &err) == NULL);
+	if (strstr(err.message, part) == NULL)
+		CHECK_FAIL("refused with \"%s\", not \"%s\"", err.message, part);
+}
+
+/* Answers with a verdict: the first loss is a half of the weights, and falls. */
+static void
+test_singles(void)
+{
+	LlmTrainJobOptions options = job_options(128);
+	JobRig rig;
+	LlmTrainLog log;
+	LlmTrainEval eval;
+	LlmError err = { 0 };
+
+	options.preference.undesirable_weight = 3;
+	options.n_epochs = 8;
+	if (!job_open(&rig, LLM_DATASET_SINGLES, &options))
+		return;
+	refer(&rig);
+	/* 13 of 20 rows are desirable; nothing has moved, so that KL is 0 */
+	CHECK(fabs(evaluate(&rig) - (13 * 0.5 + 7 * 1.5) / 20) < 1e-6);
+	log = run(&rig, 1);
+	CHECK(fabs(log.reward_margin) < 1e-6);
+	log = run(&rig, 100);
+	CHECK_INT_EQ(log.step, 24);
+	CHECK(llm_train_job_evaluate(rig.job, &eval, &err));
+	if (!(eval.loss < 0.84 && eval.accuracy > 0.6 && eval.reward_margin > 0))
+		CHECK_FAIL("loss %g, accuracy %g, margin %g", eval.loss, eval.accuracy,
+				   eval.reward_margin);
+	options.group_size = 1;
+	check_refused(&rig, &options, "at least 2 rows");
+	options.group_size = 3;
+	check_refused(&rig, &options, "no multiple");
+	job_close(&rig);
+}
+
 /* Stopped after three steps, and gone on with elsewhere: the same bits. */
 static void
-test_going_on(void)
+check_going_on(LlmDatasetKind kind)
 {
 	LlmTrainJobOptions options = job_options(128);
 	JobRig rigs[2];
 	LlmStrbuf states[3] = { 0 };
 	LlmError err = { 0 };
 
-	if (!job_open(&rigs[0], LLM_DATASET_PAIRS, &options) ||
-		!job_open(&rigs[1], LLM_DATASET_PAIRS, &options))
+	if (!job_open(&rigs[0], kind, &options) ||
+		!job_open(&rigs[1], kind, &options))
 		return;
 	refer(&rigs[0]);
 	(void) run(&rigs[0], 3);
@@ -555,23 +610,26 @@ test_going_on(void)
 }
 
 static void
+test_going_on(void)
+{
+	check_going_on(LLM_DATASET_PLAIN);
+	check_going_on(LLM_DATASET_PAIRS);
+	check_going_on(LLM_DATASET_SINGLES);
+}
+
+static void
 test_long_rows(void)
 {
 	LlmTrainJobOptions options = job_options(128);
 	JobRig rig;
-	LlmError err = { 0 };
 
 	if (!job_open(&rig, LLM_DATASET_PAIRS, &options))
 		return;
 	options.max_segment = 20;
-	CHECK(llm_train_job_create(rig.trainer, rig.dataset, &options, &err) ==
-		  NULL);
-	CHECK(strstr(err.message, "at most 20 can be trained") != NULL);
+	check_refused(&rig, &options, "at most 20 can be trained");
 	options.max_segment = MAX_EXAMPLE;
 	options.max_tokens = 30;
-	CHECK(llm_train_job_create(rig.trainer, rig.dataset, &options, &err) ==
-		  NULL);
-	CHECK(strstr(err.message, "both answers") != NULL);
+	check_refused(&rig, &options, "both answers");
 	job_close(&rig);
 }
 
@@ -587,6 +645,7 @@ main(void)
 	RUN_TEST(test_accumulation);
 	RUN_TEST(test_shuffling);
 	RUN_TEST(test_pairs);
+	RUN_TEST(test_singles);
 	RUN_TEST(test_going_on);
 	RUN_TEST(test_long_rows);
 	return unit_test_finish();

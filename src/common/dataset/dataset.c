@@ -3,8 +3,9 @@
  *	  Writing and reading datasets.
  *
  * A row is int32 n_first, n_second, then the ids of both, then a byte for
- * each token, then zeros up to a multiple of 4.  The index has the offset of
- * every row, and of the index.
+ * each token, then zeros up to a multiple of 4; of singles n_second is 1 for
+ * a desirable one, else 0, and there is no second.  The index has the offset
+ * of every row, and of the index.
  *
  * src/common/dataset/dataset.c
  */
@@ -83,10 +84,14 @@ bool
 llm_dataset_write_row(LlmDatasetWriter *writer, const LlmDatasetRow *row,
 					  LlmStrbuf *out, LlmError *err)
 {
-	const int32_t sizes[2] = { row->first.n_tokens, row->second.n_tokens };
+	const int32_t sizes[2] = { row->first.n_tokens,
+							   writer->kind == LLM_DATASET_SINGLES
+								   ? row->is_desirable
+								   : row->second.n_tokens };
 	const size_t before = out->len;
 
 	assert((row->second.n_tokens > 0) == (writer->kind == LLM_DATASET_PAIRS));
+	assert(!row->is_desirable || writer->kind == LLM_DATASET_SINGLES);
 	if (!check_example(&row->first, err) ||
 		(writer->kind == LLM_DATASET_PAIRS &&
 		 !check_example(&row->second, err)))
@@ -171,6 +176,7 @@ check_row(const LlmDataset *dataset, int64_t row_idx, int32_t n_vocab,
 	const uint64_t begin = offset_of(dataset, row_idx);
 	const uint64_t end = offset_of(dataset, row_idx + 1);
 	const bool is_pair = dataset->header.kind == LLM_DATASET_PAIRS;
+	const bool is_single = dataset->header.kind == LLM_DATASET_SINGLES;
 	LlmDatasetRow row;
 	int32_t sizes[2];
 	uint64_t n_tokens;
@@ -180,9 +186,10 @@ check_row(const LlmDataset *dataset, int64_t row_idx, int32_t n_vocab,
 		(row_idx == 0 && begin != sizeof(Header)))
 		return damaged(err, "its index is wrong");
 	memcpy(sizes, dataset->data + begin, sizeof(sizes));
-	if (sizes[0] < 1 || sizes[1] < 0 || (sizes[1] > 0) != is_pair)
+	if (sizes[0] < 1 || sizes[1] < 0 ||
+		(is_single ? sizes[1] > 1 : (sizes[1] > 0) != is_pair))
 		return damaged(err, "a row's sizes are wrong");
-	n_tokens = (uint64_t) sizes[0] + (uint64_t) sizes[1];
+	n_tokens = (uint64_t) sizes[0] + (is_pair ? (uint64_t) sizes[1] : 0);
 	if ((sizeof(sizes) + 5 * n_tokens + 3) / 4 * 4 != end - begin)
 		return damaged(err, "a row's sizes are wrong");
 	row = llm_dataset_row(dataset, row_idx);
@@ -196,8 +203,8 @@ check_file(const LlmDataset *dataset, size_t n_bytes, int32_t n_vocab,
 {
 	const Header *header = &dataset->header;
 
-	if (header->magic != MAGIC || (header->kind != LLM_DATASET_PLAIN &&
-								   header->kind != LLM_DATASET_PAIRS))
+	if (header->magic != MAGIC || header->kind < LLM_DATASET_PLAIN ||
+		header->kind > LLM_DATASET_SINGLES)
 		return damaged(err, "it does not begin like one");
 	if (header->n_rows < 1 || header->index_at > n_bytes ||
 		header->index_at < sizeof(Header) || header->index_at % 4 != 0 ||
@@ -262,13 +269,21 @@ LlmDatasetRow
 llm_dataset_row(const LlmDataset *dataset, int64_t row_idx)
 {
 	const char *at = dataset->data + offset_of(dataset, row_idx);
+	const bool is_single = dataset->header.kind == LLM_DATASET_SINGLES;
 	const int32_t *ids = (const int32_t *) (at + 2 * sizeof(int32_t));
 	int32_t sizes[2];
+	bool is_desirable = false;
 	const uint8_t *labels;
 
 	memcpy(sizes, at, sizeof(sizes));
+	if (is_single)
+	{
+		is_desirable = sizes[1] != 0;
+		sizes[1] = 0;
+	}
 	labels = (const uint8_t *) (ids + sizes[0] + sizes[1]);
 	return (LlmDatasetRow){
+		.is_desirable = is_desirable,
 		.first = { sizes[0], ids, labels },
 		.second = { sizes[1], ids + sizes[0], labels + sizes[0] },
 	};

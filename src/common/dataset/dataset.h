@@ -29,13 +29,15 @@ typedef struct LlmExample
 typedef enum LlmDatasetKind
 {
 	LLM_DATASET_PLAIN = 1, /* an example a row */
-	LLM_DATASET_PAIRS	   /* one that is preferred to another */
+	LLM_DATASET_PAIRS,	   /* one that is preferred to another */
+	LLM_DATASET_SINGLES	   /* an example that is desirable, or is not */
 } LlmDatasetKind;
 
 typedef struct LlmDatasetRow
 {
 	LlmExample first;  /* of pairs the chosen one */
 	LlmExample second; /* of pairs the rejected one, else empty */
+	bool is_desirable; /* of singles, else false */
 } LlmDatasetRow;
 
 #define LLM_DATASET_HEADER_BYTES 32

@@ -155,7 +155,7 @@ typedef struct LlmWireStats
 	uint64_t memory_bytes; /* resident, of the executor */
 } LlmWireStats;
 
-/* See LlmTrainLog; eval_loss is NaN where nothing was evaluated. */
+/* See LlmTrainLog; eval_* are NaN where nothing was evaluated. */
 typedef struct LlmWireTrainLog
 {
 	int64_t step;
@@ -170,6 +170,8 @@ typedef struct LlmWireTrainLog
 	double accuracy;
 	double reward_margin;
 	double eval_loss;
+	double eval_accuracy;
+	double eval_reward_margin;
 } LlmWireTrainLog;
 
 typedef struct LlmWireTrainSaved

@@ -361,6 +361,7 @@ render(LlmJinjaRun *run, const LlmChatTemplate *chat_template,
 	if (!prepare_input(run, chat_template, input, &final))
 		return false;
 	run->out = rendered;
+	run->page = rendered;
 	if (!llm_jinja_exec_tree(run, &chat_template->tree))
 		return false;
 	assert(run->depth == 0 && run->jump == LLM_JINJA_NO_JUMP);
@@ -374,7 +375,8 @@ llm_chat_template_render(const LlmChatTemplate *chat_template,
 {
 	LlmJinjaRun run = { .err = err,
 						.interrupt = input->interrupt,
-						.now = input->now };
+						.now = input->now,
+						.spans = input->spans };
 	LlmStrbuf rendered;
 	bool ok;
 
@@ -383,6 +385,11 @@ llm_chat_template_render(const LlmChatTemplate *chat_template,
 	if (run.arena == NULL)
 		return llm_error_no_memory(err, sizeof(run), "chat template");
 	llm_jinja_init_buffer(&rendered);
+	if (input->spans != NULL)
+	{
+		llm_strbuf_reset(&input->spans->items);
+		input->spans->is_partial = false;
+	}
 	ok = render(&run, chat_template, input, &rendered);
 	if (ok)
 	{

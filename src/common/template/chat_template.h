@@ -37,6 +37,23 @@ typedef struct LlmTemplateText
 	size_t len;
 } LlmTemplateText;
 
+/* Bytes begin .. end - 1 of the rendered text. */
+typedef struct LlmTemplateSpan
+{
+	size_t begin;
+	size_t end;
+} LlmTemplateSpan;
+
+/*
+ * Where the template's {% generation %} blocks are: what the assistant said.
+ * Freed with llm_strbuf_free(&spans->items).
+ */
+typedef struct LlmTemplateSpans
+{
+	LlmStrbuf items; /* LlmTemplateSpan, in order */
+	bool is_partial; /* a block inside a macro or filter has no place */
+} LlmTemplateSpans;
+
 typedef struct LlmTemplateInput
 {
 	/* JSON texts; key order, 1 against 1.0 and big integers are kept */
@@ -54,6 +71,8 @@ typedef struct LlmTemplateInput
 	bool continue_final_message;
 
 	time_t now; /* for strftime_now, in local time */
+
+	LlmTemplateSpans *spans; /* set; from out's end on; may be NULL */
 
 	const volatile sig_atomic_t *interrupt; /* may be NULL */
 } LlmTemplateInput;

@@ -551,16 +551,35 @@ exec_call_block(LlmJinjaRun *run, LlmJinjaFrame *frame,
 		   print_out(run, result);
 }
 
-/* The body is a scope of its own; its text is wanted by nobody apart. */
+/* Note where a generation block's text is. */
+static bool
+note_generation(LlmJinjaRun *run, size_t begin)
+{
+	const LlmTemplateSpan span = { begin, run->out->len };
+
+	if (run->spans == NULL)
+		return true;
+	if (run->out != run->page)
+		run->spans->is_partial = true;
+	else
+		llm_strbuf_append(&run->spans->items, &span, sizeof(span));
+	return !run->spans->items.failed ||
+		   llm_error_no_memory(run->err, run->spans->items.len,
+							   "the places of generation blocks");
+}
+
+/* The body is a scope of its own; of its text only the place is wanted. */
 static bool
 exec_generation(LlmJinjaRun *run, LlmJinjaFrame *frame,
 				const LlmJinjaStmt *stmt)
 {
 	const LlmJinjaMacroNode *node = stmt->macro.node;
 	LlmJinjaFrame *inner = llm_jinja_create_frame(run, &node->scope, frame);
+	const size_t begin = run->out->len;
 
 	return inner != NULL && llm_jinja_enter_scope(run, &node->scope, inner) &&
-		   llm_jinja_exec(run, inner, &node->body);
+		   llm_jinja_exec(run, inner, &node->body) &&
+		   note_generation(run, begin);
 }
 
 /* Parameters that were not given take their defaults, in order. */

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include "src/common/template/chat_template.h"
 #include "src/common/template/jinja_limits.h"
 #include "src/common/util/arena.h"
 #include "src/common/util/error.h"
@@ -156,6 +157,8 @@ typedef struct LlmJinjaRun
 
 	/* rendering only */
 	LlmStrbuf *out;
+	const LlmStrbuf *page;	 /* the out that is the text itself */
+	LlmTemplateSpans *spans; /* of generation blocks, or NULL */
 	LlmJinjaDict *variables; /* what the caller gave */
 	LlmJinjaDict *exported;	 /* top-level assignments, for {% block %} */
 	LlmJinjaJump jump;

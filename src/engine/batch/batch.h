@@ -40,11 +40,14 @@ typedef struct LlmPlannerConfig
 	 * to rope_short_len tokens they do not; 0 = they never do.
 	 */
 	int32_t rope_short_len;
-	bool rope_grows;	/* longer ones: each length rotates in its own way;
+	bool rope_grows;	   /* longer ones: each length rotates in its own way;
 						 * else all of them alike */
-	bool rope_restarts; /* who outgrows it is computed anew; not where
+	bool rope_restarts;	   /* who outgrows it is computed anew; not where
 						 * rope_grows */
-	int64_t aging_us;	/* a batch request that has waited so long takes
+	bool separates_phases; /* a step computes tokens of prompts, or generated
+							* ones, one of a sequence; what is generated is
+							* not in the prefix cache */
+	int64_t aging_us;	   /* a batch request that has waited so long takes
 					   * turns with interactive ones */
 } LlmPlannerConfig;
 
@@ -106,6 +109,8 @@ typedef struct LlmPlannedStep
 	int32_t max_blocks_per_seq;
 	int32_t max_query_len;
 	int32_t max_context_len;
+	bool is_prompt; /* all of its tokens are of prompts; where phases are
+					 * separated */
 	const LlmPlannedSequence *sequences; /* [n_seqs] */
 	const int32_t *token_ids;
 	const int32_t *positions;
@@ -160,10 +165,16 @@ llm_planner_plan(LlmPlanner *planner, int64_t now_us);
  * The planned step will be computed before any later one.  Must follow every
  * plan that returned a step, before tokens are expected or settled and before
  * sequences of the step are removed; other sequences may come and go
- * meanwhile.  When the step cannot be computed, the planner can only be
- * freed: its prefix cache counts on it.
+ * meanwhile.
  */
 extern void llm_planner_commit(LlmPlanner *planner);
+
+/*
+ * Instead of commit: the planned step will not be computed.  All running
+ * sequences go back to their queues and are computed anew; what they owed the
+ * prefix cache is forgotten.
+ */
+extern void llm_planner_withdraw(LlmPlanner *planner);
 
 /*
  * A token is being drawn, as row so many of the draw, for a sequence that had

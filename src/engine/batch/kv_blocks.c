@@ -168,6 +168,15 @@ llm_kv_blocks_publish(LlmKvBlocks *pool, int32_t block_idx,
 	return llm_prefix_cache_insert(pool->cache, block_idx, digest);
 }
 
+void
+llm_kv_blocks_retract(LlmKvBlocks *pool, int32_t block_idx)
+{
+	assert(llm_kv_blocks_n_refs(pool, block_idx) > 0);
+	/* another block may be the one that is found */
+	if (llm_prefix_cache_digest(pool->cache, block_idx) != NULL)
+		llm_prefix_cache_forget(pool->cache, block_idx);
+}
+
 const LlmPrefixDigest *
 llm_kv_blocks_digest(const LlmKvBlocks *pool, int32_t block_idx)
 {

@@ -45,6 +45,9 @@ llm_kv_blocks_find(const LlmKvBlocks *pool, const LlmPrefixDigest *digest);
 extern bool llm_kv_blocks_publish(LlmKvBlocks *pool, int32_t block_idx,
 								  const LlmPrefixDigest *digest);
 
+/* Its contents do not come about: nobody finds it any more. */
+extern void llm_kv_blocks_retract(LlmKvBlocks *pool, int32_t block_idx);
+
 /* The contents a block is findable under, or NULL. */
 extern const LlmPrefixDigest *
 llm_kv_blocks_digest(const LlmKvBlocks *pool, int32_t block_idx);

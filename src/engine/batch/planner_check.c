@@ -19,6 +19,7 @@ check_counts(const LlmPlanner *planner, const LlmSequence *sequence,
 	int32_t n_end = sequence->n_computed + sequence->n_planned;
 	int32_t n_blocks = llm_blocks_for(n_end, planner->config.block_size);
 	int32_t n_known = llm_sequence_n_known(sequence);
+	int32_t n_offered = n_end < n_known ? n_end : n_known;
 
 	if (sequence->n_computed < 0 || n_end > sequence->n_tokens ||
 		sequence->n_tokens > sequence->max_tokens ||
@@ -31,9 +32,10 @@ check_counts(const LlmPlanner *planner, const LlmSequence *sequence,
 							 (unsigned long long) sequence->request_id,
 							 sequence->n_tokens, sequence->n_computed,
 							 sequence->n_planned, sequence->n_blocks);
+	if (planner->config.separates_phases && n_offered > sequence->n_prompt)
+		n_offered = sequence->n_prompt;
 	if (sequence->digests != NULL &&
-		sequence->n_published !=
-			(n_end < n_known ? n_end : n_known) / planner->config.block_size)
+		sequence->n_published != n_offered / planner->config.block_size)
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "request %llu has published %d blocks of %d",
 							 (unsigned long long) sequence->request_id,

@@ -17,6 +17,14 @@ typedef struct LlmRunningList
 	int32_t n;
 } LlmRunningList;
 
+/* Whose tokens a step computes. */
+typedef enum LlmPhase
+{
+	LLM_PHASE_ANY,
+	LLM_PHASE_PROMPTS,
+	LLM_PHASE_OUTPUTS
+} LlmPhase;
+
 struct LlmPlanner
 {
 	LlmPlannerConfig config;
@@ -31,6 +39,7 @@ struct LlmPlanner
 
 	/* the plan being made, or made and not yet committed */
 	bool is_step_open;
+	LlmPhase phase;
 	bool had_no_blocks; /* somebody was preempted, so nobody is let in */
 	int64_t now_us;
 	int32_t n_tokens_left;	   /* of the step's budget */

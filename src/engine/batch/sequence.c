@@ -19,7 +19,8 @@
  * row is that of the last token, wherever that will be.
  */
 static void
-set_rows(LlmSequence *sequence, const LlmPlannerRequest *request)
+set_rows(LlmSequence *sequence, const LlmPlannerRequest *request,
+		 bool separates_phases)
 {
 	bool has_many = request->n_prompt_rows > 1;
 
@@ -27,6 +28,7 @@ set_rows(LlmSequence *sequence, const LlmPlannerRequest *request)
 		has_many ? request->n_prompt - request->n_prompt_rows : INT32_MAX;
 	sequence->max_reusable = request->is_pooled ? 0
 							 : has_many			? sequence->first_row
+							 : separates_phases ? request->n_prompt - 1
 												: INT32_MAX;
 }
 
@@ -67,7 +69,7 @@ llm_sequence_create(const LlmPlannerRequest *request,
 	sequence->n_cached = -1;
 	sequence->max_tokens = max_tokens;
 	sequence->max_blocks = max_blocks;
-	set_rows(sequence, request);
+	set_rows(sequence, request, config->separates_phases);
 	sequence->arrival_us = request->arrival_us;
 	sequence->request_id = request->request_id;
 	sequence->owner = request->owner;

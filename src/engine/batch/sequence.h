@@ -112,6 +112,13 @@ llm_sequence_n_known(const LlmSequence *sequence)
 	return sequence->n_tokens - sequence->is_expecting;
 }
 
+/* Its next token is of the prompt. */
+static inline bool
+llm_sequence_is_in_prompt(const LlmSequence *sequence)
+{
+	return sequence->n_computed < sequence->n_prompt;
+}
+
 /* Tokens left to compute: never a generated one that ends the request. */
 static inline int32_t
 llm_sequence_n_left(const LlmSequence *sequence)

@@ -96,6 +96,7 @@ llm_planner_fill_step(LlmPlanner *planner)
 		.rope_len = planner->rope_len,
 		.block_tables = planner->block_tables,
 		.logit_rows = planner->logit_rows,
+		.is_prompt = planner->phase == LLM_PHASE_PROMPTS,
 	};
 	for (int32_t i = 0; i < planner->n_planned; i++)
 	{

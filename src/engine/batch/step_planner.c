@@ -440,6 +440,9 @@ publish(LlmPlanner *planner, LlmSequence *sequence)
 
 	if (sequence->digests == NULL)
 		return;
+	if (planner->config.separates_phases &&
+		n_full > sequence->n_prompt / block_size)
+		n_full = sequence->n_prompt / block_size;
 	for (; sequence->n_published < n_full; sequence->n_published++)
 		llm_kv_blocks_publish(
 			planner->pool, sequence->blocks[sequence->n_published],
@@ -491,6 +494,29 @@ count_rows(const LlmSequence *sequence)
 	return end > first ? end - first : 0;
 }
 
+/* Does the step compute such tokens as the sequence's next one? */
+static bool
+is_in_phase(const LlmPlanner *planner, const LlmSequence *sequence)
+{
+	return planner->phase == LLM_PHASE_ANY ||
+		   llm_sequence_is_in_prompt(sequence) ==
+			   (planner->phase == LLM_PHASE_PROMPTS);
+}
+
+/* Tokens of the sequence that the step may have. */
+static int32_t
+n_left_in_phase(const LlmPlanner *planner, const LlmSequence *sequence)
+{
+	int32_t n_left = llm_sequence_n_left(sequence);
+	int32_t n_prompt_left = sequence->n_prompt - sequence->n_computed;
+
+	if (planner->phase == LLM_PHASE_PROMPTS && n_left > n_prompt_left)
+		return n_prompt_left > 0 ? n_prompt_left : 0;
+	if (planner->phase == LLM_PHASE_OUTPUTS && n_left > 1)
+		return 1;
+	return n_left;
+}
+
 void
 llm_planner_schedule(LlmPlanner *planner, LlmSequence *sequence)
 {
@@ -506,11 +532,12 @@ llm_planner_schedule(LlmPlanner *planner, LlmSequence *sequence)
 		   sequence->max_tokens == sequence->n_prompt ||
 		   sequence->is_expecting);
 
-	if (n_limit <= 0 || llm_sequence_n_left(sequence) == 0)
+	if (n_limit <= 0 || llm_sequence_n_left(sequence) == 0 ||
+		!is_in_phase(planner, sequence))
 		return;
 	if (!sequence->is_reserved)
 		skip_cached(planner, sequence);
-	n_tokens = llm_sequence_n_left(sequence);
+	n_tokens = n_left_in_phase(planner, sequence);
 	n_tokens =
 		limit_rows(planner, sequence, n_tokens < n_limit ? n_tokens : n_limit);
 	n_tokens = grow(planner, sequence, n_tokens);
@@ -546,7 +573,8 @@ reserve_tokens(LlmPlanner *planner)
 		{
 			LlmSequence *sequence = list->sequences[i];
 
-			sequence->is_reserved = llm_sequence_n_left(sequence) == 1;
+			sequence->is_reserved = is_in_phase(planner, sequence) &&
+									n_left_in_phase(planner, sequence) == 1;
 			planner->n_tokens_reserved += sequence->is_reserved;
 		}
 	}
@@ -560,13 +588,14 @@ static void
 raise_starved(LlmPlanner *planner)
 {
 	LlmRunningList *low = &planner->running[LLM_RANK_LOW];
+	uint64_t n_turns = planner->config.separates_phases ? 2 : 1;
 
 	for (int32_t i = 0; i < low->n; i++)
 	{
 		LlmSequence *sequence = low->sequences[i];
 
 		/* a step may take longer than the aging time: that is no starving */
-		if (sequence->last_planned_step + 1 >= planner->n_steps ||
+		if (sequence->last_planned_step + n_turns >= planner->n_steps ||
 			llm_sequence_n_left(sequence) == 0 ||
 			planner->now_us - sequence->last_planned_us <
 				planner->config.aging_us)
@@ -587,15 +616,38 @@ schedule_running(LlmPlanner *planner, LlmRank rank)
 		llm_planner_schedule(planner, list->sequences[i]);
 }
 
-const LlmPlannedStep *
-llm_planner_plan(LlmPlanner *planner, int64_t now_us)
+static bool
+has_outputs_left(const LlmPlanner *planner)
 {
-	assert(!planner->is_step_open);
+	for (int rank = 0; rank < LLM_N_RANKS; rank++)
+	{
+		const LlmRunningList *list = &planner->running[rank];
 
-	planner->now_us = now_us;
+		for (int32_t i = 0; i < list->n; i++)
+			if (!llm_sequence_is_in_prompt(list->sequences[i]) &&
+				llm_sequence_n_left(list->sequences[i]) > 0)
+				return true;
+	}
+	return false;
+}
+
+/* Prompts and outputs take turns where there are both. */
+static LlmPhase
+next_phase(const LlmPlanner *planner)
+{
+	if (!planner->config.separates_phases)
+		return LLM_PHASE_ANY;
+	return planner->phase == LLM_PHASE_PROMPTS && has_outputs_left(planner)
+			   ? LLM_PHASE_OUTPUTS
+			   : LLM_PHASE_PROMPTS;
+}
+
+static void
+plan_phase(LlmPlanner *planner, LlmPhase phase)
+{
+	planner->phase = phase;
 	planner->n_planned = 0;
 	planner->had_no_blocks = false;
-	raise_starved(planner);
 	reserve_tokens(planner);
 
 	planner->n_rows_left = planner->config.max_num_seqs -
@@ -606,11 +658,26 @@ llm_planner_plan(LlmPlanner *planner, int64_t now_us)
 		planner->n_rows_left = 0;
 
 	schedule_running(planner, LLM_RANK_HIGH);
-	llm_planner_admit_high(planner);
+	if (phase != LLM_PHASE_OUTPUTS)
+		llm_planner_admit_high(planner);
 	schedule_running(planner, LLM_RANK_LOW);
-	llm_planner_admit_low(planner);
-
+	if (phase != LLM_PHASE_OUTPUTS)
+		llm_planner_admit_low(planner);
 	assert(planner->n_tokens_reserved == 0);
+}
+
+const LlmPlannedStep *
+llm_planner_plan(LlmPlanner *planner, int64_t now_us)
+{
+	LlmPhase phase = next_phase(planner);
+
+	assert(!planner->is_step_open);
+
+	planner->now_us = now_us;
+	raise_starved(planner);
+	plan_phase(planner, phase);
+	if (planner->n_planned == 0 && phase == LLM_PHASE_PROMPTS)
+		plan_phase(planner, LLM_PHASE_OUTPUTS);
 	if (planner->n_planned == 0)
 		return NULL;
 	planner->is_step_open = true;
@@ -634,6 +701,38 @@ llm_planner_commit(LlmPlanner *planner)
 	planner->n_planned = 0;
 	planner->is_step_open = false;
 	planner->n_steps++;
+}
+
+/* What was published of blocks that only the planned step would have filled. */
+static void
+retract(LlmPlanner *planner, const LlmSequence *sequence)
+{
+	for (int32_t i = sequence->n_computed / planner->config.block_size;
+		 i < sequence->n_published; i++)
+		llm_kv_blocks_retract(planner->pool, sequence->blocks[i]);
+}
+
+void
+llm_planner_withdraw(LlmPlanner *planner)
+{
+	assert(planner->is_step_open);
+
+	for (int32_t i = 0; i < planner->n_planned; i++)
+	{
+		retract(planner, planner->planned[i]);
+		planner->planned[i]->n_planned = 0;
+	}
+	planner->n_planned = 0;
+	planner->is_step_open = false;
+	/* also who shares such a block, and is not planned: all of them */
+	for (int rank = 0; rank < LLM_N_RANKS; rank++)
+	{
+		const LlmRunningList *list = &planner->running[rank];
+
+		while (list->n > 0)
+			llm_planner_preempt(planner, list->sequences[list->n - 1],
+								(LlmRank) rank);
+	}
 }
 
 /*

@@ -94,6 +94,8 @@ typedef struct LlmStepInputs
 	bool keeps_all_rows; /* the last layer's output is wanted of all tokens,
 						  * not of logit_rows alone */
 	bool skips_logits;	 /* nobody looks at logits */
+	bool is_prompt;		 /* deterministic: all tokens are prompts'; else each
+						  * sequence has one that was generated */
 	const int32_t *token_ids;	 /* [n_tokens]; see step_upload */
 	const int32_t *positions;	 /* [n_tokens] */
 	const int32_t *rope_rows;	 /* [n_tokens] each token's in cos_sin */
@@ -538,6 +540,10 @@ typedef struct LlmComputeOptions
 								 * side by side; 0: as they come */
 	size_t kv_expand_bytes; /* device memory to expand prompts' keys and values
 							 * of 8 bits in; 0: as they are read */
+	size_t graph_bytes;		/* device memory that recorded passes may take */
+	bool deterministic;		/* a token's results depend neither on the other
+							 * tokens of its step nor on how many there are;
+							 * those of prompts and generated ones may differ */
 	bool enforce_eager;		/* record no passes, add nothing to steps */
 	bool measure_idle;		/* for device_times */
 	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",

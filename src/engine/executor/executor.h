@@ -5,6 +5,8 @@
  *	  main.c				starts up, loads, runs, exits
  *	  executor_options.c	the LOAD message's JSON
  *	  executor_device.c		the device, and its memory
+ *	  memory_plan.c			how memory is divided, line by line (memory_plan.h)
+ *	  executor_faults.c		failures made to order, in builds with asserts
  *	  executor_load.c		model directory to a ready executor
  *	  request_table.c		requests by id
  *	  constraint.c			requests with a grammar (constraint.h)
@@ -21,6 +23,7 @@
 #include "src/common/ipc/ipc_channel.h"
 #include "src/engine/batch/batch.h"
 #include "src/engine/executor/constraint.h"
+#include "src/engine/executor/memory_plan.h"
 #include "src/engine/model/model.h"
 #include "src/engine/sample/sample.h"
 
@@ -35,6 +38,7 @@ typedef struct LlmExecutorOptions
 	char quantization[16];	 /* none, int8, int4 */
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
+	bool deterministic;		 /* equal requests get equal answers */
 	bool enforce_eager;		 /* no CUDA graphs */
 	bool measure_idle;		 /* by benchmarks alone */
 	char async_stepping[16]; /* auto, on, off */
@@ -123,6 +127,7 @@ typedef struct LlmExecutor
 	LlmChannel *channel;
 	bool is_cuda;
 	LlmDeviceInfo device; /* where is_cuda */
+	LlmMemoryPlan memory;
 	LlmCompute *compute;
 	LlmModelConfig config;
 	LlmModel *model;
@@ -148,6 +153,7 @@ typedef struct LlmExecutor
 	bool runs_ahead; /* plans a step while the last one is computed */
 	LlmDraw draws[2];
 	LlmDraw *drawing; /* whose results are on the way, or NULL */
+	bool was_short;	  /* of device memory, at the last step */
 
 	int64_t busy_from_us; /* not counted yet, while there is work */
 	uint64_t busy_us;
@@ -162,10 +168,18 @@ extern bool llm_executor_choose_device(LlmExecutor *executor, LlmError *err);
 extern bool
 llm_executor_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err);
 extern int64_t llm_executor_gpu_weight_bytes(const LlmExecutor *executor);
+/* After choosing the cache's size: the plan's last lines. */
+extern void llm_executor_complete_memory(LlmExecutor *executor);
 extern LlmComputeOptions
 llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision);
 extern LlmModelOptions
 llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype);
+
+/*
+ * executor_faults.c: with asserts, operations fail as the file says that the
+ * environment variable LLM_DEBUG_FAULTS names; without them nothing happens.
+ */
+extern void llm_executor_arm_faults(LlmExecutor *executor);
 
 /* -- row_answers.c -- */
 

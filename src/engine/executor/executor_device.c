@@ -4,8 +4,9 @@
  *
  * On a GPU one budget is divided: gpu_memory_utilization of all its memory is
  * what the whole GPU may hold.  From it go what others use already, the
- * weights, the activations of the largest step, the slots of adapters and the
- * backend's scratch; the KV cache gets the rest.  All of it is computed before anything is touched.
+ * weights, the activations of the largest step, the slots of adapters, recorded
+ * passes and the backend's scratch; the KV cache gets the rest.  All of it is
+ * computed before anything is touched.
  *
  * src/engine/executor/executor_device.c
  */
@@ -21,6 +22,12 @@
 
 /* For rotary tables and what allocations are rounded up by. */
 #define GPU_MARGIN_BYTES ((int64_t) 256 << 20)
+
+/*
+ * For recorded passes: some 300 launches each, of a few KB; those of a ladder
+ * of batch sizes take less than this, and are forgotten when they do not.
+ */
+#define GPU_GRAPH_BYTES ((size_t) 512 << 20)
 
 /* Where keys and values have 8 bits: for tens of thousands of tokens. */
 #define GPU_KV_EXPAND_BYTES ((size_t) 128 << 20)
@@ -65,6 +72,10 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
 		.kv_expand_bytes = is_kv_coded(executor) ? GPU_KV_EXPAND_BYTES : 0,
+		.graph_bytes = executor->is_cuda && !executor->options.enforce_eager
+						   ? GPU_GRAPH_BYTES
+						   : 0,
+		.deterministic = executor->options.deterministic,
 		.enforce_eager = executor->options.enforce_eager,
 		.measure_idle = executor->options.measure_idle,
 	};
@@ -157,58 +168,72 @@ cpu_kv_budget(void)
 }
 
 /*
- * The sizes of steps are chosen; max_model_len may not be: scratch is
- * computed for the model's whole context then.
+ * A GPU's memory before the cache.  The sizes of steps are chosen;
+ * max_model_len may not be: scratch is computed for the model's whole context
+ * then.
  */
 static bool
-gpu_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
+plan_gpu(LlmExecutor *executor, LlmError *err)
 {
-	LlmComputeOptions options;
+	const LlmExecutorOptions *wanted = &executor->options;
+	LlmMemoryPlan *plan = &executor->memory;
+	LlmDeviceInfo *gpu = &executor->device;
 	LlmModelOptions model =
 		llm_executor_model_options(executor, LLM_DTYPE_BF16);
-	LlmDeviceInfo *gpu = &executor->device;
-	double share = executor->options.gpu_memory_utilization;
-	int64_t limit;
-	int64_t used;
-	int64_t weights = llm_executor_gpu_weight_bytes(executor);
-	int64_t activations;
-	int64_t adapters =
-		llm_adapter_slots_bytes(&executor->config, &executor->options);
+	LlmComputeOptions options;
 
 	if (executor->max_model_len == 0)
 		executor->max_model_len = executor->config.max_position;
 	options = llm_executor_compute_options(executor, LLM_DTYPE_BF16);
 	if (!llm_compute_cuda_info(&options, gpu, err))
 		return false;
-	limit = (int64_t) (share * (double) gpu->total_bytes);
-	used = (int64_t) (gpu->total_bytes - gpu->free_bytes);
-	activations = (int64_t) llm_model_activation_bytes(&executor->config,
-													   &model, LLM_DTYPE_BF16);
-	*budget = limit - used - weights - activations - adapters -
-			  (int64_t) gpu->scratch_bytes - GPU_MARGIN_BYTES;
-	if (*budget > 0)
-		return true;
-	llm_error_set(
-		err, LLM_ERROR_NO_MEMORY,
-		"the model does not fit: %.2f GB (%.0f %%) of %s may be used, "
-		"but others use %.2f GB, and the weights take %.2f GB, the "
-		"activations %.2f GB, adapters %.2f GB and scratch %.2f GB",
-		(double) limit / 1e9, share * 100, gpu->name, (double) used / 1e9,
-		(double) weights / 1e9, (double) activations / 1e9,
-		(double) adapters / 1e9, (double) gpu->scratch_bytes / 1e9);
-	return llm_error_hint(err, "Raise llm_ext.gpu_memory_utilization, or lower "
-							   "llm_ext.max_num_batched_tokens, "
-							   "llm_ext.max_num_seqs or llm_ext.max_loras.");
+	plan->device_bytes = (int64_t) gpu->total_bytes;
+	/* a cache of a given size may have all that is free */
+	plan->bytes[LLM_MEMORY_WITHHELD] =
+		wanted->kv_cache_memory_bytes > 0
+			? 0
+			: (int64_t) ((1 - wanted->gpu_memory_utilization) *
+						 (double) gpu->total_bytes);
+	plan->bytes[LLM_MEMORY_OTHERS] =
+		(int64_t) (gpu->total_bytes - gpu->free_bytes);
+	plan->bytes[LLM_MEMORY_WEIGHTS] = llm_executor_gpu_weight_bytes(executor);
+	plan->bytes[LLM_MEMORY_ACTIVATIONS] = (int64_t) llm_model_activation_bytes(
+		&executor->config, &model, LLM_DTYPE_BF16);
+	plan->bytes[LLM_MEMORY_ADAPTERS] =
+		llm_adapter_slots_bytes(&executor->config, wanted);
+	plan->bytes[LLM_MEMORY_SCRATCH] = (int64_t) gpu->scratch_bytes;
+	plan->bytes[LLM_MEMORY_GRAPHS] = (int64_t) options.graph_bytes;
+	plan->bytes[LLM_MEMORY_RESERVE] = GPU_MARGIN_BYTES;
+	return true;
 }
 
 bool
 llm_executor_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err)
 {
-	if (executor->options.kv_cache_memory_bytes > 0)
-		*budget = executor->options.kv_cache_memory_bytes;
-	else if (executor->is_cuda)
-		return gpu_kv_budget(executor, budget, err);
-	else
+	LlmMemoryPlan *plan = &executor->memory;
+
+	*plan = (LlmMemoryPlan){ 0 };
+	*budget = executor->options.kv_cache_memory_bytes;
+	if (executor->is_cuda)
+		return plan_gpu(executor, err) &&
+			   llm_memory_plan_check(plan, executor->device.name, budget, err);
+	if (*budget == 0)
 		*budget = cpu_kv_budget();
 	return true;
+}
+
+void
+llm_executor_complete_memory(LlmExecutor *executor)
+{
+	LlmMemoryPlan *plan = &executor->memory;
+	LlmModelOptions model = llm_executor_model_options(executor, LLM_DTYPE_F32);
+
+	plan->bytes[LLM_MEMORY_KV_CACHE] =
+		llm_model_kv_bytes_per_token(&executor->config,
+									 executor->kv_spec.dtype) *
+		executor->kv_spec.block_size * executor->kv_spec.n_blocks;
+	if (plan->device_bytes > 0)
+		return;
+	plan->bytes[LLM_MEMORY_ACTIVATIONS] = (int64_t) llm_model_activation_bytes(
+		&executor->config, &model, LLM_DTYPE_F32);
 }

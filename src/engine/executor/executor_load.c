@@ -110,6 +110,7 @@ choose_sizes(LlmExecutor *executor, LlmDtype kv_dtype, LlmError *err)
 	spec->n_blocks =
 		(int32_t) (n_blocks > INT32_MAX / 2 ? INT32_MAX / 2 : n_blocks);
 	spec->dtype = kv_dtype;
+	llm_executor_complete_memory(executor);
 	return true;
 }
 
@@ -149,6 +150,7 @@ create_planner(LlmExecutor *executor, LlmError *err)
 		.max_num_batched_tokens = executor->max_num_batched_tokens,
 		.max_model_len = executor->max_model_len,
 		.enable_prefix_caching = executor->options.enable_prefix_caching,
+		.separates_phases = executor->options.deterministic,
 		.aging_us = executor->options.aging_ms * 1000,
 	};
 	const LlmRopeConfig *rope = &executor->config.rope;
@@ -259,9 +261,12 @@ load_all(LlmExecutor *executor, LlmError *err)
 	if (!open_compute(executor, precision, err))
 		return false;
 	executor->runs_ahead = choose_ahead(executor);
-	return load_weights(executor, weight_dtype, err) &&
-		   llm_adapter_slots_create(executor, err) &&
-		   create_planner(executor, err) && create_constraints(executor, err);
+	if (!load_weights(executor, weight_dtype, err) ||
+		!llm_adapter_slots_create(executor, err) ||
+		!create_planner(executor, err) || !create_constraints(executor, err))
+		return false;
+	llm_executor_arm_faults(executor);
+	return true;
 }
 
 bool
@@ -320,7 +325,13 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 {
 	const LlmModelConfig *config = &executor->config;
 	const LlmKvCacheSpec *spec = &executor->kv_spec;
+	LlmMemoryPlan memory = executor->memory;
 	char device[160];
+
+	/* on the CPU weights are mapped, and adapters used where they lie */
+	if (!executor->is_cuda)
+		memory.bytes[LLM_MEMORY_WEIGHTS] =
+			(int64_t) llm_model_weight_bytes(executor->model);
 
 	executor->compute->ops->describe(executor->compute, device, sizeof(device));
 	llm_strbuf_printf(json,
@@ -343,12 +354,16 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 		"\"kv_cache_bytes\": %zu, \"kv_cache_dtype\": \"%s\", "
 		"\"kv_blocks\": %d, \"block_size\": %d, "
 		"\"max_loras\": %d, \"max_lora_rank\": %d, "
-		"\"enable_prefix_caching\": %s, \"load_ms\": %lld}",
+		"\"enable_prefix_caching\": %s, \"deterministic\": %s, "
+		"\"load_ms\": %lld, \"memory\": ",
 		llm_model_weight_bytes(executor->model),
 		llm_model_workspace_bytes(executor->model),
 		executor->compute->ops->kv_bytes(spec), llm_dtype_name(spec->dtype),
 		spec->n_blocks, spec->block_size, executor->options.max_loras,
 		executor->options.max_lora_rank,
 		executor->options.enable_prefix_caching ? "true" : "false",
+		executor->options.deterministic ? "true" : "false",
 		(long long) (executor->load_us / 1000));
+	llm_memory_plan_describe(&memory, json);
+	llm_strbuf_printf(json, "}");
 }

@@ -143,6 +143,8 @@ parse_numbers(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 					 &options->debug_crash_token, err) ||
 		!llm_json_get_bool(json, "enable_prefix_caching",
 						   &options->enable_prefix_caching, err) ||
+		!llm_json_get_bool(json, "deterministic", &options->deterministic,
+						   err) ||
 		!llm_json_get_bool(json, "enforce_eager", &options->enforce_eager,
 						   err) ||
 		!get_share(json, "gpu_memory_utilization",

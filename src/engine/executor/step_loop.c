@@ -470,6 +470,7 @@ start_pass(LlmExecutor *executor, const LlmPlannedStep *step, LlmDraw *draw,
 		.max_blocks_per_seq = step->max_blocks_per_seq,
 		.max_query_len = step->max_query_len,
 		.max_context_len = step->max_context_len,
+		.is_prompt = step->is_prompt,
 		.token_ids = step->token_ids,
 		.positions = step->positions,
 		.token_seq = step->token_seq,
@@ -658,6 +659,54 @@ deliver_embeddings(LlmExecutor *executor, const LlmPlannedStep *step)
 		deliver_embedding(executor, step, i);
 }
 
+static uint64_t *
+step_request_ids(const LlmPlannedStep *step)
+{
+	uint64_t *ids = malloc((size_t) step->n_seqs * sizeof(uint64_t));
+
+	for (int32_t s = 0; ids != NULL && s < step->n_seqs; s++)
+	{
+		const LlmExecRequest *request =
+			llm_sequence_owner(step->sequences[s].sequence);
+
+		ids[s] = request->request_id;
+	}
+	return ids;
+}
+
+/*
+ * The device has no memory for a step.  All requests start over; where it was
+ * the same with the step before, this one's fail, each by itself.
+ */
+static void
+withdraw_step(LlmExecutor *executor, const LlmPlannedStep *step,
+			  const LlmError *why)
+{
+	bool was_short = executor->was_short;
+	int32_t n_seqs = step->n_seqs;
+	uint64_t *ids = step_request_ids(step);
+
+	if (ids == NULL)
+		llm_executor_give_up(executor, why);
+	llm_executor_log(executor, true, "a step of %d requests is withdrawn: %s",
+					 n_seqs, why->message);
+	executor->was_short = !was_short;
+	if (executor->constraints != NULL)
+		llm_constraints_wait(executor->constraints);
+	llm_planner_withdraw(executor->planner);
+	/* some may end with the tokens that are on their way */
+	collect_draw(executor);
+	for (int32_t s = 0; was_short && s < n_seqs; s++)
+	{
+		LlmExecRequest *request =
+			llm_request_table_find(&executor->requests, ids[s]);
+
+		if (request != NULL)
+			llm_executor_fail_request(executor, request, why);
+	}
+	free(ids);
+}
+
 static void
 run_step(LlmExecutor *executor, const LlmPlannedStep *step)
 {
@@ -667,7 +716,14 @@ run_step(LlmExecutor *executor, const LlmPlannedStep *step)
 	LlmError err;
 
 	if (!start_pass(executor, step, draw, &logits, &err))
-		llm_executor_give_up(executor, &err);
+	{
+		if (err.code != LLM_ERROR_NO_MEMORY)
+			llm_executor_give_up(executor, &err);
+		draw->n_rows = 0;
+		withdraw_step(executor, step, &err);
+		return;
+	}
+	executor->was_short = false;
 	llm_planner_commit(executor->planner);
 	collect_draw(executor);
 	if (is_ahead)

@@ -184,16 +184,41 @@ parse_preference(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 
 	p->beta = 0.1;
 	p->simpo_gamma = 0.5;
+	p->desirable_weight = 1;
+	p->undesirable_weight = 1;
 	if (!llm_json_get_string(json, "pref_loss", &kind, err) ||
 		!get_number(json, "pref_beta", 1e-6, 1e6, &p->beta, err) ||
 		!get_number(json, "pref_ftx", 0, 1e6, &p->ftx, err) ||
 		!get_number(json, "dpo_label_smoothing", 0, 0.5, &p->label_smoothing,
 					err) ||
-		!get_number(json, "simpo_gamma", 0, 1e6, &p->simpo_gamma, err))
+		!get_number(json, "simpo_gamma", 0, 1e6, &p->simpo_gamma, err) ||
+		!get_number(json, "kto_chosen_weight", 0, 1e6, &p->desirable_weight,
+					err) ||
+		!get_number(json, "kto_rejected_weight", 0, 1e6, &p->undesirable_weight,
+					err))
 		return false;
 	return llm_preference_kind_parse(kind, &p->kind) ||
 		   llm_error_set(err, LLM_ERROR_INVALID,
 						 "\"pref_loss\" does not know the value \"%s\"", kind);
+}
+
+/* stage: what the rows must be for; absent: whatever they are for. */
+static bool
+parse_stage(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	const char *stage = "";
+
+	if (!llm_json_get_string(json, "stage", &stage, err))
+		return false;
+	if (stage[0] != '\0' && strcmp(stage, "sft") != 0 &&
+		strcmp(stage, "dpo") != 0 && strcmp(stage, "kto") != 0)
+	{
+		llm_error_set(err, LLM_ERROR_INVALID,
+					  "\"stage\" does not know the value \"%s\"", stage);
+		return llm_error_hint(err, "Known are sft, dpo and kto.");
+	}
+	strcpy(r->stage, stage);
+	return true;
 }
 
 static bool
@@ -230,6 +255,7 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 	if (j->max_steps < 0)
 		j->max_steps = 0;
 	j->batch_size = (int32_t) (rows * accumulated);
+	j->group_size = (int32_t) rows;
 	j->seed = (uint64_t) seed;
 	j->max_segment = (int32_t) cutoff;
 	/* both answers of a pair lie in one micro-batch */
@@ -261,7 +287,8 @@ llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 	if (json == NULL)
 		return false;
 	ok = llm_executor_options_parse(text, len, &request->model, err) &&
-		 parse_paths(json, request, err) && parse_adapter(json, request, err) &&
+		 parse_paths(json, request, err) && parse_stage(json, request, err) &&
+		 parse_adapter(json, request, err) &&
 		 parse_optimizer(json, request, err) &&
 		 parse_preference(json, request, err) && parse_job(json, request, err);
 	cJSON_Delete(json);

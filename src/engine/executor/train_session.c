@@ -188,11 +188,35 @@ open_datasets(Session *s, LlmError *err)
 	if (!open_dataset(r->eval_dataset, n_vocab, &s->eval_file, &s->eval_dataset,
 					  err))
 		return false;
-	if (llm_dataset_kind(s->eval_dataset) != LLM_DATASET_PLAIN ||
-		llm_dataset_kind(s->dataset) != LLM_DATASET_PLAIN)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "a held-out dataset of pairs is not supported");
+	if (llm_dataset_kind(s->eval_dataset) != llm_dataset_kind(s->dataset))
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "the held-out rows are of another kind than "
+							 "those to train on");
 	return true;
+}
+
+/* A stage that is named must be the one that the rows are made for. */
+static bool
+check_stage(const Session *s, LlmError *err)
+{
+	static const struct
+	{
+		const char *stage;
+		const char *rows;
+	} kinds[] = {
+		[LLM_DATASET_PLAIN] = { "sft", "plain texts" },
+		[LLM_DATASET_PAIRS] = { "dpo", "pairs of answers" },
+		[LLM_DATASET_SINGLES] = { "kto", "answers with a verdict" },
+	};
+	const char *stage = s->request.stage;
+	LlmDatasetKind kind = llm_dataset_kind(s->dataset);
+
+	if (stage[0] == '\0' || strcmp(stage, kinds[kind].stage) == 0)
+		return true;
+	return llm_error_set(err, LLM_ERROR_INVALID,
+						 "stage \"%s\" cannot be trained on %s, which are "
+						 "for \"%s\"",
+						 stage, kinds[kind].rows, kinds[kind].stage);
 }
 
 static bool
@@ -227,7 +251,8 @@ session_open(Session *s, LlmError *err)
 							 "cutoff_len %d is beyond the model's context of "
 							 "%d tokens",
 							 r->job.max_segment, e->config.max_position);
-	if (!open_datasets(s, err) || !choose_pairs(s, err) || !load_model(s, err))
+	if (!open_datasets(s, err) || !check_stage(s, err) ||
+		!choose_pairs(s, err) || !load_model(s, err))
 		return false;
 	if (r->initial[0] != '\0')
 	{
@@ -239,7 +264,8 @@ session_open(Session *s, LlmError *err)
 	s->trainer = llm_trainer_create(e->model, &r->train, err);
 	if (s->trainer == NULL)
 		return false;
-	s->job = llm_train_job_create(s->trainer, s->dataset, &r->job, err);
+	s->job = llm_train_job_create(s->trainer, s->dataset, s->eval_dataset,
+								  &r->job, err);
 	return s->job != NULL;
 }
 
@@ -372,6 +398,7 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 {
 	const LlmTrainRequest *r = &s->request;
 	bool is_last = log->step == log->n_steps;
+	LlmTrainEval eval = { NAN, NAN, NAN };
 	LlmWireTrainLog wire = {
 		.step = log->step,
 		.n_steps = log->n_steps,
@@ -384,13 +411,15 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 		.grad_norm = log->grad_norm,
 		.accuracy = log->accuracy,
 		.reward_margin = log->reward_margin,
-		.eval_loss = NAN,
 	};
 
 	if (s->eval_dataset != NULL &&
 		(is_last || (r->eval_steps > 0 && log->step % r->eval_steps == 0)) &&
-		!llm_train_job_evaluate(s->job, s->eval_dataset, &wire.eval_loss, err))
+		!llm_train_job_evaluate(s->job, &eval, err))
 		return false;
+	wire.eval_loss = eval.loss;
+	wire.eval_accuracy = eval.accuracy;
+	wire.eval_reward_margin = eval.reward_margin;
 	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
 					  sizeof(wire));
 	return !(r->save_steps > 0 && r->checkpoint[0] != '\0' && !is_last &&
@@ -402,12 +431,11 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 static bool
 refer(Session *s, LlmError *err)
 {
-	if (!llm_train_job_needs_reference(s->job) ||
-		llm_trainer_n_steps(s->trainer) > 0)
-		return true;
-	for (int64_t i = 0; i < llm_dataset_n_rows(s->dataset); i++)
+	bool is_done = false;
+
+	while (!is_done)
 	{
-		if (is_cancelled(s, err) || !llm_train_job_refer(s->job, i, err))
+		if (is_cancelled(s, err) || !llm_train_job_refer(s->job, &is_done, err))
 			return false;
 	}
 	return true;

@@ -26,6 +26,7 @@ typedef struct LlmTrainRequest
 	char state[4096];		  /* file of a state to go on from, or "" */
 	char checkpoint[4096];	  /* file for states, or "" */
 	char output[4096];		  /* file for the trained adapter's image */
+	char stage[16];			  /* sft, dpo or kto; "": as the rows are */
 	int64_t save_steps;		  /* 0: no states */
 	int64_t eval_steps;		  /* 0: only at the end */
 

@@ -1,6 +1,6 @@
 /*
  * preference_loss.c
- *	  Losses over pairs of answers.
+ *	  Losses over pairs of answers, and over single ones.
  *
  * src/engine/train/preference_loss.c
  */
@@ -141,4 +141,26 @@ llm_preference_loss(const LlmPreferenceOptions *options,
 	result.loss -= options->ftx * pair->chosen / pair->n_chosen;
 	result.d_chosen -= options->ftx / pair->n_chosen;
 	return result;
+}
+
+LlmSingleResult
+llm_single_loss(const LlmPreferenceOptions *options,
+				const LlmPreferenceSingle *single)
+{
+	const double gain = single->answer - single->ref_answer;
+	const double sign = single->is_desirable ? 1 : -1;
+	const double weight = single->is_desirable ? options->desirable_weight
+											   : options->undesirable_weight;
+	const double ftx = single->is_desirable ? options->ftx : 0;
+	const double x = sign * options->beta * (gain - single->kl);
+
+	assert(single->n_labels > 0 && single->kl >= 0);
+	/* 1 - sigmoid(x) is sigmoid(-x), its slope -sigmoid(x) sigmoid(-x) */
+	return (LlmSingleResult){
+		.loss = weight * sigmoid(-x) - ftx * single->answer / single->n_labels,
+		.d_answer = -weight * sign * options->beta * sigmoid(x) * sigmoid(-x) -
+					ftx / single->n_labels,
+		.reward = options->beta * gain,
+		.is_right = x > 0,
+	};
 }

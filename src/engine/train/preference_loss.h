@@ -1,6 +1,7 @@
 /*
  * preference_loss.h
- *	  Losses over pairs of answers, as functions of their log-probabilities.
+ *	  Losses over pairs of answers, and over single ones that are desirable or
+ *	  not, as functions of their log-probabilities.
  *
  * src/engine/train/preference_loss.h
  */
@@ -26,7 +27,10 @@ typedef struct LlmPreferenceOptions
 	double label_smoothing; /* sigmoid: probability that a pair is the wrong
 							 * way round */
 	double simpo_gamma;
-	double ftx; /* adds ftx * the chosen one's mean -log probability */
+	double ftx; /* adds ftx * the mean -log probability of a chosen, or
+				 * desirable, answer */
+	double desirable_weight; /* singles */
+	double undesirable_weight;
 } LlmPreferenceOptions;
 
 /* Sums over an answer's labels; ref_* where the loss has a reference. */
@@ -70,5 +74,31 @@ extern bool llm_preference_needs_reference(LlmPreferenceKind kind);
 extern LlmPreferenceResult
 llm_preference_loss(const LlmPreferenceOptions *options,
 					const LlmPreferencePair *pair);
+
+/* Sums over an answer's labels. */
+typedef struct LlmPreferenceSingle
+{
+	double answer;
+	double ref_answer;
+	double kl;		  /* of its group, at least 0 */
+	int32_t n_labels; /* of the answer */
+	bool is_desirable;
+} LlmPreferenceSingle;
+
+typedef struct LlmSingleResult
+{
+	double loss;
+	double d_answer; /* of the loss, with respect to the sum "answer" */
+	double reward;	 /* beta times the gain */
+	bool is_right;	 /* the gain is above kl, or below where undesirable */
+} LlmSingleResult;
+
+/*
+ * KTO (Ethayarajh et al. 2024) of one answer, g its gain over the reference:
+ *	  desirable		weight * (1 - sigmoid(beta (g - kl)))
+ *	  undesirable	weight * (1 - sigmoid(beta (kl - g)))
+ */
+extern LlmSingleResult llm_single_loss(const LlmPreferenceOptions *options,
+									   const LlmPreferenceSingle *single);
 
 #endif /* LLM_PREFERENCE_LOSS_H */

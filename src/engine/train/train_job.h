@@ -21,8 +21,10 @@ typedef struct LlmTrainJob LlmTrainJob;
 
 typedef struct LlmTrainJobOptions
 {
-	LlmPreferenceOptions preference; /* of datasets of pairs */
+	LlmPreferenceOptions preference; /* of pairs and singles */
 	int32_t batch_size;				 /* rows of a step */
+	int32_t group_size;				 /* of singles: rows whose KL is estimated
+									  * together; divides batch_size */
 	double n_epochs;
 	int64_t max_steps; /* 0: as many as n_epochs take */
 	bool disable_shuffling;
@@ -39,45 +41,53 @@ typedef struct LlmTrainLog
 	int64_t step; /* the first is 1 */
 	int64_t n_steps;
 	double epoch; /* epochs that are through */
-	double loss;  /* per label, or per pair */
+	double loss;  /* per label of plain rows, else per row */
 	double learning_rate;
 	double grad_norm;
 	int64_t n_tokens; /* passed through the model */
 	int64_t n_labels;
-	double accuracy;	  /* pairs: share with the chosen one's reward higher */
-	double reward_margin; /* pairs: mean */
+	double accuracy; /* see LlmTrainEval */
+	double reward_margin;
 } LlmTrainLog;
 
+/* How held-out rows do. */
+typedef struct LlmTrainEval
+{
+	double loss;		  /* as in the log */
+	double accuracy;	  /* pairs: share with the chosen one's reward higher;
+					  * singles: of answers that moved to the right side */
+	double reward_margin; /* mean of the good ones less that of the others; 0
+						   * where either are missing */
+} LlmTrainEval;
+
 /*
- * The trainer and the dataset are borrowed.  A row that is longer than
- * max_segment, or does not fit max_tokens, is an error that names it.
+ * Trainer and datasets are borrowed; eval_dataset, of the same kind, may be
+ * NULL.  A row that is longer than max_segment, or does not fit max_tokens, is
+ * an error that names it.
  */
 extern LlmTrainJob *
 llm_train_job_create(LlmTrainer *trainer, const LlmDataset *dataset,
+					 const LlmDataset *eval_dataset,
 					 const LlmTrainJobOptions *options, LlmError *err);
 extern void llm_train_job_free(LlmTrainJob *job);
 
 extern int64_t llm_train_job_n_steps(const LlmTrainJob *job);
 
 /*
- * What the losses compare with: the log-probabilities of row row_idx's pair
- * before the first step.  Once for every row, in order, before steps are
- * taken; nothing is to be done where the loss has no reference.
+ * What the losses compare with: the log-probabilities of all rows before the
+ * first step, of the adapter as it is then.  One micro-batch a call, until
+ * *is_done; it is at once where the loss has no reference, or a state brought
+ * them.
  */
-extern bool
-llm_train_job_refer(LlmTrainJob *job, int64_t row_idx, LlmError *err);
-extern bool llm_train_job_needs_reference(const LlmTrainJob *job);
+extern bool llm_train_job_refer(LlmTrainJob *job, bool *is_done, LlmError *err);
 
 /* One step; false, with *err, or when *is_done says that there is none. */
 extern bool llm_train_job_step(LlmTrainJob *job, LlmTrainLog *log,
 							   bool *is_done, LlmError *err);
 
-/*
- * The mean loss of a dataset's rows as they are now, each label weighing the
- * same (pairs: each pair).  The dataset is of the job's kind.
- */
-extern bool llm_train_job_evaluate(LlmTrainJob *job, const LlmDataset *dataset,
-								   double *loss, LlmError *err);
+/* The held-out rows as the adapter is now. */
+extern bool
+llm_train_job_evaluate(LlmTrainJob *job, LlmTrainEval *eval, LlmError *err);
 
 /* The trainer's state and the references; see llm_trainer_save. */
 extern bool

@@ -50,6 +50,7 @@ static const char *const kept_variables[] = {
 	"NVIDIA_VISIBLE_DEVICES",
 	"ASAN_OPTIONS",
 	"UBSAN_OPTIONS",
+	"LLM_DEBUG_FAULTS", /* builds with asserts alone look at it */
 };
 
 /* What the child needs, ready before the fork. */

@@ -47,6 +47,7 @@ static const Option known_options[] = {
 	{ "num_threads", OPTION_COUNT, NULL, 1024 },
 	{ "enable_prefix_caching", OPTION_BOOL },
 	{ "enforce_eager", OPTION_BOOL },
+	{ "deterministic", OPTION_BOOL },
 	{ "max_loras", OPTION_COUNT, NULL, 1024 },
 	{ "max_lora_rank", OPTION_COUNT, NULL, 512 },
 	{ "max_cpu_loras", OPTION_COUNT, NULL, 1 << 20 },
@@ -203,6 +204,8 @@ add_settings(cJSON *object)
 								   llm_setting_num_threads) &&
 		   cJSON_AddBoolToObject(object, "enable_prefix_caching",
 								 llm_setting_enable_prefix_caching) &&
+		   cJSON_AddBoolToObject(object, "deterministic",
+								 llm_setting_deterministic) &&
 		   cJSON_AddBoolToObject(object, "enforce_eager",
 								 llm_setting_enforce_eager) &&
 		   cJSON_AddNumberToObject(object, "aging_ms", llm_setting_aging_ms) &&

@@ -1,0 +1,222 @@
+/*
+ * row_render.c
+ *	  A conversation as the model sees it, and where in it the answers are.
+ *
+ * A template with {% generation %} blocks says itself what the assistant's
+ * words are.  Of others an answer is what is added when its message is: the
+ * conversation is rendered up to the message with the generation prompt, which
+ * is what the model sees when it begins to answer, and again with the message;
+ * both must be how the whole text begins.  Where they are not, because the
+ * template changes earlier messages as later ones come, the model would learn
+ * answers to prompts that it never gets to see, so that is an error.
+ *
+ * src/common/dataset/row_render.c
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "src/common/dataset/row_internal.h"
+
+/* Render the first n_turns messages into out, which is emptied. */
+static bool
+render_turns(LlmRowConverter *converter, const LlmConversation *conversation,
+			 size_t n_turns, LlmTemplateInput *input, LlmStrbuf *out,
+			 LlmError *err)
+{
+	const bool has_tools = conversation->tools.data != NULL;
+	const LlmChatTemplate *chat_template = has_tools
+											   ? converter->model.tool_template
+											   : converter->model.chat_template;
+	const size_t end = llm_conversation_turn(conversation, n_turns - 1)->end;
+	const char saved = conversation->json.data[end];
+	bool ok;
+
+	if (chat_template == NULL)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "the model has no chat template%s",
+							 has_tools ? " for tools" : "");
+	input->messages = (LlmTemplateText){ conversation->json.data, end + 1 };
+	input->tools =
+		(LlmTemplateText){ conversation->tools.data, conversation->tools.len };
+	input->special_tokens = converter->model.special_tokens;
+	if (converter->options.kwargs != NULL)
+		input->kwargs = (LlmTemplateText){ converter->options.kwargs,
+										   strlen(converter->options.kwargs) };
+	input->now = converter->model.now;
+	input->interrupt = converter->interrupt;
+	llm_strbuf_reset(out);
+	/* the messages' array ends here for a moment */
+	conversation->json.data[end] = ']';
+	ok = llm_chat_template_render(chat_template, input, out, err);
+	conversation->json.data[end] = saved;
+	return ok;
+}
+
+/* Append a place; one that touches the place before is joined with it. */
+static bool
+add_span(LlmRendering *rendering, LlmTemplateSpan span, LlmError *err)
+{
+	const size_t n = rendering->spans.len / sizeof(span);
+	LlmTemplateSpan *last =
+		(LlmTemplateSpan *) (void *) rendering->spans.data + n - 1;
+
+	if (span.begin >= span.end)
+		return true;
+	if (n > 0 && span.begin < last->end)
+	{
+		last->begin = last->begin < span.begin ? last->begin : span.begin;
+		last->end = last->end > span.end ? last->end : span.end;
+	}
+	else
+		llm_strbuf_append(&rendering->spans, &span, sizeof(span));
+	return !rendering->spans.failed ||
+		   llm_error_no_memory(err, rendering->spans.len, "a row");
+}
+
+/* ---- templates that say where answers are ---- */
+
+static size_t
+n_generations(const LlmRowConverter *converter)
+{
+	return converter->generations.is_partial
+			   ? 0
+			   : converter->generations.items.len / sizeof(LlmTemplateSpan);
+}
+
+static size_t
+count_turns(const LlmConversation *conversation, bool trained_alone)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < llm_conversation_n_turns(conversation); i++)
+	{
+		const LlmTurn *turn = llm_conversation_turn(conversation, i);
+
+		n += turn->is_assistant && (turn->is_trained || !trained_alone);
+	}
+	return n;
+}
+
+/* Blocks count where all answers are learned, or each is one answer. */
+static bool
+generations_are_turns(const LlmRowConverter *converter,
+					  const LlmConversation *conversation)
+{
+	const size_t n_answers = count_turns(conversation, false);
+
+	return n_generations(converter) > 0 &&
+		   (count_turns(conversation, true) == n_answers ||
+			n_generations(converter) == n_answers);
+}
+
+static bool
+take_generations(const LlmRowConverter *converter, LlmRowExample *example,
+				 LlmError *err)
+{
+	const LlmConversation *conversation = &example->conversation;
+	const LlmTemplateSpan *spans = (const LlmTemplateSpan *) (const void *)
+									   converter->generations.items.data;
+	const bool takes_all =
+		count_turns(conversation, true) == count_turns(conversation, false);
+	size_t turn_idx = 0;
+
+	for (size_t i = 0; i < n_generations(converter); i++)
+	{
+		if (!takes_all)
+		{
+			while (!llm_conversation_turn(conversation, turn_idx)->is_assistant)
+				turn_idx++;
+			if (!llm_conversation_turn(conversation, turn_idx++)->is_trained)
+				continue;
+		}
+		if (!add_span(&example->rendering, spans[i], err))
+			return false;
+	}
+	return true;
+}
+
+/* ---- templates that do not ---- */
+
+static bool
+fail_prefix(size_t turn_idx, LlmError *err)
+{
+	llm_error_set(err, LLM_ERROR_TEMPLATE,
+				  "the chat template changes what stands before the end of "
+				  "message %zu when later messages follow",
+				  turn_idx + 1);
+	return llm_error_hint(
+		err,
+		"The model would learn an answer to a prompt that it never sees. Set "
+		"\"mask_history\" to learn the last answer alone, or make the messages "
+		"up to each answer a row of their own.");
+}
+
+/* Does the whole text begin like the prefix buffer? */
+static bool
+is_prefix(const LlmRowConverter *converter, const LlmRendering *rendering)
+{
+	return converter->prefix.len <= rendering->text.len &&
+		   (converter->prefix.len == 0 ||
+			memcmp(converter->prefix.data, rendering->text.data,
+				   converter->prefix.len) == 0);
+}
+
+static bool
+find_turn(LlmRowConverter *converter, LlmRowExample *example, size_t turn_idx,
+		  LlmError *err)
+{
+	const LlmConversation *conversation = &example->conversation;
+	LlmRendering *rendering = &example->rendering;
+	LlmTemplateInput prompt = { .add_generation_prompt = true };
+	LlmTemplateInput whole = { .add_generation_prompt = false };
+	LlmTemplateSpan span;
+
+	if (turn_idx == 0)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "nothing precedes the assistant's first message");
+	if (!render_turns(converter, conversation, turn_idx, &prompt,
+					  &converter->prefix, err))
+		return false;
+	if (!is_prefix(converter, rendering))
+		return fail_prefix(turn_idx, err);
+	span.begin = converter->prefix.len;
+	span.end = rendering->text.len;
+	if (turn_idx + 1 < llm_conversation_n_turns(conversation))
+	{
+		if (!render_turns(converter, conversation, turn_idx + 1, &whole,
+						  &converter->prefix, err))
+			return false;
+		if (!is_prefix(converter, rendering))
+			return fail_prefix(turn_idx, err);
+		span.end = converter->prefix.len;
+	}
+	if (span.end <= span.begin)
+		return llm_error_set(err, LLM_ERROR_TEMPLATE,
+							 "the chat template makes no text of the "
+							 "assistant's message %zu",
+							 turn_idx + 1);
+	return add_span(rendering, span, err);
+}
+
+bool
+llm_row_render(LlmRowConverter *converter, LlmRowExample *example,
+			   LlmError *err)
+{
+	const LlmConversation *conversation = &example->conversation;
+	const size_t n_turns = llm_conversation_n_turns(conversation);
+	LlmTemplateInput whole = { .spans = &converter->generations };
+
+	assert(!example->rendering.is_plain && n_turns > 0);
+	if (!render_turns(converter, conversation, n_turns, &whole,
+					  &example->rendering.text, err))
+		return false;
+	if (generations_are_turns(converter, conversation))
+		return take_generations(converter, example, err);
+	for (size_t i = 0; i < n_turns; i++)
+	{
+		if (llm_conversation_turn(conversation, i)->is_trained &&
+			!find_turn(converter, example, i, err))
+			return false;
+	}
+	return true;
+}
