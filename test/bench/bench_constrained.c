@@ -68,12 +68,12 @@ need(bool ok, const LlmError *err)
 static void
 append_letter(LlmStrbuf *json, unsigned byte)
 {
-	bool is_itself = (byte > ' ' && byte < 0x7F) ||
-					 (byte >= 0xA1 && byte != 0xAD);
+	bool is_itself =
+		(byte > ' ' && byte < 0x7F) || (byte >= 0xA1 && byte != 0xAD);
 	unsigned cp = byte;
 
 	if (!is_itself)
-		cp = 0x100 + (byte <= ' '	  ? byte
+		cp = 0x100 + (byte <= ' '	 ? byte
 					  : byte == 0xAD ? 67
 									 : byte - 0x7F + 33);
 	if (cp == '"' || cp == '\\')

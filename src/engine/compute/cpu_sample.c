@@ -577,6 +577,7 @@ sample_row(Sampler *s, LlmSampleResult *result)
 {
 	bool has_logprobs = s->row->params.n_logprobs >= 0;
 	double log_sum = 0;
+	float logit;
 
 	result->token_id = -1;
 	result->logprob = 0;
@@ -591,8 +592,12 @@ sample_row(Sampler *s, LlmSampleResult *result)
 	if (result->token_id < 0)
 		return;
 	assert(is_token(s, result->token_id));
-	if (has_logprobs)
-		result->logprob = (float) ((double) s->raw[result->token_id] - log_sum);
+	if (!has_logprobs)
+		return;
+	/* a forced one may be impossible */
+	logit = s->raw[result->token_id];
+	result->logprob =
+		isfinite(logit) ? (float) ((double) logit - log_sum) : -INFINITY;
 }
 
 typedef struct SampleJob
