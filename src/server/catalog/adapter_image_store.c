@@ -115,6 +115,13 @@ llm_adapter_store_image(const LlmAdapterNewImage *new_image)
 		llm_report(ERROR, &err);
 	PG_TRY();
 	{
+		if (memcmp(image->base, new_image->base, LLM_FINGERPRINT_BYTES) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the files of model \"%s\" have changed since it "
+							"was loaded",
+							new_image->model),
+					 errhint("Load it again.")));
 		number = store_tensors(new_image, image, digest);
 	}
 	PG_FINALLY();

@@ -17,6 +17,8 @@ typedef struct LlmAdapterNewImage
 	const char *model;			  /* that it was held against */
 	const char *origin;			  /* where it came from */
 	const LlmModelConfig *config; /* of the model */
+	const uint8 *base;			  /* fingerprint of the model; an image for
+								   * another one is an error */
 	const uint8 *template_hash;
 	const uint8 *tokenizer_hash;
 	const void *bytes; /* the image; see adapter.h */

@@ -25,6 +25,15 @@ typedef struct NameRow
 	int32 next_version;
 } NameRow;
 
+static void
+check_owner(const LlmOwnerSection *section, const char *name, Oid owner)
+{
+	if (!superuser_arg(section->user_id) &&
+		!has_privs_of_role(section->user_id, owner))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be owner of adapter \"%s\"", name)));
+}
+
 /* Lock the row until the end of the transaction; its owner may go on. */
 static void
 lock_name(const LlmOwnerSection *section, const char *name, NameRow *row)
@@ -42,10 +51,7 @@ lock_name(const LlmOwnerSection *section, const char *name, NameRow *row)
 	row->owner = (Oid) llm_owner_result_int(1);
 	row->active = llm_owner_result_int(2);
 	row->next_version = llm_owner_result_int(3);
-	if (!superuser_arg(section->user_id) &&
-		!has_privs_of_role(section->user_id, row->owner))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("must be owner of adapter \"%s\"", name)));
+	check_owner(section, name, row->owner);
 }
 
 static void
@@ -72,6 +78,23 @@ check_version(const char *name, int32 version)
 }
 
 /* -- registering -- */
+
+bool
+llm_adapter_store_check_owner(const char *name)
+{
+	LlmOwnerSection section;
+	LlmOwnerParams params = { 0 };
+	bool found;
+
+	llm_owner_begin(&section);
+	llm_owner_text(&params, name);
+	found = llm_owner_run("SELECT owner FROM llm.adapter_names WHERE name = $1",
+						  &params) > 0;
+	if (found)
+		check_owner(&section, name, (Oid) llm_owner_result_int(1));
+	llm_owner_end(&section);
+	return found;
+}
 
 static void
 insert_version(const char *name, int32 number, Oid creator,

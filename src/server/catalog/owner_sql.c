@@ -96,11 +96,12 @@ llm_owner_bytes(LlmOwnerParams *params, const void *bytes, Size n_bytes)
 
 /* -- statements -- */
 
-uint64
-llm_owner_run(const char *sql, LlmOwnerParams *params)
+static uint64
+execute(const char *sql, LlmOwnerParams *params, bool is_read_only)
 {
-	int rc = SPI_execute_with_args(sql, params->n, params->types,
-								   params->values, params->nulls, false, 0);
+	int rc =
+		SPI_execute_with_args(sql, params->n, params->types, params->values,
+							  params->nulls, is_read_only, 0);
 
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql,
@@ -108,8 +109,20 @@ llm_owner_run(const char *sql, LlmOwnerParams *params)
 	return SPI_processed;
 }
 
-static Datum
-result(int column, bool *isnull)
+uint64
+llm_owner_run(const char *sql, LlmOwnerParams *params)
+{
+	return execute(sql, params, false);
+}
+
+uint64
+llm_owner_look(const char *sql, LlmOwnerParams *params)
+{
+	return execute(sql, params, true);
+}
+
+Datum
+llm_owner_result(int column, bool *isnull)
 {
 	Assert(SPI_processed > 0);
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
@@ -120,7 +133,7 @@ int32
 llm_owner_result_int(int column)
 {
 	bool isnull;
-	Datum value = result(column, &isnull);
+	Datum value = llm_owner_result(column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
 }
@@ -129,7 +142,7 @@ int64
 llm_owner_result_int64(int column)
 {
 	bool isnull;
-	Datum value = result(column, &isnull);
+	Datum value = llm_owner_result(column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }
@@ -138,7 +151,7 @@ char *
 llm_owner_result_text(int column)
 {
 	bool isnull;
-	Datum value = result(column, &isnull);
+	Datum value = llm_owner_result(column, &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
 }
@@ -147,7 +160,7 @@ bytea *
 llm_owner_result_bytes(int column)
 {
 	bool isnull;
-	Datum value = result(column, &isnull);
+	Datum value = llm_owner_result(column, &isnull);
 
 	return isnull ? NULL : DatumGetByteaPP(value);
 }

@@ -46,7 +46,14 @@ llm_owner_bytes(LlmOwnerParams *params, const void *bytes, Size n_bytes);
 /* Run one statement; returns the number of its rows. */
 extern uint64 llm_owner_run(const char *sql, LlmOwnerParams *params);
 
+/*
+ * The same for a statement that only reads, under the active snapshot instead
+ * of a new one.
+ */
+extern uint64 llm_owner_look(const char *sql, LlmOwnerParams *params);
+
 /* A column (from 1) of the first row; 0 and NULL where it is null. */
+extern Datum llm_owner_result(int column, bool *isnull);
 extern int32 llm_owner_result_int(int column);
 extern int64 llm_owner_result_int64(int column);
 extern char *llm_owner_result_text(int column);

@@ -327,6 +327,7 @@ import_and_store(Registration *registration)
 		.model = registration->handle->info.name,
 		.origin = registration->origin,
 		.config = &registration->config,
+		.base = facts->fingerprint,
 		.template_hash = facts->template_hash,
 		.tokenizer_hash = facts->tokenizer_hash,
 		.bytes = registration->image.data,
