@@ -183,6 +183,27 @@ take_payload(void *dest, Size n_bytes, const LlmFrameHeader *header,
 	return true;
 }
 
+/* The executor's own words. */
+static void
+relay_log(const LlmFrameHeader *header, const void *payload)
+{
+	LlmWireLog log;
+	char text[1024];
+	Size len;
+
+	if (header->n_bytes < sizeof(log))
+		return;
+	memcpy(&log, payload, sizeof(log));
+	len = Min(header->n_bytes - sizeof(log), sizeof(text) - 1);
+	memcpy(text, (const char *) payload + sizeof(log), len);
+	text[len] = '\0';
+	for (char *p = text; *p != '\0'; p++)
+		if ((unsigned char) *p < ' ')
+			*p = '?';
+	ereport(LOG, (errmsg("training executor, PID %d: %s", (int) process.pid,
+						 llm_report_displayable(text))));
+}
+
 /* False: no message of a training executor's. */
 static bool
 take_frame(const LlmFrameHeader *header, const void *payload,
@@ -228,6 +249,11 @@ receive(LlmTrainEvent *event)
 			return true;
 		case LLM_RECEIVE_FRAME:
 			break;
+	}
+	if (header.type == LLM_MESSAGE_LOG)
+	{
+		relay_log(&header, payload);
+		return receive(event);
 	}
 	if (!take_frame(&header, payload, event))
 		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
