@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpu-host.sh prepare FOLDER | test | bench
+# gpu-host.sh prepare FOLDER | test | train | bench
 #	Tests and measurements on a bare machine that has a GPU and no network.
 #
 # Such a machine (Ubuntu 24.04 with CUDA, gcc, make and perl) has no PostgreSQL.
@@ -18,7 +18,9 @@
 #
 # "test" builds everything, runs the operations on the GPU against the CPU's,
 # the reference vectors of all families, compute-sanitizer on the operations,
-# and regression and TAP tests with llm_ext.device = cuda.  "bench" is
+# and regression and TAP tests with llm_ext.device = cuda.  "train" is training
+# alone: its tests, its operations under compute-sanitizer, and its speed beside
+# PEFT's (the system's python3 needs torch, transformers and peft).  "bench" is
 # make bench-gpu.
 #
 # tools/gpu-host.sh
@@ -99,8 +101,8 @@ run_tests() {
 	export LIBRARY_PATH=$only WERROR= JOBS
 	JOBS=$(nproc)
 	part build make -s "-j$JOBS" all unit-programs
-	for test in ops/test_{ops,attention,moe,sample} \
-		unit/test_{model,model_families,model_experts,executor,answers}; do
+	for test in ops/test_{ops,attention,moe,sample,train_ops} \
+		unit/test_{model,model_families,model_experts,executor,answers,train,train_session}; do
 		part "$test" "build/release/test/$test"
 	done
 	for test in ${SANITIZED-ops moe sample attention}; do
@@ -111,9 +113,29 @@ run_tests() {
 	[ $n_failed = 0 ] || fail "$n_failed parts failed"
 }
 
+# Training alone: operations, trainer, jobs, then steps beside PEFT's.
+run_train() {
+	local test
+	export LIBRARY_PATH=$only WERROR= JOBS
+	JOBS=$(nproc)
+	part build make -s "-j$JOBS" build/release/llm_executor cuda \
+		build/release/test/{ops/test_train_ops,bench/bench_train} \
+		build/release/test/unit/test_{train,train_job,train_session}
+	part test_train_ops build/release/test/ops/test_train_ops
+	for test in train train_session; do
+		part "test_$test" "build/release/test/unit/test_$test"
+	done
+	part 'compute-sanitizer, test_train_ops' "$sanitizer" --tool memcheck \
+		--error-exitcode 9 build/release/test/ops/test_train_ops
+	build/release/test/bench/bench_train --parts || n_failed=$((n_failed + 1))
+	python3 tools/bench-peft.py || n_failed=$((n_failed + 1))
+	[ $n_failed = 0 ] || fail "$n_failed parts failed"
+}
+
 case ${1:-} in
 	prepare) prepare "${2:?a folder with packages}" ;;
 	test) run_tests ;;
+	train) run_train ;;
 	bench) LIBRARY_PATH=$only make -s "-j$(nproc)" WERROR= bench-gpu ;;
-	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test | bench' ;;
+	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test | train | bench' ;;
 esac

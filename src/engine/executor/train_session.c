@@ -20,6 +20,9 @@
 #include "src/common/util/mapped_file.h"
 #include "src/engine/executor/train_session.h"
 
+/* Labels whose logits exist at a time. */
+#define GPU_LOGIT_ROWS 2048
+
 typedef struct Session
 {
 	LlmExecutor *executor;
@@ -223,19 +226,61 @@ static bool
 load_model(Session *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
-	const LlmTrainRequest *r = &s->request;
+	LlmTrainRequest *r = &s->request;
 
 	e->options = r->model;
 	e->options.max_loras = 0;
 	e->max_model_len = r->job.max_segment;
 	e->max_num_batched_tokens = r->job.max_tokens;
-	e->max_num_seqs = r->train.max_logit_rows;
 	if (!llm_executor_choose_device(e, err))
 		return false;
+	/* fewer rows would be multiplied faster than the head is read */
 	if (e->is_cuda)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "training on device \"cuda\" is not supported");
+		r->train.max_logit_rows = r->job.max_tokens < GPU_LOGIT_ROWS
+									  ? r->job.max_tokens
+									  : GPU_LOGIT_ROWS;
+	e->max_num_seqs = r->train.max_logit_rows;
 	return llm_executor_load_model(e, err);
+}
+
+/*
+ * What training takes of a GPU is known before any of it is taken; layers are
+ * computed again only where it would not fit otherwise.
+ */
+static bool
+check_memory(Session *s, LlmError *err)
+{
+	LlmExecutor *e = s->executor;
+	LlmTrainRequest *r = &s->request;
+	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
+	LlmDeviceInfo *gpu = &e->device;
+	double withheld;
+	double n_bytes;
+
+	if (!e->is_cuda)
+		return true;
+	if (!llm_compute_cuda_info(&options, gpu, err))
+		return false;
+	withheld =
+		(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
+	r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
+	n_bytes = (double) llm_train_bytes(e->model, &r->train);
+	if (n_bytes > (double) gpu->free_bytes - withheld &&
+		!r->disable_gradient_checkpointing)
+	{
+		r->train.recompute = LLM_RECOMPUTE_FULL;
+		n_bytes = (double) llm_train_bytes(e->model, &r->train);
+	}
+	if (n_bytes <= (double) gpu->free_bytes - withheld)
+		return true;
+	llm_error_set(
+		err, LLM_ERROR_NO_MEMORY,
+		"the job does not fit: beside the model it takes %.2f GB, but "
+		"%.2f GB of %s are free, of which %.2f GB are not to be used",
+		n_bytes / 1e9, (double) gpu->free_bytes / 1e9, gpu->name,
+		withheld / 1e9);
+	return llm_error_hint(err, "Lower cutoff_len or the tokens of a "
+							   "micro-batch.");
 }
 
 static bool
@@ -261,6 +306,8 @@ session_open(Session *s, LlmError *err)
 			return false;
 		r->train.initial = s->initial;
 	}
+	if (!llm_train_check(e->model, &r->train, err) || !check_memory(s, err))
+		return false;
 	s->trainer = llm_trainer_create(e->model, &r->train, err);
 	if (s->trainer == NULL)
 		return false;
