@@ -171,8 +171,8 @@ train_project(LlmTrainer *trainer, int32_t layer_idx, const Module *modules,
 			  int n_modules, const void *x, LlmError *err);
 
 /*
- * Back through them: each module's y holds d_y, which is overwritten; x is
- * what went in.  d_x NULL: not needed.
+ * Back through them: each module's y holds d_y, which is overwritten where the
+ * module has a magnitude; x is what went in.  d_x NULL: not needed.
  */
 extern bool train_project_back(LlmTrainer *trainer, int32_t layer_idx,
 							   const Module *modules, int n_modules,
