@@ -16,7 +16,7 @@ CREATE VIEW lesson_messages AS
 -- mistakes fail the statement
 SELECT llm_finetune(NULL, 'SELECT 1');
 SELECT llm_finetune('ada', NULL);
-SELECT llm_finetune('a/b', 'SELECT 1');
+SELECT llm_finetune('a@b', 'SELECT 1');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"lora_rnak": 8}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"lora_rank": 0}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"lora_rank": 1000}');
@@ -73,6 +73,20 @@ SELECT llm_finetune_wait(:job);
 SELECT state, step, n_rows, n_eval_rows, version FROM llm.finetune_progress WHERE job = :job;
 SELECT step, eval_loss < 0.5 AS knows_the_other FROM llm.finetune_log WHERE job = :job;
 SELECT version, is_active FROM llm.adapters WHERE name = 'ada' ORDER BY version;
+
+-- evaluated before and after; what is no better is not published
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages ORDER BY id',
+					'{"max_steps": 8, "eval_query": "SELECT messages FROM lesson_messages WHERE id = 1", "eval_steps": 2,
+					  "early_stopping_steps": 2, "learning_rate": 0, "publish_if_better": true}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT state, step, n_steps, error ~ '^not published: the held-out loss is' AS says_why, version
+FROM llm.finetune_progress WHERE job = :job;
+SELECT step, loss IS NOT NULL AS has_loss, eval_loss IS NOT NULL AS has_eval
+FROM llm.finetune_log WHERE job = :job ORDER BY step;
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages ORDER BY id',
+					'{"max_steps": 3, "val_size": 1, "publish_if_better": true, "learning_rate": 0.002}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT state, step, error, version FROM llm.finetune_progress WHERE job = :job;
 
 -- rows that are no good, and a query that fails
 SELECT llm_finetune('ada', $$ SELECT '[{"role": "nobody", "content": "x"}]'::jsonb AS messages $$,

@@ -216,7 +216,7 @@ GRANT SELECT ON talk TO tuner;
 SELECT llm_grant_model('demo', 'tuner');
 GRANT EXECUTE ON FUNCTION llm_finetune TO tuner, other;
 ALTER TABLE talk ENABLE ROW LEVEL SECURITY;
-CREATE POLICY some ON talk TO tuner USING (id <= 4);
+CREATE POLICY first_rows ON talk TO tuner USING (id <= 4);
 END
 my $as_tuner = sub {
 	my ($statement) = @_;

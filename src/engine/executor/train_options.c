@@ -5,6 +5,7 @@
  * src/engine/executor/train_options.c
  */
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "src/common/util/json.h"
@@ -241,8 +242,6 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_count(json, "seed", 0, INT64_C(1) << 52, &seed, err) ||
 		!get_count(json, "cutoff_len", 2, 1 << 20, &cutoff, err) ||
 		!get_count(json, "max_tokens", 0, 1 << 20, &max_tokens, err) ||
-		!get_count(json, "save_steps", 0, INT32_MAX, &r->save_steps, err) ||
-		!get_count(json, "eval_steps", 0, INT32_MAX, &r->eval_steps, err) ||
 		!llm_json_get_bool(json, "disable_shuffling", &j->disable_shuffling,
 						   err) ||
 		!llm_json_get_bool(json, "disable_gradient_checkpointing",
@@ -261,6 +260,21 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 	/* both answers of a pair lie in one micro-batch */
 	j->max_tokens = (int32_t) (max_tokens > 0 ? max_tokens : 2 * cutoff);
 	return true;
+}
+
+static bool
+parse_evaluation(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	r->best_eval_loss = INFINITY;
+	return get_count(json, "save_steps", 0, INT32_MAX, &r->save_steps, err) &&
+		   get_count(json, "eval_steps", 0, INT32_MAX, &r->eval_steps, err) &&
+		   get_count(json, "early_stopping_steps", 0, INT32_MAX,
+					 &r->early_stopping_steps, err) &&
+		   get_count(json, "n_evals_since_best", 0, INT32_MAX,
+					 &r->n_evals_since_best, err) &&
+		   llm_json_get_double(json, "best_eval_loss", &r->best_eval_loss,
+							   err) &&
+		   llm_json_get_bool(json, "eval_on_start", &r->eval_on_start, err);
 }
 
 /* What the trainer is to know of the job. */
@@ -290,7 +304,8 @@ llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 		 parse_paths(json, request, err) && parse_stage(json, request, err) &&
 		 parse_adapter(json, request, err) &&
 		 parse_optimizer(json, request, err) &&
-		 parse_preference(json, request, err) && parse_job(json, request, err);
+		 parse_preference(json, request, err) &&
+		 parse_evaluation(json, request, err) && parse_job(json, request, err);
 	cJSON_Delete(json);
 	if (ok)
 		complete(request);
