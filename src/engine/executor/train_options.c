@@ -203,6 +203,32 @@ parse_preference(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 						 "\"pref_loss\" does not know the value \"%s\"", kind);
 }
 
+/* QLoRA: the base model's weights in NF4. */
+static bool
+parse_quantization(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	const char *type = "nf4";
+	bool is_nested = true;
+	int64_t n_bits = 0;
+
+	if (!llm_json_get_int(json, "quantization_bit", &n_bits, err) ||
+		!llm_json_get_string(json, "quantization_type", &type, err) ||
+		!llm_json_get_bool(json, "double_quantization", &is_nested, err))
+		return false;
+	if (n_bits != 0 && n_bits != 4)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "\"quantization_bit\" must be 4, not %lld",
+							 (long long) n_bits);
+	if (strcmp(type, "nf4") != 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "\"quantization_type\" must be \"nf4\", not "
+							 "\"%s\"",
+							 type);
+	if (n_bits == 4)
+		strcpy(r->model.quantization, is_nested ? "nf4_nested" : "nf4");
+	return true;
+}
+
 /* stage: what the rows must be for; absent: whatever they are for. */
 static bool
 parse_stage(const cJSON *json, LlmTrainRequest *r, LlmError *err)
@@ -301,6 +327,7 @@ llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 	if (json == NULL)
 		return false;
 	ok = llm_executor_options_parse(text, len, &request->model, err) &&
+		 parse_quantization(json, request, err) &&
 		 parse_paths(json, request, err) && parse_stage(json, request, err) &&
 		 parse_adapter(json, request, err) &&
 		 parse_optimizer(json, request, err) &&
