@@ -82,6 +82,7 @@ write_dataset(const char *name, LlmDatasetKind kind)
 		fill_example(i, 0, ids[0], labels[0], &row.first);
 		if (kind == LLM_DATASET_PAIRS)
 			fill_example(i, 1, ids[1], labels[1], &row.second);
+		row.is_desirable = kind == LLM_DATASET_SINGLES && i % 2 == 0;
 		CHECK(llm_dataset_write_row(&writer, &row, &file, &err));
 	}
 	CHECK(llm_dataset_write_end(&writer, &file, header, &err));
@@ -248,6 +249,27 @@ test_pairs(void)
 	CHECK(outcome.logs[11].reward_margin > 0);
 }
 
+static void
+test_singles(void)
+{
+	char options[400];
+	Outcome outcome;
+
+	snprintf(options, sizeof(options),
+			 ", \"num_train_epochs\": 4, \"stage\": \"kto\", "
+			 "\"kto_rejected_weight\": 2, \"quantization_bit\": 4, "
+			 "\"eval_dataset\": \"%s\"",
+			 path_of("singles"));
+	outcome = run_job("qwen3", "singles", "adapter", options);
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(outcome.n_logs == 12);
+	CHECK(fabs(outcome.logs[0].loss - 0.75) < 1e-6);
+	CHECK(outcome.logs[11].eval_loss < 0.75);
+	CHECK(outcome.logs[11].eval_reward_margin > 0);
+	CHECK(isnan(outcome.logs[0].eval_accuracy));
+}
+
 /* The same adapter whether the job was interrupted or not. */
 static void
 test_going_on(void)
@@ -344,6 +366,13 @@ test_refusals(void)
 				  ", \"use_dora\": true, \"lora_dropout\": 0.1", "DoRA");
 	check_refused("qwen3", "plain", ", \"quantization\": \"int8\"",
 				  "quantized");
+	check_refused("qwen3", "plain", ", \"quantization_bit\": 8", "must be 4");
+	check_refused("qwen3", "plain", ", \"quantization_type\": \"fp4\"",
+				  "must be \"nf4\"");
+	check_refused("qwen3", "pairs", ", \"stage\": \"kto\"",
+				  "cannot be trained on pairs");
+	check_refused("qwen3", "singles", ", \"per_device_train_batch_size\": 1",
+				  "at least 2 rows");
 	check_refused("qwen3", "plain", ", \"max_tokens\": 8", "micro-batch");
 }
 
@@ -380,9 +409,11 @@ main(int argc, char **argv)
 		abort();
 	write_dataset("plain", LLM_DATASET_PLAIN);
 	write_dataset("pairs", LLM_DATASET_PAIRS);
+	write_dataset("singles", LLM_DATASET_SINGLES);
 	RUN_TEST(test_job);
 	RUN_TEST(test_evaluation);
 	RUN_TEST(test_pairs);
+	RUN_TEST(test_singles);
 	RUN_TEST(test_going_on);
 	RUN_TEST(test_fused);
 	RUN_TEST(test_refusals);

@@ -90,6 +90,11 @@ quantization_by_name(const char *name)
 		return LLM_QUANTIZATION_INT8;
 	if (strcmp(name, "int4") == 0)
 		return LLM_QUANTIZATION_INT4;
+	/* these are what a job asks for, see train_options.c */
+	if (strcmp(name, "nf4") == 0)
+		return LLM_QUANTIZATION_NF4;
+	if (strcmp(name, "nf4_nested") == 0)
+		return LLM_QUANTIZATION_NF4_NESTED;
 	assert(strcmp(name, "none") == 0);
 	return LLM_QUANTIZATION_NONE;
 }

@@ -35,6 +35,7 @@ typedef struct Session
 	LlmDataset *eval_dataset; /* or NULL */
 	LlmTrainer *trainer;
 	LlmTrainJob *job;
+	bool is_stopped; /* early */
 } Session;
 
 /* ------------------------------------------------------------------------
@@ -440,12 +441,35 @@ is_cancelled(Session *s, LlmError *err)
 	}
 }
 
+/* Evaluate into the step's message; no progress for too long ends the job. */
+static bool
+evaluate(Session *s, LlmWireTrainLog *wire, LlmError *err)
+{
+	LlmTrainRequest *r = &s->request;
+	LlmTrainEval eval;
+
+	if (!llm_train_job_evaluate(s->job, &eval, err))
+		return false;
+	wire->eval_loss = eval.loss;
+	wire->eval_accuracy = eval.accuracy;
+	wire->eval_reward_margin = eval.reward_margin;
+	if (eval.loss < r->best_eval_loss)
+	{
+		r->best_eval_loss = eval.loss;
+		r->n_evals_since_best = 0;
+	}
+	else
+		r->n_evals_since_best++;
+	s->is_stopped = r->early_stopping_steps > 0 &&
+					r->n_evals_since_best >= r->early_stopping_steps;
+	return true;
+}
+
 static bool
 report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 {
 	const LlmTrainRequest *r = &s->request;
 	bool is_last = log->step == log->n_steps;
-	LlmTrainEval eval = { NAN, NAN, NAN };
 	LlmWireTrainLog wire = {
 		.step = log->step,
 		.n_steps = log->n_steps,
@@ -458,20 +482,43 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 		.grad_norm = log->grad_norm,
 		.accuracy = log->accuracy,
 		.reward_margin = log->reward_margin,
+		.eval_loss = NAN,
+		.eval_accuracy = NAN,
+		.eval_reward_margin = NAN,
 	};
 
 	if (s->eval_dataset != NULL &&
 		(is_last || (r->eval_steps > 0 && log->step % r->eval_steps == 0)) &&
-		!llm_train_job_evaluate(s->job, &eval, err))
+		!evaluate(s, &wire, err))
 		return false;
-	wire.eval_loss = eval.loss;
-	wire.eval_accuracy = eval.accuracy;
-	wire.eval_reward_margin = eval.reward_margin;
 	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
 					  sizeof(wire));
 	return !(r->save_steps > 0 && r->checkpoint[0] != '\0' && !is_last &&
 			 log->step % r->save_steps == 0) ||
 		   save_state(s, log->step, err);
+}
+
+/* How good it is before it learns. */
+static bool
+report_start(Session *s, LlmError *err)
+{
+	LlmWireTrainLog wire = {
+		.n_steps = llm_train_job_n_steps(s->job),
+		.loss = NAN,
+		.learning_rate = NAN,
+		.grad_norm = NAN,
+		.accuracy = NAN,
+		.reward_margin = NAN,
+	};
+
+	if (s->eval_dataset == NULL || !s->request.eval_on_start ||
+		llm_trainer_n_steps(s->trainer) > 0)
+		return true;
+	if (!evaluate(s, &wire, err))
+		return false;
+	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
+					  sizeof(wire));
+	return true;
 }
 
 /* What a preference is compared with, before the first step. */
@@ -494,9 +541,9 @@ session_train(Session *s, LlmError *err)
 	LlmTrainLog log = { 0 };
 	bool is_done = false;
 
-	if (!load_state(s, err) || !refer(s, err))
+	if (!load_state(s, err) || !refer(s, err) || !report_start(s, err))
 		return false;
-	for (;;)
+	while (!s->is_stopped)
 	{
 		int64_t start_us = llm_clock_us();
 
@@ -508,7 +555,7 @@ session_train(Session *s, LlmError *err)
 			return false;
 		llm_executor_flush(s->executor);
 	}
-	return is_done && write_adapter(s, err);
+	return (is_done || s->is_stopped) && write_adapter(s, err);
 }
 
 int
