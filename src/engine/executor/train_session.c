@@ -239,6 +239,43 @@ load_model(Session *s, LlmError *err)
 	return llm_executor_load_model(e, err);
 }
 
+/* What the host can give without swapping; 0: it does not say. */
+static int64_t
+available_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	char line[256];
+	long long kb = 0;
+
+	if (file == NULL)
+		return 0;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1)
+			break;
+	}
+	(void) fclose(file);
+	return (int64_t) kb * 1024;
+}
+
+/* On the host memory is only missed when it is written to: ask before. */
+static bool
+check_host_memory(Session *s, LlmError *err)
+{
+	double needed =
+		(double) llm_train_bytes(s->executor->model, &s->request.train);
+	double available = (double) available_bytes();
+
+	if (s->executor->is_cuda || available == 0 || needed <= available)
+		return true;
+	llm_error_set(err, LLM_ERROR_NO_MEMORY,
+				  "the job does not fit: beside the model it takes %.2f GB, "
+				  "but %.2f GB of memory are available",
+				  needed / 1e9, available / 1e9);
+	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
+							   "leave gradient checkpointing on.");
+}
+
 static bool
 session_open(Session *s, LlmError *err)
 {
@@ -262,6 +299,8 @@ session_open(Session *s, LlmError *err)
 			return false;
 		r->train.initial = s->initial;
 	}
+	if (!check_host_memory(s, err))
+		return false;
 	s->trainer = llm_trainer_create(e->model, &r->train, err);
 	if (s->trainer == NULL)
 		return false;
