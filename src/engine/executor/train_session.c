@@ -244,8 +244,46 @@ load_model(Session *s, LlmError *err)
 	return llm_executor_load_model(e, err);
 }
 
+/* What the host can give without swapping; 0: it does not say. */
+static int64_t
+host_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	char line[256];
+	long long kb = 0;
+
+	if (file == NULL)
+		return 0;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1)
+			break;
+	}
+	(void) fclose(file);
+	return (int64_t) kb * 1024;
+}
+
+/* What is free of the device's memory and may be used. */
+static bool
+available_bytes(LlmExecutor *e, double *available, LlmError *err)
+{
+	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
+	LlmDeviceInfo *gpu = &e->device;
+
+	*available = (double) host_bytes();
+	if (!e->is_cuda)
+		return true;
+	if (!llm_compute_cuda_info(&options, gpu, err))
+		return false;
+	*available =
+		(double) gpu->free_bytes -
+		(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
+	return true;
+}
+
 /*
- * What training takes of a GPU is known before any of it is taken; layers are
+ * What training takes is known before any of it is taken, and on the host
+ * memory is only missed when it is written to: ask before.  On a GPU layers are
  * computed again only where it would not fit otherwise.
  */
 static bool
@@ -253,35 +291,27 @@ check_memory(Session *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
-	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
-	LlmDeviceInfo *gpu = &e->device;
-	double withheld;
-	double n_bytes;
+	double available;
+	double needed;
 
-	if (!e->is_cuda)
-		return true;
-	if (!llm_compute_cuda_info(&options, gpu, err))
+	if (!available_bytes(e, &available, err))
 		return false;
-	withheld =
-		(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
-	r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
-	n_bytes = (double) llm_train_bytes(e->model, &r->train);
-	if (n_bytes > (double) gpu->free_bytes - withheld &&
-		!r->disable_gradient_checkpointing)
+	if (e->is_cuda)
+		r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
+	needed = (double) llm_train_bytes(e->model, &r->train);
+	if (e->is_cuda && needed > available && !r->disable_gradient_checkpointing)
 	{
 		r->train.recompute = LLM_RECOMPUTE_FULL;
-		n_bytes = (double) llm_train_bytes(e->model, &r->train);
+		needed = (double) llm_train_bytes(e->model, &r->train);
 	}
-	if (n_bytes <= (double) gpu->free_bytes - withheld)
+	if (available == 0 || needed <= available)
 		return true;
-	llm_error_set(
-		err, LLM_ERROR_NO_MEMORY,
-		"the job does not fit: beside the model it takes %.2f GB, but "
-		"%.2f GB of %s are free, of which %.2f GB are not to be used",
-		n_bytes / 1e9, (double) gpu->free_bytes / 1e9, gpu->name,
-		withheld / 1e9);
-	return llm_error_hint(err, "Lower cutoff_len or the tokens of a "
-							   "micro-batch.");
+	llm_error_set(err, LLM_ERROR_NO_MEMORY,
+				  "the job does not fit: beside the model it takes %.2f GB, "
+				  "but %.2f GB of memory are available",
+				  needed / 1e9, available / 1e9);
+	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
+							   "leave gradient checkpointing on.");
 }
 
 static bool
