@@ -102,7 +102,7 @@ run_tests() {
 	JOBS=$(nproc)
 	part build make -s "-j$JOBS" all unit-programs
 	for test in ops/test_{ops,attention,moe,sample,train_ops} \
-		unit/test_{model,model_families,model_experts,executor,answers,train,train_session}; do
+		unit/test_{model,model_families,model_experts,executor,answers,train,train_job,train_session}; do
 		part "$test" "build/release/test/$test"
 	done
 	for test in ${SANITIZED-ops moe sample attention}; do
@@ -122,12 +122,16 @@ run_train() {
 		build/release/test/{ops/test_train_ops,bench/bench_train} \
 		build/release/test/unit/test_{train,train_job,train_session}
 	part test_train_ops build/release/test/ops/test_train_ops
-	for test in train train_session; do
+	for test in train train_job train_session; do
 		part "test_$test" "build/release/test/unit/test_$test"
 	done
 	part 'compute-sanitizer, test_train_ops' "$sanitizer" --tool memcheck \
 		--error-exitcode 9 build/release/test/ops/test_train_ops
 	build/release/test/bench/bench_train --parts || n_failed=$((n_failed + 1))
+	for test in '' --nf4; do
+		build/release/test/bench/bench_train --layers 4 $test ||
+			n_failed=$((n_failed + 1))
+	done
 	python3 tools/bench-peft.py || n_failed=$((n_failed + 1))
 	[ $n_failed = 0 ] || fail "$n_failed parts failed"
 }
