@@ -6,6 +6,7 @@
  * src/server/finetune/dataset_funcs.c
  */
 #include "src/server/finetune/dataset_query.h"
+#include "src/server/finetune/finetune_options.h"
 #include "src/server/report.h"
 #include "src/server/sql/text_convert.h"
 
@@ -40,73 +41,31 @@ typedef struct DatasetCall
 	int32 n_wanted; /* rows to preview that are still missing */
 } DatasetCall;
 
-/* -- arguments -- */
-
-static void
-take_options(DatasetCall *call, const cJSON *object, const char **model)
-{
-	const cJSON *member;
-
-	if (!cJSON_IsObject(object))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("options must be a JSON object")));
-	cJSON_ArrayForEach(member, object)
-	{
-		if (cJSON_IsNull(member))
-			continue;
-		if (strcmp(member->string, "model") == 0 && cJSON_IsString(member))
-			*model = pstrdup(member->valuestring);
-		else if (!llm_dataset_options_take(&call->options, member))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unrecognized option \"%s\"", member->string)));
-	}
-	llm_dataset_options_check(&call->options);
-}
-
-static void
-read_options(DatasetCall *call, FunctionCallInfo fcinfo, const char **model)
-{
-	cJSON *object;
-
-	llm_dataset_options_init(&call->options);
-	if (PG_ARGISNULL(ARG_OPTIONS))
-		return;
-	object = llm_json_parse_value(
-		llm_json_text(PG_GETARG_DATUM(ARG_OPTIONS), JSONBOID), "options");
-	PG_TRY();
-	{
-		take_options(call, object, model);
-	}
-	PG_FINALLY();
-	{
-		cJSON_Delete(object);
-	}
-	PG_END_TRY();
-}
-
-/* False: the query is null, so that there are no rows. */
+/*
+ * All options of fine-tuning are understood, so that a job's can be tried.
+ * False: the query is null, so that there are no rows.
+ */
 static bool
 begin_call(DatasetCall *call, FunctionCallInfo fcinfo)
 {
-	const char *model = NULL;
+	LlmFinetuneOptions options;
+	LlmTemplateText json = { "{}", 2 };
 
 	memset(call, 0, sizeof(*call));
 	InitMaterializedSRF(fcinfo, 0);
 	call->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	read_options(call, fcinfo, &model);
+	if (!PG_ARGISNULL(ARG_OPTIONS))
+		json = llm_json_text(PG_GETARG_DATUM(ARG_OPTIONS), JSONBOID);
+	llm_finetune_options_parse(pnstrdup(json.data, json.len), &options);
 	if (PG_ARGISNULL(ARG_QUERY))
 		return false;
 	call->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
-	call->handle = llm_model_handle_get(model);
+	call->handle = llm_model_handle_get(options.model);
+	call->options = options.dataset;
+	if (!options.has_cutoff_len)
+		call->options.row.cutoff_len = Min(call->options.row.cutoff_len,
+										   call->handle->facts->max_position);
 	return true;
-}
-
-/* Run the query, and eval_query as well where all is to be seen. */
-static void
-run_query(DatasetCall *call, const char *query, LlmRowSink sink)
-{
-	llm_dataset_query_read(query, call->handle, &call->options, sink, call);
 }
 
 static void
@@ -157,7 +116,8 @@ llm_finetune_validate(PG_FUNCTION_ARGS)
 	DatasetCall call;
 
 	if (begin_call(&call, fcinfo))
-		run_query(&call, call.query, put_problem);
+		llm_dataset_query_read(call.query, call.handle, &call.options,
+							   put_problem, &call);
 	PG_RETURN_NULL();
 }
 
@@ -172,7 +132,8 @@ begin_preview(DatasetCall *call, FunctionCallInfo fcinfo, LlmRowSink sink)
 	if (call->n_wanted < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the number of rows must be positive")));
-	run_query(call, call->query, sink);
+	llm_dataset_query_read(call->query, call->handle, &call->options, sink,
+						   call);
 }
 
 static const char *
