@@ -88,6 +88,7 @@ SELECT * FROM llm_finetune_validate('SELECT 1', '{"chat_template_kwargs": []}');
 
 -- rights are the caller's, and so is row security
 CREATE ROLE finetune_reader;
+SELECT llm_grant_model('demo', 'finetune_reader');
 SET ROLE finetune_reader;
 SELECT * FROM llm_finetune_validate('SELECT messages FROM tickets');
 RESET ROLE;
@@ -98,5 +99,6 @@ SET ROLE finetune_reader;
 SELECT row_number, trained FROM llm_finetune_preview_text('SELECT messages FROM tickets');
 RESET ROLE;
 REVOKE ALL ON tickets FROM finetune_reader;
+SELECT llm_revoke_model('demo', 'finetune_reader');
 DROP ROLE finetune_reader;
 DROP TABLE tickets, bad;
