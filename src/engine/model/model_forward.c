@@ -307,7 +307,6 @@ static bool
 mixture(Pass *pass, int32_t layer)
 {
 	const LlmModelConfig *config = pass->config;
-	const LlmMatrix *matrices = pass->model->expert_matrices;
 	void *const *buffers = pass->model->buffers;
 	LlmLinearArgs router = { .x = buffers[BUFFER_EXPERT_X],
 							 .n_rows = pass->n_rows,
@@ -326,12 +325,9 @@ mixture(Pass *pass, int32_t layer)
 	};
 	LlmVector no_bias = { 0 };
 
-	args.gate =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_GATE, layer);
-	args.up =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
-	args.down =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
+	args.gate = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_GATE, layer);
+	args.up = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
+	args.down = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
 	add_part(pass, &router,
 			 llm_model_matrix(pass->model, LLM_WEIGHT_ROUTER, layer), no_bias,
 			 BUFFER_ROUTER);

@@ -54,8 +54,13 @@ leave_stream(LlmTrainer *t, LlmWeightRole norm, int32_t layer_idx,
 	return t->train->copy(t->compute, s->d_block, s->d_stream, n_bytes, err);
 }
 
+/*
+ * d_block: what it was to the MLP's output, becomes what it is to its input,
+ * the normed stream, which is made again.
+ */
 static bool
-mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+dense_mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved,
+			   LlmError *err)
 {
 	TrainScratch *s = &t->scratch;
 	const LlmModelConfig *config = t->config;
@@ -87,16 +92,33 @@ mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 		.activation = activation,
 	};
 
-	return leave_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->down,
-						err) &&
-		   t->ops->gated_act(t->compute, &act, err) &&
+	return t->ops->gated_act(t->compute, &act, err) &&
 		   train_project_back(t, layer_idx, &down, 1, s->inner, s->d_inner,
 							  err) &&
 		   t->train->gated_act_back(t->compute, &act_back, err) &&
 		   train_rms_norm(t, norm, saved->middle, s->normed, n, err) &&
-		   train_project_back(t, layer_idx, in, 2, s->normed, s->d_block,
-							  err) &&
-		   train_rms_norm_back(t, norm, saved->middle, s->d_block, s->d_stream,
+		   train_project_back(t, layer_idx, in, 2, s->normed, s->d_block, err);
+}
+
+static bool
+mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+{
+	TrainScratch *s = &t->scratch;
+	const int32_t n = t->batch->n_tokens;
+	LlmVector norm = llm_model_vector(t->model, LLM_WEIGHT_MLP_NORM, layer_idx);
+
+	if (!leave_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->down, err))
+		return false;
+	if (train_is_mixture(t, layer_idx))
+	{
+		if (!train_rms_norm(t, norm, saved->middle, s->normed, n, err) ||
+			!train_mixture_back(t, layer_idx, s->normed, s->d_block, s->d_block,
+								err))
+			return false;
+	}
+	else if (!dense_mlp_back(t, layer_idx, saved, err))
+		return false;
+	return train_rms_norm_back(t, norm, saved->middle, s->d_block, s->d_stream,
 							   true, n, err);
 }
 
