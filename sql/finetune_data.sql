@@ -86,6 +86,43 @@ SELECT * FROM llm_finetune_validate('SELECT 1', '{"tags": {"robot_tag": "x"}}');
 SELECT * FROM llm_finetune_validate('SELECT 1', '{"enable_thinking": true, "chat_template_kwargs": {}}');
 SELECT * FROM llm_finetune_validate('SELECT 1', '{"chat_template_kwargs": []}');
 
+-- datasets of jobs
+CREATE PROCEDURE learn(query text, options jsonb) LANGUAGE plpgsql AS $$
+DECLARE job bigint;
+BEGIN
+	job := llm_finetune('learner', query, '{"max_steps": 1, "lora_rank": 1, "cutoff_len": 64, "activate": false}' || options);
+	COMMIT;
+	PERFORM llm_finetune_wait(job);
+END $$;
+CREATE VIEW learned AS SELECT state, n_rows, n_eval_rows, n_skipped_rows, error
+	FROM llm.finetune_progress ORDER BY job DESC LIMIT 1;
+CALL learn('SELECT id, messages FROM bad WHERE id < 19 ORDER BY id', '{}');
+SELECT * FROM learned;
+CALL learn('SELECT id, messages FROM bad ORDER BY id', '{"on_bad_row": "skip", "overlong": "drop"}');
+SELECT * FROM learned;
+CALL learn('SELECT id, messages FROM bad WHERE id < 15 ORDER BY id', '{"on_bad_row": "skip"}');
+SELECT * FROM learned;
+CALL learn('SELECT id, messages FROM bad WHERE id < 0', '{}');
+SELECT * FROM learned;
+CALL learn('SELECT messages, 1 / (15 - id) FROM bad WHERE id IN (14, 15) ORDER BY id DESC', '{}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once upon a time ' || i AS text FROM generate_series(1, 10) i $$, '{"val_size": 0.25}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once upon a time ' || i AS text FROM generate_series(1, 10) i $$, '{"val_size": 4}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once upon a time ' || i AS text FROM generate_series(1, 10) i $$, '{"val_size": 10}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once upon a time ' || i AS text FROM generate_series(1, 10) i $$,
+		   '{"eval_query": "SELECT ''And then'' AS text", "max_samples": 7}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once' AS text $$, '{"eval_query": "SELECT ''a'' AS chosen, ''b'' AS rejected"}');
+SELECT * FROM learned;
+CALL learn($$ SELECT 'Once' AS text $$, '{"eval_query": "SELECT ''a'' AS text LIMIT 0"}');
+SELECT * FROM learned;
+SELECT llm_drop_adapter('learner');
+DROP VIEW learned;
+DROP PROCEDURE learn;
+
 -- rights are the caller's, and so is row security
 CREATE ROLE finetune_reader;
 SELECT llm_grant_model('demo', 'finetune_reader');
