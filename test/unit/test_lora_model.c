@@ -37,6 +37,8 @@ static const struct
 	{ "glm_dora", "glm" },
 	{ "gemma", "gemma" },
 	{ "gemma2", "gemma2" },
+	{ "llama3_embed", "llama3" },
+	{ "gemma2_embed", "gemma2" },
 	{ "gemma3_dora", "gemma3" },
 };
 #define N_PEFT (sizeof(peft_adapters) / sizeof(peft_adapters[0]))
@@ -253,6 +255,52 @@ logits_are_those_of_peft(void)
 	}
 }
 
+/* ---- on converted models ---- */
+
+/* Adapters for a model directory serve its GGUF file, whose rows of q and k
+ * lie in another order. */
+static void
+adapters_serve_converted_models(void)
+{
+	static const char *const files[][2] = {
+		{ "llama2_dora", "llama2-bf16" },
+		{ "llama3_embed", "llama3-f16" },
+		{ "llama3_patterns", "llama3-f16" },
+		{ "linear_dora", "linear-f32" },
+		{ "qwen3_dora", "qwen3-bf16" },
+		{ "qwen3_moe", "qwen3_moe-bf16" },
+		{ "mixtral", "mixtral-bf16" },
+		{ "glm4", "glm4-bf16" },
+		{ "gemma3_dora", "gemma3-f32" },
+		{ "phi3_longrope_dora", "phi3_longrope-bf16" },
+	};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+	{
+		size_t of_peft = 0;
+		char path[200];
+		Rig rig;
+		Loaded loaded;
+		LlmError err;
+
+		while (strcmp(peft_adapters[of_peft].name, files[i][0]) != 0)
+			of_peft++;
+		snprintf(path, sizeof(path), "test/vectors/gguf/%s.gguf", files[i][1]);
+		if (!rig_open(&rig, path, NULL, LLM_DTYPE_F32, &err))
+		{
+			CHECK_FAIL("%s: %s", path, err.message);
+			continue;
+		}
+		if (load_adapter(&rig, files[i][0], peft_adapters[of_peft].base,
+						 &loaded, &err))
+			check_prompts(&rig, of_peft, &loaded, true);
+		else
+			CHECK_FAIL("%s: %s", files[i][0], err.message);
+		unload(&rig, &loaded);
+		rig_close(&rig);
+	}
+}
+
 /* ---- many at once ---- */
 
 #define N_MIXED 64
@@ -271,11 +319,11 @@ make_up(Rig *rig, Loaded *loaded, uint64_t seed)
 									  { h, kv_dim }, { q_dim, h },
 									  { h, inner },	 { h, inner },
 									  { inner, h } };
-	int32_t n = config->n_layers * 7 + 1;
+	int32_t n = config->n_layers * 7 + 2;
 	LlmLoraShape *shapes = calloc((size_t) n, sizeof(*shapes));
 	uint64_t state = seed * 7919 + 1;
 
-	for (int32_t i = 0; i < n - 1; i++)
+	for (int32_t i = 0; i < n - 2; i++)
 	{
 		if ((i + (int32_t) seed) % 5 != 0)
 			shapes[i] = (LlmLoraShape){ 1 + (int32_t) seed % MAX_RANK,
@@ -532,6 +580,7 @@ int
 main(void)
 {
 	RUN_TEST(logits_are_those_of_peft);
+	RUN_TEST(adapters_serve_converted_models);
 	RUN_TEST(mixed_batches_equal_each_alone);
 	RUN_TEST(adapters_that_cannot_be_served_are_refused);
 	return unit_test_finish();

@@ -18,12 +18,14 @@
 static int32_t
 n_modules(const LlmModelConfig *config)
 {
-	return model_lora_head(config) + 1;
+	return model_lora_embed(config) + 1;
 }
 
 static int32_t
 module_idx_of(const LlmModelConfig *config, const LlmAdapterPair *pair)
 {
+	if (pair->module == LLM_ADAPTER_EMBED)
+		return model_lora_embed(config);
 	return pair->module == LLM_ADAPTER_LM_HEAD
 			   ? model_lora_head(config)
 			   : model_lora_module(pair->layer_idx, pair->module);
@@ -64,13 +66,16 @@ llm_model_adapter_max_bytes(const LlmModelConfig *config,
 		{ max_rank, hidden, inner, true },	{ max_rank, hidden, inner, true },
 		{ max_rank, inner, hidden, true },
 	};
-	const LlmLoraShape head = { max_rank, hidden, config->n_vocab, true };
+	const LlmLoraShape outside[] = {
+		{ max_rank, hidden, config->n_vocab, true },
+		{ max_rank, config->n_vocab, hidden, false },
+	};
 
 	_Static_assert(sizeof(layer) / sizeof(layer[0]) == LLM_ADAPTER_LM_HEAD,
 				   "a shape for each module of a layer");
 	return (size_t) config->n_layers *
 			   llm_lora_image_bytes(format, layer, LORA_LAYER_MODULES) +
-		   llm_lora_image_bytes(format, &head, 1);
+		   llm_lora_image_bytes(format, outside, 2);
 }
 
 /* An adapter on its way to its image. */
@@ -169,14 +174,10 @@ check_file(const AdapterLoad *load, int32_t max_rank)
 	const LlmModel *model = load->model;
 
 	if (!model->options.dummy_weights &&
-		memcmp(file->base, model->fingerprint, sizeof(file->base)) != 0)
+		llm_model_fingerprint_compare(file->base, model->fingerprint) ==
+			LLM_BASE_OTHER)
 		return llm_error_set(load->err, LLM_ERROR_INVALID,
 							 "%s: the adapter was made for another base model",
-							 load->path);
-	if (llm_adapter_image_find(file, -1, LLM_ADAPTER_EMBED) != NULL)
-		return llm_error_set(load->err, LLM_ERROR_UNSUPPORTED,
-							 "%s: the adapter changes the embedding, which is "
-							 "not served",
 							 load->path);
 	if (file->max_rank <= max_rank)
 		return true;
