@@ -190,9 +190,9 @@ count_resident(uint64_t first_id, int n)
 	int n_resident = 0;
 
 	for (int i = 0; i < n; i++)
-		n_resident += residency[first_id + (uint64_t) i] == LLM_ADAPTER_ON_HOST ||
-					  residency[first_id + (uint64_t) i] ==
-						  LLM_ADAPTER_ON_DEVICE;
+		n_resident +=
+			residency[first_id + (uint64_t) i] == LLM_ADAPTER_ON_HOST ||
+			residency[first_id + (uint64_t) i] == LLM_ADAPTER_ON_DEVICE;
 	return n_resident;
 }
 
@@ -246,7 +246,10 @@ draw_adapter(uint64_t *state)
 static void
 a_thousand_adapters_share_64_slots(void)
 {
-	enum { N_ASKED = 300 };
+	enum
+	{
+		N_ASKED = 300
+	};
 	static uint64_t of_request[N_ASKED];
 	uint64_t state = 7;
 	int n_loaded;
