@@ -121,7 +121,11 @@ hash_matrix(Samples *samples, const LlmWeightSpec *spec)
 	if (tensor == NULL || tensor->n_dims != 2 ||
 		tensor->shape[0] != spec->stored_rows ||
 		tensor->shape[1] != spec->n_cols)
+	{
+		/* codes of a quantization that keeps its own shapes */
+		samples->storage = STORAGE_ROUNDED;
 		return;
+	}
 	if (!llm_checkpoint_is_exact(samples->checkpoint, tensor))
 		samples->storage = STORAGE_ROUNDED;
 	for (int64_t i = 1; i <= PIECES; i++)
