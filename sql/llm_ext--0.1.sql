@@ -888,6 +888,7 @@ CREATE TABLE llm.finetune_data (
 	data bytea NOT NULL,
 	PRIMARY KEY (job, name, part)
 );
+ALTER TABLE llm.finetune_data ALTER data SET STORAGE EXTERNAL;
 COMMENT ON TABLE llm.finetune_data IS
 	'what unfinished jobs go on from: the dataset as it was read, and the last checkpoint';
 

@@ -583,6 +583,7 @@ note_failure(const ErrorData *error)
 						  is_cancelled ? NULL : describe_error(error));
 		if (is_cancelled)
 			llm_job_forget_data(worker.id.job_id);
+		ForceSyncCommit();
 	}
 	commit_transaction();
 }
