@@ -506,6 +506,9 @@ extern bool
 cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
 extern bool
 cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+/* behind the lookup, where there is anything to do */
+extern bool
+cuda_lora_embed(LlmCuda *cuda, const LlmEmbedArgs *args, LlmError *err);
 
 /* cuda_train.cu and its siblings, see cuda_train.cuh */
 extern const struct LlmTrainOps *cuda_train_ops(void);
