@@ -274,20 +274,32 @@ available_bytes(void)
 	return (int64_t) kb * 1024;
 }
 
-/* On the host memory is only missed when it is written to: ask before. */
+/*
+ * On the host memory is only missed when it is written to: ask before.
+ * max_memory_bytes is what the job may take where that is less.
+ */
 static bool
 check_host_memory(Session *s, LlmError *err)
 {
-	double needed =
-		(double) llm_train_bytes(s->executor->model, &s->request.train);
-	double available = (double) available_bytes();
+	LlmTrainMemory memory =
+		llm_train_memory(s->executor->model, &s->request.train);
+	int64_t available = available_bytes();
+	int64_t most = s->request.max_memory_bytes;
 
-	if (s->executor->is_cuda || available == 0 || needed <= available)
+	if (most == 0 || (available > 0 && available < most))
+		most = available;
+	if (s->executor->is_cuda || most == 0 ||
+		memory.total_bytes <= (size_t) most)
 		return true;
 	llm_error_set(err, LLM_ERROR_NO_MEMORY,
-				  "the job does not fit: beside the model it takes %.2f GB, "
-				  "but %.2f GB of memory are available",
-				  needed / 1e9, available / 1e9);
+				  "the job does not fit: beside the model it takes %.3f GB, "
+				  "but %.3f GB of memory are available: states %.3f GB, "
+				  "activations %.3f GB, scratch %.3f GB, logits %.3f GB",
+				  (double) memory.total_bytes / 1e9, (double) most / 1e9,
+				  (double) memory.states_bytes / 1e9,
+				  (double) memory.activations_bytes / 1e9,
+				  (double) memory.scratch_bytes / 1e9,
+				  (double) memory.logits_bytes / 1e9);
 	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
 							   "leave gradient checkpointing on.");
 }
