@@ -61,7 +61,8 @@ take_member(LlmEvaluateOptions *result, const cJSON *member)
 			 strcmp(key, "on_bad_row") == 0)
 		fail_key(key, "belongs to training");
 	else if (!llm_dataset_options_take(&result->dataset, member))
-		fail_key(key, "is not known");
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("unrecognized option \"%s\"", key)));
 }
 
 /* What decides the prompt is the dataset's to say. */
@@ -70,8 +71,6 @@ check_generate(const LlmGenerateOptions *generate)
 {
 	if (generate->adapter != NULL)
 		fail_key("generate", "must not name an adapter");
-	if (generate->n_choices != 1)
-		fail_key("generate", "must ask for one answer");
 	if (generate->tools.data != NULL || generate->documents.data != NULL ||
 		generate->chat_template_kwargs.data != NULL)
 		fail_key("generate",
