@@ -852,11 +852,13 @@ BEGIN ATOMIC
 			llm_compare_adapters.query, llm_compare_adapters.options) r),
 	sides AS (
 		SELECT 1 AS side, llm_compare_adapters.a AS adapter, x.*,
-			   coalesce(x.score, x.log_prob) > coalesce(y.score, y.log_prob) AS is_better
+			   coalesce(x.score, x.log_prob - coalesce(x.rejected_log_prob, 0))
+			   > coalesce(y.score, y.log_prob - coalesce(y.rejected_log_prob, 0)) AS is_better
 		FROM ra x LEFT JOIN rb y USING (row_number)
 		UNION ALL
 		SELECT 2, llm_compare_adapters.b, x.*,
-			   coalesce(x.score, x.log_prob) > coalesce(y.score, y.log_prob)
+			   coalesce(x.score, x.log_prob - coalesce(x.rejected_log_prob, 0))
+			   > coalesce(y.score, y.log_prob - coalesce(y.rejected_log_prob, 0))
 		FROM rb x LEFT JOIN ra y USING (row_number)),
 	sums AS (
 		SELECT s.side, s.adapter, count(*) AS n_rows,
