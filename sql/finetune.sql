@@ -101,6 +101,22 @@ SELECT llm_finetune_wait(:job);
 SELECT llm_finetune_cancel(:job);
 SELECT llm_finetune_wait(:job);
 
+
+-- one that fails in training keeps its rows, and can be resumed; without them
+-- (after a restore, say) it begins anew
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages ORDER BY id', '{"max_tokens": 4}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT state, error IS NOT NULL AS has_error FROM llm.finetune_progress WHERE job = :job;
+SELECT name, part FROM llm.finetune_data WHERE job = :job;
+UPDATE llm.finetune_jobs SET options = '{"max_steps": 2, "save_steps": 1, "logging_steps": 1, "cutoff_len": 4}' WHERE id = :job;
+SELECT llm_finetune_resume(:job);
+SELECT llm_finetune_wait(:job);
+DELETE FROM llm.finetune_data;
+UPDATE llm.finetune_jobs SET options = options - 'cutoff_len' WHERE id = :job;
+SELECT llm_finetune_resume(:job);
+SELECT llm_finetune_wait(:job);
+SELECT state, error, step, checkpoint_step FROM llm.finetune_progress WHERE job = :job;
+
 SELECT llm_drop_adapter('ada');
 DROP VIEW lesson_messages;
 DROP TABLE lessons;

@@ -800,6 +800,81 @@ END;
 COMMENT ON FUNCTION llm_check_adapter(text, text[]) IS
 	'what of an adapter matches the model, and how it answers sample questions beside the base model';
 
+-- ------------------------------------------------------------------ evaluation
+
+CREATE FUNCTION llm_evaluate_rows(adapter text, query text,
+	options jsonb DEFAULT '{}',
+	OUT row_number bigint, OUT key jsonb, OUT n_labels integer,
+	OUT log_prob double precision, OUT rejected_log_prob double precision,
+	OUT expected text, OUT answer text, OUT score double precision,
+	OUT reason text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000 ROWS 1000;
+COMMENT ON FUNCTION llm_evaluate_rows(text, text, jsonb) IS
+	'how probable an adapter (null: the base model) finds what each row of a query expects, and what it answers instead; options: those of datasets, score (none, exact_match, json_match, regex, sql), pattern, expression, generate, model';
+
+CREATE FUNCTION llm_evaluate(adapter text, query text,
+	options jsonb DEFAULT '{}',
+	OUT n_rows bigint, OUT n_failed bigint, OUT n_labels bigint,
+	OUT loss double precision, OUT perplexity double precision,
+	OUT accuracy double precision, OUT score double precision,
+	OUT n_scored bigint)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000
+BEGIN ATOMIC
+	SELECT s.n_rows, s.n_failed, s.n_labels, s.loss, exp(s.loss), s.accuracy,
+		   s.score, s.n_scored
+	FROM (SELECT count(*) AS n_rows, count(r.reason) AS n_failed,
+				 sum(r.n_labels) AS n_labels,
+				 -sum(r.log_prob) / sum(r.n_labels) AS loss,
+				 avg((r.log_prob > r.rejected_log_prob)::int)::double precision AS accuracy,
+				 avg(r.score) AS score, count(r.score) AS n_scored
+		  FROM llm_evaluate_rows(llm_evaluate.adapter, llm_evaluate.query,
+								 llm_evaluate.options) r) s;
+END;
+COMMENT ON FUNCTION llm_evaluate(text, text, jsonb) IS
+	'loss per label, perplexity, accuracy on pairs and mean score of an adapter (null: the base model) on a query''s rows; see llm_evaluate_rows';
+
+CREATE FUNCTION llm_compare_adapters(a text, b text, query text,
+	options jsonb DEFAULT '{}',
+	OUT adapter text, OUT n_rows bigint, OUT n_failed bigint,
+	OUT loss double precision, OUT perplexity double precision,
+	OUT accuracy double precision, OUT score double precision,
+	OUT n_better bigint)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 2
+BEGIN ATOMIC
+	WITH ra AS MATERIALIZED (
+		SELECT r.* FROM llm_evaluate_rows(llm_compare_adapters.a,
+			llm_compare_adapters.query, llm_compare_adapters.options) r),
+	rb AS MATERIALIZED (
+		SELECT r.* FROM llm_evaluate_rows(llm_compare_adapters.b,
+			llm_compare_adapters.query, llm_compare_adapters.options) r),
+	sides AS (
+		SELECT 1 AS side, llm_compare_adapters.a AS adapter, x.*,
+			   coalesce(x.score, x.log_prob - coalesce(x.rejected_log_prob, 0))
+			   > coalesce(y.score, y.log_prob - coalesce(y.rejected_log_prob, 0)) AS is_better
+		FROM ra x LEFT JOIN rb y USING (row_number)
+		UNION ALL
+		SELECT 2, llm_compare_adapters.b, x.*,
+			   coalesce(x.score, x.log_prob - coalesce(x.rejected_log_prob, 0))
+			   > coalesce(y.score, y.log_prob - coalesce(y.rejected_log_prob, 0))
+		FROM rb x LEFT JOIN ra y USING (row_number)),
+	sums AS (
+		SELECT s.side, s.adapter, count(*) AS n_rows,
+			   count(s.reason) AS n_failed,
+			   -sum(s.log_prob) / sum(s.n_labels) AS loss,
+			   avg((s.log_prob > s.rejected_log_prob)::int)::double precision AS accuracy,
+			   avg(s.score) AS score,
+			   count(*) FILTER (WHERE s.is_better) AS n_better
+		FROM sides s GROUP BY s.side, s.adapter)
+	SELECT u.adapter, u.n_rows, u.n_failed, u.loss, exp(u.loss), u.accuracy,
+		   u.score, u.n_better
+	FROM sums u ORDER BY u.side;
+END;
+COMMENT ON FUNCTION llm_compare_adapters(text, text, text, jsonb) IS
+	'llm_evaluate of two adapters on the same rows, and on how many each is better: by score where one is asked for, else by log-probability';
+
 CREATE FUNCTION llm.list_adapter_use(
 	OUT digest bytea, OUT residency text, OUT resident_bytes bigint,
 	OUT requests bigint, OUT tokens bigint, OUT last_used timestamptz)

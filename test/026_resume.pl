@@ -94,5 +94,50 @@ wait_for(
 	'all blocks to be free',
 	10);
 pass('no block of the KV cache is held');
+
+# Answers under a grammar: killed in their middle, and where the cache is too
+# small for all of them, so that sequences are put off and computed again.
+my $dir = llm_model_dir();
+$node->safe_psql('postgres', <<END);
+SELECT llm_load_model('$dir', 'tight', '{"kv_cache_memory_bytes": 8388608, "max_model_len": 512}');
+CREATE VIEW guided AS SELECT id, 'Say something, ' || id || '.' AS question,
+	jsonb_build_object('guided_regex', '([a-z]{3,9} ){30}', 'temperature', 0.9,
+		'seed', id, 'max_tokens', 300) AS options
+FROM generate_series(1, 40) id;
+CREATE TABLE undisturbed AS
+SELECT id, llm_ask(question, options => options) AS answer FROM guided;
+CREATE TABLE disturbed (LIKE undisturbed);
+END
+my $batch = start_sql($node, 'INSERT INTO disturbed SELECT id, '
+	  . 'llm_ask(question, options => options) FROM guided');
+wait_for(
+	sub {
+		return $node->safe_psql('postgres',
+			"SELECT count(*) FROM llm.activity WHERE state = 'running' "
+			  . "AND output_tokens >= 10") >= 16;
+	},
+	'guided answers to run');
+my $serving = $node->safe_psql('postgres', "SELECT pid FROM llm.executors WHERE model = 'demo'");
+kill 'KILL', $serving;
+wait_until_gone($serving);
+my (undef, undef, $batch_error) = finish_sql($batch);
+is($batch_error, '', 'a statement with a grammar survives its executor');
+my $same = "SELECT count(*), bool_and(answer ~ '^([a-z]{3,9} ){30}\$') FROM undisturbed u "
+  . 'JOIN disturbed USING (id, answer)';
+is($node->safe_psql('postgres', $same), '40|t',
+	'guided answers are unchanged, and of their form');
+$node->safe_psql('postgres', <<END);
+TRUNCATE disturbed;
+INSERT INTO disturbed
+SELECT id, llm_ask(question, options => options || '{"model": "tight"}') FROM guided;
+END
+is($node->safe_psql('postgres', $same), '40|t', 'also those that were put off');
+ok( wait_for(
+		sub {
+			return $node->safe_psql('postgres',
+				"SELECT preemptions > 0 FROM llm.executors WHERE model = 'tight'") eq 't';
+		},
+		'the view to show it'),
+	'some were');
 $node->stop;
 done_testing();

@@ -41,6 +41,7 @@ for my $name ('a', 'b')
 		"SELECT llm_register_adapter('$name', '$vectors/demo_two', '{\"activate\": false}')");
 }
 my %says = map { $_ => sql(answer("a\@$_")) } 1, 2;
+my $second = $says{2};
 isnt($says{1}, $says{2}, 'the versions answer differently');
 
 # ---- parts of transactions
@@ -53,7 +54,7 @@ my $seen = sql(
 	'ROLLBACK TO s',
 	"SELECT 'sees ' || (" . answer('a') . ')',
 	'COMMIT');
-like($seen, qr/^sees \Q$says{2}\E$/m, 'what a savepoint undoes is not used');
+like($seen, qr/^sees \Q$second\E$/m, 'what a savepoint undoes is not used');
 is( sql("SELECT string_agg(adapter || version, ' ' ORDER BY adapter, version) "
 		  . 'FROM llm.adapter_versions'),
 	'a1 a2 b1 b2',

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""LoRA by PEFT and transformers, in the shape of test/bench/bench_train.c.
+"""LoRA by PEFT and transformers, in the shape of test/bench/bench_train_gpu.c.
 
 A Llama 3.1 8B with made-up weights in bf16 on the GPU, adapters of rank 16 on
 all projections in f32, AdamW, every token a label: one step is a micro-batch
 there and back and the update, without gradient checkpointing and with it.
-torch's attention alone, there and back, stands beside bench_train --parts.  Needs torch with CUDA, transformers and peft.
+torch's attention alone, there and back, stands beside bench_train_gpu --parts.  Needs torch with CUDA, transformers and peft.
 
 tools/bench-peft.py [LAYERS]
 """

@@ -119,7 +119,7 @@ run_train() {
 	export LIBRARY_PATH=$only WERROR= JOBS
 	JOBS=$(nproc)
 	part build make -s "-j$JOBS" build/release/llm_executor cuda \
-		build/release/test/{ops/test_train_ops,bench/bench_train} \
+		build/release/test/{ops/test_train_ops,bench/bench_train_gpu} \
 		build/release/test/unit/test_{train,train_job,train_session}
 	part test_train_ops build/release/test/ops/test_train_ops
 	for test in train train_job train_session; do
@@ -127,9 +127,9 @@ run_train() {
 	done
 	part 'compute-sanitizer, test_train_ops' "$sanitizer" --tool memcheck \
 		--error-exitcode 9 build/release/test/ops/test_train_ops
-	build/release/test/bench/bench_train --parts || n_failed=$((n_failed + 1))
+	build/release/test/bench/bench_train_gpu --parts || n_failed=$((n_failed + 1))
 	for test in '' --nf4; do
-		build/release/test/bench/bench_train --layers 4 $test ||
+		build/release/test/bench/bench_train_gpu --layers 4 $test ||
 			n_failed=$((n_failed + 1))
 	done
 	python3 tools/bench-peft.py || n_failed=$((n_failed + 1))

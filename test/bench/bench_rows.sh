@@ -102,7 +102,7 @@ stop_server
 start_server ''
 wait_for_model
 coproc engine { exec "${run_as[@]}" "$work/relay/rows_relay" --replay "$work/relay/llm_executor" \
-	"$work/relay/requests.log"; }
+	"$work/relay/requests.log" 256; }
 engine_pid=$!
 
 # processor time of a process in ms

@@ -7,11 +7,11 @@
  * passes all bytes on in both directions, and keeps what the scheduler said
  * in the file requests.log there.
  *
- *	  rows_relay --replay EXECUTOR LOG
+ *	  rows_relay --replay EXECUTOR LOG WINDOW
  *
  * starts that executor, has it load the same model, and for every line on its
- * input sends the requests, all at once, and prints how many microseconds
- * they took: what the engine needs for the statement by itself.
+ * input sends the requests, as many at a time as fit the window, and prints
+ * how many microseconds they took: what the engine needs by itself.
  *
  * test/bench/rows_relay.c
  */
@@ -175,51 +175,83 @@ wait_for(LlmMessageType wanted)
 	}
 }
 
-/* Send the log's frames of one type; returns how many there are. */
-static uint64_t
-send_frames(const LlmMappedFile *log, LlmMessageType type, uint64_t first_id)
+/* The log's next frame of one type behind *off; NULL: there is none. */
+static const char *
+next_frame(const LlmMappedFile *log, LlmMessageType type, size_t *off,
+		   uint32_t *n_bytes)
 {
 	const char *bytes = log->data;
-	uint64_t n = 0;
+	LlmFrameHeader header;
 
-	for (size_t off = 0; off + sizeof(LlmFrameHeader) <= log->size;)
+	while (*off + sizeof(header) <= log->size)
 	{
-		LlmFrameHeader header;
+		const char *payload = bytes + *off + sizeof(header);
 
-		memcpy(&header, bytes + off, sizeof(header));
-		off += sizeof(header);
+		memcpy(&header, bytes + *off, sizeof(header));
+		*off += sizeof(header);
 		if (header.version != LLM_IPC_VERSION ||
-			header.n_bytes > log->size - off)
-			break;
+			header.n_bytes > log->size - *off)
+			return NULL;
+		/* frames are padded to 8 bytes */
+		*off += (header.n_bytes + 7) & ~(size_t) 7;
+		*n_bytes = header.n_bytes;
 		if (header.type == type)
-			need(llm_channel_send(channel, type, first_id + n++, bytes + off,
-								  header.n_bytes, NULL, 0, &err));
-		off += (header.n_bytes + 7) & ~(size_t) 7;
+			return payload;
 	}
-	return n;
+	return NULL;
+}
+
+/* Send all requests; returns the last one's id. */
+static uint64_t
+run_round(const LlmMappedFile *log, uint64_t id, int window)
+{
+	const char *payload;
+	uint32_t n_bytes;
+	size_t off = 0;
+	int n_in_flight = 0;
+
+	while ((payload = next_frame(log, LLM_MESSAGE_REQUEST, &off, &n_bytes)) !=
+		   NULL)
+	{
+		if (n_in_flight == window)
+			wait_for(LLM_MESSAGE_FINISHED);
+		else
+			n_in_flight++;
+		need(llm_channel_send(channel, LLM_MESSAGE_REQUEST, ++id, payload,
+							  n_bytes, NULL, 0, &err));
+	}
+	while (n_in_flight-- > 0)
+		wait_for(LLM_MESSAGE_FINISHED);
+	return id;
 }
 
 static void
-replay(const char *executor, const char *log_path)
+replay(const char *executor, const char *log_path, int window)
 {
 	LlmMappedFile log;
-	uint64_t next_id = 1;
+	const char *load;
+	uint32_t n_bytes;
+	size_t off = 0;
+	uint64_t id = 0;
 	char line[64];
 	pid_t child;
 
 	need(llm_mapped_file_open(&log, log_path, &err));
+	load = next_frame(&log, LLM_MESSAGE_LOAD, &off, &n_bytes);
+	if (load == NULL || window < 1)
+	{
+		fprintf(stderr, "rows_relay: \"%s\" loads no model\n", log_path);
+		exit(1);
+	}
 	channel = llm_channel_create(start_executor(executor, &child), &err);
-	need(channel != NULL);
-	(void) send_frames(&log, LLM_MESSAGE_LOAD, 0);
+	need(channel != NULL && llm_channel_send(channel, LLM_MESSAGE_LOAD, 0, load,
+											 n_bytes, NULL, 0, &err));
 	wait_for(LLM_MESSAGE_LOADED);
 	while (fgets(line, sizeof(line), stdin) != NULL)
 	{
 		int64_t start_us = llm_clock_us();
-		uint64_t n = send_frames(&log, LLM_MESSAGE_REQUEST, next_id);
 
-		next_id += n;
-		for (uint64_t i = 0; i < n; i++)
-			wait_for(LLM_MESSAGE_FINISHED);
+		id = run_round(&log, id, window);
 		printf("%lld\n", (long long) (llm_clock_us() - start_us));
 		fflush(stdout);
 	}
@@ -234,8 +266,8 @@ main(int argc, char **argv)
 	char self[PATH_MAX] = "";
 
 	signal(SIGPIPE, SIG_IGN);
-	if (argc == 4 && strcmp(argv[1], "--replay") == 0)
-		replay(argv[2], argv[3]);
+	if (argc == 5 && strcmp(argv[1], "--replay") == 0)
+		replay(argv[2], argv[3], atoi(argv[4]));
 	else if (readlink("/proc/self/exe", self, sizeof(self) - 1) > 0)
 		relay(dirname(self));
 	return 0;

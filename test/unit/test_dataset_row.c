@@ -832,6 +832,30 @@ test_large(void)
 	free(text);
 }
 
+/* Thousands of answers, of which each would be looked for. */
+static void
+test_many_turns(void)
+{
+	LlmStrbuf messages;
+	Row row;
+
+	REQUIRE(load_chatml());
+	llm_strbuf_init(&messages);
+	llm_strbuf_append_char(&messages, '[');
+	for (int i = 0; i < 20000; i++)
+		llm_strbuf_printf(&messages,
+						  "%s{\"role\":\"user\",\"content\":\"%d\"},"
+						  "{\"role\":\"assistant\",\"content\":\"ok\"}",
+						  i == 0 ? "" : ",", i);
+	llm_strbuf_append_char(&messages, ']');
+	REQUIRE(!messages.failed);
+	init_row(&row);
+	add_field(&row, "messages", LLM_COLUMN_JSON, messages.data);
+	CHECK_BAD(&row, "more than cutoff_len");
+	free_row(&row);
+	llm_strbuf_free(&messages);
+}
+
 int
 main(void)
 {
@@ -851,6 +875,7 @@ main(void)
 	RUN_TEST(test_overlong);
 	RUN_TEST(test_overlong_pair);
 	RUN_TEST(test_large);
+	RUN_TEST(test_many_turns);
 	free_setup();
 	return unit_test_finish();
 }

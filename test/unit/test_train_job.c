@@ -480,6 +480,32 @@ test_accumulation(void)
 	CHECK_INT_EQ(logs[0].n_labels, logs[1].n_labels);
 }
 
+/* The same seeds, the same bits; another one for the rows' order, others. */
+static void
+test_seeds(void)
+{
+	LlmStrbuf states[3] = { 0 };
+	LlmError err = { 0 };
+
+	for (int i = 0; i < 3; i++)
+	{
+		LlmTrainJobOptions options = job_options(128);
+		JobRig rig;
+
+		options.seed += i == 2;
+		if (!job_open(&rig, LLM_DATASET_PLAIN, &options))
+			return;
+		(void) run(&rig, 4);
+		CHECK(llm_train_job_save(rig.job, &states[i], &err));
+		job_close(&rig);
+	}
+	CHECK(states[0].len == states[1].len && states[0].len == states[2].len);
+	CHECK(memcmp(states[0].data, states[1].data, states[0].len) == 0);
+	CHECK(memcmp(states[0].data, states[2].data, states[0].len) != 0);
+	for (int i = 0; i < 3; i++)
+		llm_strbuf_free(&states[i]);
+}
+
 /* An epoch visits every row once, and the next one in another order. */
 static void
 test_shuffling(void)
@@ -669,6 +695,7 @@ main(void)
 	RUN_TEST(test_unlearnable);
 	RUN_TEST(test_job);
 	RUN_TEST(test_accumulation);
+	RUN_TEST(test_seeds);
 	RUN_TEST(test_shuffling);
 	RUN_TEST(test_pairs);
 	RUN_TEST(test_singles);

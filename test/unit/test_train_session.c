@@ -402,6 +402,8 @@ test_refusals(void)
 	check_refused("qwen3", "singles", ", \"per_device_train_batch_size\": 1",
 				  "at least 2 rows");
 	check_refused("qwen3", "plain", ", \"max_tokens\": 8", "micro-batch");
+	check_refused("qwen3", "plain", ", \"max_memory_bytes\": 10000",
+				  "0.000 GB of memory are available: states");
 }
 
 /* The same jobs on a GPU, where there is one. */

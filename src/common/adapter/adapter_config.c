@@ -396,8 +396,9 @@ peft_config_scale(const PeftConfig *config, const char *module_name,
 	if (!find_pattern(config->rank_pattern, module_name, &r, err) ||
 		!find_pattern(config->alpha_pattern, module_name, &alpha, err))
 		return false;
+	/* the factor is a float when it is used */
 	if (!(r >= 1 && r <= LLM_ADAPTER_MAX_RANK) || r != floor(r) ||
-		!isfinite(alpha))
+		!isfinite((float) alpha))
 		return llm_error_set(err, LLM_ERROR_LIMIT,
 							 WHAT ": rank %g with alpha %g of module \"%s\" is "
 								  "out of bounds",

@@ -119,7 +119,7 @@ read_scale(const ImageReader *reader, const char *name, float *scale)
 	snprintf(key, sizeof(key), "scale.%s", name);
 	text = llm_safetensors_metadata(reader->image->tensors, key);
 	value = text != NULL ? strtod(text, &end) : NAN;
-	if (!isfinite(value) || *end != '\0')
+	if (!isfinite((float) value) || *end != '\0')
 		return llm_error_set(reader->err, LLM_ERROR_FORMAT,
 							 "%s: \"%s\" has no scale", reader->path, name);
 	*scale = (float) value;

@@ -87,6 +87,7 @@ llm_row_converter_free(LlmRowConverter *converter)
 		llm_strbuf_free(&example->conversation.json);
 		llm_strbuf_free(&example->conversation.turns);
 		llm_strbuf_free(&example->rendering.text);
+		llm_strbuf_free(&example->rendering.marks.items);
 		llm_strbuf_free(&example->rendering.spans);
 		llm_idbuf_free(&example->ids);
 		llm_strbuf_free(&example->labels);
@@ -95,7 +96,6 @@ llm_row_converter_free(LlmRowConverter *converter)
 	llm_strbuf_free(&converter->token);
 	llm_strbuf_free(&converter->places);
 	llm_idbuf_free(&converter->prefix_ids);
-	llm_strbuf_free(&converter->generations.items);
 	llm_arena_free(converter->arena);
 	free(converter);
 }
@@ -259,7 +259,12 @@ finish_row(LlmRowConverter *converter, LlmDatasetRow *row, LlmError *err)
 		return leave_out(converter, err);
 	for (int i = 0; i < n_examples(converter); i++)
 	{
-		if (!llm_row_label(converter, &converter->examples[i], err))
+		LlmRowExample *example = &converter->examples[i];
+
+		/* renders a conversation for each answer: not of endless ones */
+		if ((!example->rendering.is_plain &&
+			 !llm_row_find_answers(converter, example, err)) ||
+			!llm_row_label(converter, example, err))
 			return LLM_ROW_BAD;
 	}
 	/* an end token may have been added */

@@ -57,8 +57,9 @@ llm_conversation_number(const LlmConversation *conversation, size_t turn_idx)
 typedef struct LlmRendering
 {
 	LlmStrbuf text;
-	LlmStrbuf spans; /* LlmTemplateSpan, in order, apart, none empty */
-	bool is_plain;	 /* no chat template made it: it gets BOS and end token */
+	LlmTemplateSpans marks; /* what the template says is the assistant's */
+	LlmStrbuf spans;		/* LlmTemplateSpan, in order, apart, none empty */
+	bool is_plain; /* no chat template made it: it gets BOS and end token */
 } LlmRendering;
 
 /* What a row's example is made of. */
@@ -88,7 +89,6 @@ struct LlmRowConverter
 	LlmStrbuf token;
 	LlmStrbuf places;
 	LlmIdbuf prefix_ids;
-	LlmTemplateSpans generations;
 };
 
 /* ---- row_conversation.c ---- */
@@ -125,8 +125,13 @@ extern bool llm_row_read(LlmRowConverter *converter, const LlmRowField *fields,
 
 /* ---- row_render.c ---- */
 
+/* The text of the conversation. */
 extern bool llm_row_render(LlmRowConverter *converter, LlmRowExample *example,
 						   LlmError *err);
+
+/* The places of it that are learned. */
+extern bool llm_row_find_answers(LlmRowConverter *converter,
+								 LlmRowExample *example, LlmError *err);
 
 /* ---- row_tokens.c ---- */
 

@@ -78,11 +78,11 @@ add_span(LlmRendering *rendering, LlmTemplateSpan span, LlmError *err)
 /* ---- templates that say where answers are ---- */
 
 static size_t
-n_generations(const LlmRowConverter *converter)
+n_marks(const LlmRendering *rendering)
 {
-	return converter->generations.is_partial
+	return rendering->marks.is_partial
 			   ? 0
-			   : converter->generations.items.len / sizeof(LlmTemplateSpan);
+			   : rendering->marks.items.len / sizeof(LlmTemplateSpan);
 }
 
 static size_t
@@ -101,28 +101,26 @@ count_turns(const LlmConversation *conversation, bool trained_alone)
 
 /* Blocks count where all answers are learned, or each is one answer. */
 static bool
-generations_are_turns(const LlmRowConverter *converter,
-					  const LlmConversation *conversation)
+marks_are_turns(const LlmRowExample *example)
 {
-	const size_t n_answers = count_turns(conversation, false);
+	const size_t n_answers = count_turns(&example->conversation, false);
 
-	return n_generations(converter) > 0 &&
-		   (count_turns(conversation, true) == n_answers ||
-			n_generations(converter) == n_answers);
+	return n_marks(&example->rendering) > 0 &&
+		   (count_turns(&example->conversation, true) == n_answers ||
+			n_marks(&example->rendering) == n_answers);
 }
 
 static bool
-take_generations(const LlmRowConverter *converter, LlmRowExample *example,
-				 LlmError *err)
+take_marks(LlmRowExample *example, LlmError *err)
 {
 	const LlmConversation *conversation = &example->conversation;
 	const LlmTemplateSpan *spans = (const LlmTemplateSpan *) (const void *)
-									   converter->generations.items.data;
+									   example->rendering.marks.items.data;
 	const bool takes_all =
 		count_turns(conversation, true) == count_turns(conversation, false);
 	size_t turn_idx = 0;
 
-	for (size_t i = 0; i < n_generations(converter); i++)
+	for (size_t i = 0; i < n_marks(&example->rendering); i++)
 	{
 		if (!takes_all)
 		{
@@ -265,16 +263,23 @@ llm_row_render(LlmRowConverter *converter, LlmRowExample *example,
 			   LlmError *err)
 {
 	const LlmConversation *conversation = &example->conversation;
-	const size_t n_turns = llm_conversation_n_turns(conversation);
-	LlmTemplateInput whole = { .spans = &converter->generations };
+	LlmTemplateInput input = { .spans = &example->rendering.marks };
 
-	assert(!example->rendering.is_plain && n_turns > 0);
-	if (!render_turns(converter, conversation, n_turns, &whole,
-					  &example->rendering.text, err))
-		return false;
-	if (generations_are_turns(converter, conversation))
-		return take_generations(converter, example, err);
-	for (size_t i = 0; i < n_turns; i++)
+	assert(!example->rendering.is_plain);
+	return render_turns(converter, conversation,
+						llm_conversation_n_turns(conversation), &input,
+						&example->rendering.text, err);
+}
+
+bool
+llm_row_find_answers(LlmRowConverter *converter, LlmRowExample *example,
+					 LlmError *err)
+{
+	const LlmConversation *conversation = &example->conversation;
+
+	if (marks_are_turns(example))
+		return take_marks(example, err);
+	for (size_t i = 0; i < llm_conversation_n_turns(conversation); i++)
 	{
 		if (llm_conversation_turn(conversation, i)->is_trained &&
 			!find_turn(converter, example, i, err))

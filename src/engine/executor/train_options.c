@@ -268,6 +268,8 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_count(json, "seed", 0, INT64_C(1) << 52, &seed, err) ||
 		!get_count(json, "cutoff_len", 2, 1 << 20, &cutoff, err) ||
 		!get_count(json, "max_tokens", 0, 1 << 20, &max_tokens, err) ||
+		!get_count(json, "max_memory_bytes", 0, INT64_C(1) << 50,
+				   &r->max_memory_bytes, err) ||
 		!llm_json_get_bool(json, "disable_shuffling", &j->disable_shuffling,
 						   err) ||
 		!llm_json_get_bool(json, "disable_gradient_checkpointing",

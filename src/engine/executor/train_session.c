@@ -278,21 +278,29 @@ host_bytes(void)
 	return (int64_t) kb * 1024;
 }
 
-/* What is free of the device's memory and may be used. */
+/*
+ * What is free of the device's memory and may be used; max_memory_bytes is
+ * what the job may take where that is less.  0: nobody says.
+ */
 static bool
-available_bytes(LlmExecutor *e, double *available, LlmError *err)
+available_bytes(Session *s, double *available, LlmError *err)
 {
+	LlmExecutor *e = s->executor;
 	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
 	LlmDeviceInfo *gpu = &e->device;
+	double most = (double) s->request.max_memory_bytes;
 
 	*available = (double) host_bytes();
-	if (!e->is_cuda)
-		return true;
-	if (!llm_compute_cuda_info(&options, gpu, err))
-		return false;
-	*available =
-		(double) gpu->free_bytes -
-		(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
+	if (e->is_cuda)
+	{
+		if (!llm_compute_cuda_info(&options, gpu, err))
+			return false;
+		*available =
+			(double) gpu->free_bytes -
+			(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
+	}
+	if (most > 0 && (*available == 0 || most < *available))
+		*available = most;
 	return true;
 }
 
@@ -306,25 +314,31 @@ check_memory(Session *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
+	LlmTrainMemory memory;
 	double available;
-	double needed;
 
-	if (!available_bytes(e, &available, err))
+	if (!available_bytes(s, &available, err))
 		return false;
 	if (e->is_cuda)
 		r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
-	needed = (double) llm_train_bytes(e->model, &r->train);
-	if (e->is_cuda && needed > available && !r->disable_gradient_checkpointing)
+	memory = llm_train_memory(e->model, &r->train);
+	if (e->is_cuda && (double) memory.total_bytes > available &&
+		!r->disable_gradient_checkpointing)
 	{
 		r->train.recompute = LLM_RECOMPUTE_FULL;
-		needed = (double) llm_train_bytes(e->model, &r->train);
+		memory = llm_train_memory(e->model, &r->train);
 	}
-	if (available == 0 || needed <= available)
+	if (available == 0 || (double) memory.total_bytes <= available)
 		return true;
 	llm_error_set(err, LLM_ERROR_NO_MEMORY,
-				  "the job does not fit: beside the model it takes %.2f GB, "
-				  "but %.2f GB of memory are available",
-				  needed / 1e9, available / 1e9);
+				  "the job does not fit: beside the model it takes %.3f GB, "
+				  "but %.3f GB of memory are available: states %.3f GB, "
+				  "activations %.3f GB, scratch %.3f GB, logits %.3f GB",
+				  (double) memory.total_bytes / 1e9, available / 1e9,
+				  (double) memory.states_bytes / 1e9,
+				  (double) memory.activations_bytes / 1e9,
+				  (double) memory.scratch_bytes / 1e9,
+				  (double) memory.logits_bytes / 1e9);
 	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
 							   "leave gradient checkpointing on.");
 }

@@ -27,6 +27,7 @@ typedef struct LlmTrainRequest
 	char checkpoint[4096];	  /* file for states, or "" */
 	char output[4096];		  /* file for the trained adapter's image */
 	char stage[16];			  /* sft, dpo or kto; "": as the rows are */
+	int64_t max_memory_bytes; /* beside the model; 0: what there is */
 	int64_t save_steps;		  /* 0: no states */
 	int64_t eval_steps;		  /* 0: only at the end */
 	bool eval_on_start;		  /* also before the first step, logged as step 0 */

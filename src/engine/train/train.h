@@ -90,8 +90,19 @@ typedef struct LlmTrainBatch
 extern bool llm_train_check(const LlmModel *model,
 							const LlmTrainOptions *options, LlmError *err);
 
-/* Bytes that a trainer takes on the device, before it is made. */
-extern size_t llm_train_bytes(LlmModel *model, const LlmTrainOptions *options);
+/* What a trainer takes on the device beside the model, line by line. */
+typedef struct LlmTrainMemory
+{
+	size_t states_bytes;	  /* values, gradients, moments */
+	size_t activations_bytes; /* what the way back needs */
+	size_t scratch_bytes;	  /* what layers use anew, and a decoded weight */
+	size_t logits_bytes;	  /* and what else belongs to labels */
+	size_t total_bytes;
+} LlmTrainMemory;
+
+/* Before it is made; all 0 where the options are refused. */
+extern LlmTrainMemory
+llm_train_memory(LlmModel *model, const LlmTrainOptions *options);
 
 /* The model is borrowed and outlives the trainer. */
 extern LlmTrainer *

@@ -269,9 +269,11 @@ lay_out_decoded(LlmTrainer *t, Walk *walk)
 		walk, most, llm_dtype_bytes(llm_model_options(t->model)->weight_dtype));
 }
 
-static void
+static LlmTrainMemory
 lay_out(LlmTrainer *t, Walk *walk)
 {
+	LlmTrainMemory memory = { 0 };
+
 	t->values = take_floats(walk, t->n_values);
 	t->copies = is_float(t) ? t->values : take(walk, t->n_values, act_size(t));
 	t->gradients = take_floats(walk, t->n_values);
@@ -279,14 +281,22 @@ lay_out(LlmTrainer *t, Walk *walk)
 	t->moments2 = take_floats(walk, t->n_values);
 	for (int32_t i = 0; i < t->n_pairs; i++)
 		lay_out_magnitude(walk, &t->pairs[i]);
+	memory.states_bytes = walk->n_bytes;
 	for (int32_t i = 0; i <= t->config->n_layers; i++)
 		t->inputs[i] = take_rows(t, walk, t->config->hidden_size);
 	for (int32_t i = 0; i < n_saved(t); i++)
 		lay_out_saved(t, walk, i, &t->saved[i]);
+	memory.activations_bytes = walk->n_bytes - memory.states_bytes;
 	lay_out_scratch(t, walk);
 	lay_out_mixture(t, walk);
-	lay_out_batch(t, walk);
 	lay_out_decoded(t, walk);
+	memory.scratch_bytes =
+		walk->n_bytes - memory.activations_bytes - memory.states_bytes;
+	memory.logits_bytes = walk->n_bytes;
+	lay_out_batch(t, walk);
+	memory.logits_bytes = walk->n_bytes - memory.logits_bytes;
+	memory.total_bytes = walk->n_bytes;
+	return memory;
 }
 
 /* ------------------------------------------------------------------------
@@ -539,18 +549,19 @@ prepare(LlmModel *model, const LlmTrainOptions *options, LlmError *err)
 	return t;
 }
 
-size_t
-llm_train_bytes(LlmModel *model, const LlmTrainOptions *options)
+LlmTrainMemory
+llm_train_memory(LlmModel *model, const LlmTrainOptions *options)
 {
+	LlmTrainMemory memory = { 0 };
 	LlmError err = { 0 };
 	LlmTrainer *t = prepare(model, options, &err);
 	Walk walk = { 0 };
 
 	if (t == NULL)
-		return 0;
-	lay_out(t, &walk);
+		return memory;
+	memory = lay_out(t, &walk);
 	llm_trainer_free(t);
-	return walk.n_bytes;
+	return memory;
 }
 
 LlmTrainer *
@@ -562,12 +573,12 @@ llm_trainer_create(LlmModel *model, const LlmTrainOptions *options,
 
 	if (t == NULL)
 		return NULL;
-	lay_out(t, &walk);
+	(void) lay_out(t, &walk);
 	t->memory_bytes = walk.n_bytes;
 	t->memory = t->ops->alloc(t->compute, walk.n_bytes, "training", err);
 	walk = (Walk){ .base = t->memory };
 	if (t->memory != NULL)
-		lay_out(t, &walk);
+		(void) lay_out(t, &walk);
 	if (t->memory == NULL || !train_params_init(t, options->initial, err))
 	{
 		llm_trainer_free(t);

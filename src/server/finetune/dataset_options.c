@@ -17,8 +17,8 @@ llm_dataset_options_init(LlmDatasetOptions *options)
 	options->seed = 42;
 }
 
-pg_attribute_noreturn() static void fail_value(const cJSON *member,
-											   const char *wanted)
+static void __attribute__((noreturn))
+fail_value(const cJSON *member, const char *wanted)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

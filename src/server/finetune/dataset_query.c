@@ -289,8 +289,7 @@ read_row(QueryReader *reader, HeapTuple tuple, LlmRowSink sink, void *arg)
 			reader->fields[i] = read_field(reader, i);
 	}
 	row.outcome = convert(reader, &row.row, &err);
-	if (row.outcome == LLM_ROW_BAD || row.outcome == LLM_ROW_DROPPED)
-		row.key = make_key(reader);
+	row.key = make_key(reader);
 	goes_on = sink(arg, &row);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(reader->row_context);

@@ -247,9 +247,15 @@ llm_finetune_wait(PG_FUNCTION_ARGS)
 Datum
 llm_finetune_cancel(PG_FUNCTION_ARGS)
 {
+	LlmJobState state;
+	LlmJobId id;
 	LlmJob job;
 
 	prevent_on_standby("llm_finetune_cancel()");
+	/* without the row's lock, for which its worker will wait */
+	peek(PG_GETARG_INT64(0), &state, &id);
+	if (llm_job_state_is_active(state) && llm_jobs_cancel(&id))
+		PG_RETURN_BOOL(true);
 	llm_job_lock(PG_GETARG_INT64(0), &job);
 	if (job.state == LLM_JOB_DONE || job.state == LLM_JOB_CANCELLED)
 		PG_RETURN_BOOL(false);
@@ -259,6 +265,24 @@ llm_finetune_cancel(PG_FUNCTION_ARGS)
 		llm_job_forget_data(job.id.job_id);
 	}
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * A job has ended in its row a moment before its worker removes the folder,
+ * which must not be the next one's.
+ */
+static void
+wait_for_worker(const LlmJobId *id)
+{
+	LlmJobEntry entry;
+
+	llm_jobs_prepare_wait();
+	while (llm_jobs_find(id, &entry))
+	{
+		llm_jobs_wait_change(LOOK_MS);
+		CHECK_FOR_INTERRUPTS();
+	}
+	llm_jobs_end_wait();
 }
 
 /* llm_finetune_resume(job bigint) */
@@ -278,6 +302,7 @@ llm_finetune_resume(PG_FUNCTION_ARGS)
 				 errhint("Jobs that have failed or were interrupted can be "
 						 "resumed.")));
 	check_may_log_in(job.id.role_id);
+	wait_for_worker(&job.id);
 	llm_job_set_state(job.id.job_id, LLM_JOB_QUEUED, NULL);
 	llm_job_start_at_commit(&job.id);
 	PG_RETURN_VOID();

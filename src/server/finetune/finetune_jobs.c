@@ -101,7 +101,9 @@ select_job(int64 job_id, MemoryContext context, LlmJob *job)
 	if (llm_owner_run("SELECT role::oid::int8, state, adapter, query, "
 					  "options, model, search_path, continue_from, "
 					  "is_new::int, attempts, checkpoint_step, base, "
-					  "template_hash, tokenizer_hash "
+					  "template_hash, tokenizer_hash, "
+					  "(SELECT count(*) FROM llm.finetune_data d "
+					  "WHERE d.job = id AND d.name = 'dataset') "
 					  "FROM llm.finetune_jobs WHERE id = $1 FOR UPDATE",
 					  &params) == 0)
 		return false;
@@ -118,9 +120,9 @@ select_job(int64 job_id, MemoryContext context, LlmJob *job)
 	job->n_attempts = llm_owner_result_int(10);
 	job->checkpoint_step = llm_owner_result_int64(11);
 	copy_hash(12, job->base);
-	job->has_dataset = llm_owner_result_bytes(13) != NULL;
 	copy_hash(13, job->template_hash);
 	copy_hash(14, job->tokenizer_hash);
+	job->has_dataset = llm_owner_result_int64(15) > 0;
 	return true;
 }
 
@@ -272,7 +274,9 @@ llm_job_begin(int64 job_id, LlmJobState state)
 	llm_owner_int64(&params, job_id);
 	llm_owner_text(&params, llm_job_state_name(state));
 	run_as_owner("UPDATE llm.finetune_jobs SET state = $2, "
-				 "attempts = attempts + 1, "
+				 "attempts = attempts + 1, checkpoint_step = CASE WHEN EXISTS "
+				 "(SELECT FROM llm.finetune_data d WHERE d.job = id "
+				 "AND d.name = 'state') THEN checkpoint_step END, "
 				 "started_at = coalesce(started_at, clock_timestamp()) "
 				 "WHERE id = $1",
 				 &params);

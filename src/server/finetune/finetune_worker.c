@@ -629,6 +629,9 @@ run_and_note_failure(void)
 	}
 	PG_END_TRY();
 	llm_train_process_end();
+	/* it has ended: a cancel that comes now must not keep that from its row */
+	pqsignal(SIGINT, SIG_IGN);
+	QueryCancelPending = false;
 	PG_TRY();
 	{
 		if (error != NULL)

@@ -13,6 +13,7 @@
 #include "src/server/report.h"
 #include "src/server/settings.h"
 #include "src/server/sql/generation.h"
+#include "src/server/sql/text_convert.h"
 #include "src/server/sql/token_limits.h"
 
 #include "miscadmin.h"
@@ -170,6 +171,43 @@ llm_prompt_from_messages(LlmModelHandle *handle,
 	}
 	PG_END_TRY();
 	return ok;
+}
+
+/* The detokenizer and the buffer are freed in any case. */
+text *
+llm_tokens_to_text(LlmModelHandle *handle, const int32 *ids, int n_ids,
+				   bool skip_special_tokens)
+{
+	LlmDetokenizer *detokenizer;
+	LlmStrbuf decoded;
+	LlmError err;
+	text *result = NULL;
+
+	detokenizer =
+		llm_detokenizer_create(handle->tokenizer, skip_special_tokens, &err);
+	if (detokenizer == NULL)
+		llm_report(ERROR, &err);
+	llm_strbuf_init(&decoded);
+	decoded.limit = MaxAllocSize;
+	PG_TRY();
+	{
+		for (int i = 0; i < n_ids; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!llm_detokenizer_push(detokenizer, ids[i], &decoded, &err))
+				llm_report(ERROR, &err);
+		}
+		if (!llm_detokenizer_flush(detokenizer, &decoded, &err))
+			llm_report(ERROR, &err);
+		result = llm_text_from_utf8(llm_strbuf_str(&decoded), decoded.len);
+	}
+	PG_FINALLY();
+	{
+		llm_detokenizer_free(detokenizer);
+		llm_strbuf_free(&decoded);
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /* -- answers -- */

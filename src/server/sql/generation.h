@@ -54,6 +54,10 @@ llm_prompt_from_text(LlmModelHandle *handle, LlmTemplateText text,
 extern bool llm_prompt_check_length(const LlmModelHandle *handle,
 									const LlmPrompt *prompt, LlmError *err);
 
+/* The text of tokens, in the database's encoding. */
+extern text *llm_tokens_to_text(LlmModelHandle *handle, const int32 *ids,
+								int n_ids, bool skip_special_tokens);
+
 typedef struct LlmGeneration
 {
 	LlmModelHandle *handle; /* pinned */

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "src/common/util/json_slice.h"
 #include "src/common/util/utf8.h"
 #include "src/server/pg_compat.h"
 #include "src/server/report.h"
@@ -163,59 +164,16 @@ llm_json_text(Datum value, Oid type_id)
 
 /* -- members of an object: the text is known to be JSON -- */
 
-static size_t
-skip_space(LlmTemplateText json, size_t off)
-{
-	while (off < json.len && strchr(" \t\r\n", json.data[off]) != NULL)
-		off++;
-	return off;
-}
-
-/* From the opening quote to behind the closing one. */
-static size_t
-skip_string(LlmTemplateText json, size_t off)
-{
-	for (off++; off < json.len && json.data[off] != '"'; off++)
-		if (json.data[off] == '\\')
-			off++;
-	return Min(off + 1, json.len);
-}
-
-static size_t
-skip_value(LlmTemplateText json, size_t off)
-{
-	int depth = 0;
-
-	do
-	{
-		char c = json.data[off];
-
-		if (c == '"')
-			off = skip_string(json, off);
-		else if (depth == 0 && strchr("[{", c) == NULL)
-		{
-			while (off < json.len &&
-				   strchr(",]} \t\r\n", json.data[off]) == NULL)
-				off++;
-		}
-		else
-		{
-			depth += (c == '[' || c == '{') - (c == ']' || c == '}');
-			off++;
-		}
-	} while (depth > 0 && off < json.len);
-	return off;
-}
-
 static char *
-key_text(LlmTemplateText quoted)
+key_text(LlmJsonSlice quoted)
 {
+	LlmTemplateText value = { quoted.data, quoted.len };
 	cJSON *string;
 	char *key;
 
 	if (memchr(quoted.data, '\\', quoted.len) == NULL)
 		return pnstrdup(quoted.data + 1, quoted.len - 2);
-	string = llm_json_parse_value(quoted, "key");
+	string = llm_json_parse_value(value, "key");
 	key = pstrdup(string->valuestring);
 	cJSON_Delete(string);
 	return key;
@@ -225,24 +183,15 @@ bool
 llm_json_next_member(LlmTemplateText object, size_t *off, char **key,
 					 LlmTemplateText *value)
 {
-	LlmTemplateText quoted;
-	size_t end;
+	LlmJsonSlice slice = { object.data, object.len };
+	LlmJsonSlice name;
+	LlmJsonSlice member;
 
-	/* at the opening brace, a comma, or the closing brace */
-	*off = skip_space(object, *off);
-	if (*off >= object.len || object.data[*off] == '}')
+	if (!llm_json_slice_next_member(slice, off, &name, &member))
 		return false;
-	*off = skip_space(object, *off + 1);
-	if (*off >= object.len || object.data[*off] == '}')
-		return false;
-	end = skip_string(object, *off);
-	quoted.data = object.data + *off;
-	quoted.len = end - *off;
-	*key = key_text(quoted);
-	end = skip_space(object, skip_space(object, end) + 1);
-	*off = skip_value(object, end);
-	value->data = object.data + end;
-	value->len = *off - end;
+	*key = key_text(name);
+	value->data = member.data;
+	value->len = member.len;
 	return true;
 }
 
@@ -303,10 +252,7 @@ llm_json_parse_value(LlmTemplateText value, const char *what)
 char
 llm_json_kind(LlmTemplateText json)
 {
-	for (size_t i = 0; i < json.len; i++)
-		if (strchr(" \t\r\n", json.data[i]) == NULL)
-			return json.data[i];
-	return '\0';
+	return llm_json_slice_kind((LlmJsonSlice){ json.data, json.len });
 }
 
 /* Bytes from here that a JSON string holds as they are: most of them. */

@@ -174,43 +174,6 @@ llm_count_tokens(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(n);
 }
 
-/* The text of ids; the detokenizer and the buffer are freed in any case. */
-static text *
-decode_ids(LlmModelHandle *handle, const int32 *ids, int n_ids,
-		   bool skip_special_tokens)
-{
-	LlmDetokenizer *detokenizer;
-	LlmStrbuf decoded;
-	LlmError err;
-	text *result = NULL;
-
-	detokenizer =
-		llm_detokenizer_create(handle->tokenizer, skip_special_tokens, &err);
-	if (detokenizer == NULL)
-		llm_report(ERROR, &err);
-	llm_strbuf_init(&decoded);
-	decoded.limit = MaxAllocSize;
-	PG_TRY();
-	{
-		for (int i = 0; i < n_ids; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (!llm_detokenizer_push(detokenizer, ids[i], &decoded, &err))
-				llm_report(ERROR, &err);
-		}
-		if (!llm_detokenizer_flush(detokenizer, &decoded, &err))
-			llm_report(ERROR, &err);
-		result = llm_text_from_utf8(llm_strbuf_str(&decoded), decoded.len);
-	}
-	PG_FINALLY();
-	{
-		llm_detokenizer_free(detokenizer);
-		llm_strbuf_free(&decoded);
-	}
-	PG_END_TRY();
-	return result;
-}
-
 /* llm_detokenize(token_ids int[], options jsonb) → text */
 Datum
 llm_detokenize(PG_FUNCTION_ARGS)
@@ -229,7 +192,7 @@ llm_detokenize(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("token ids must be a one-dimensional array without "
 						"nulls")));
-	PG_RETURN_TEXT_P(decode_ids(
+	PG_RETURN_TEXT_P(llm_tokens_to_text(
 		llm_model_handle_get(model), (const int32 *) ARR_DATA_PTR(array),
 		ARR_NDIM(array) == 0 ? 0 : ARR_DIMS(array)[0], skip_special_tokens));
 }
