@@ -53,6 +53,7 @@ typedef struct StepPlan
 	int32_t n_decode_seqs; /* sequences with one new token */
 	int32_t n_pieces;	   /* an upper bound where the step may be recorded */
 	bool is_recordable;	   /* one new token each, brought to a ladder's size */
+	bool is_prompt;		   /* deterministic: all tokens are prompts' */
 	int32_t n_prefill_seqs;
 	int32_t max_prefill_len;	 /* most new tokens of such a sequence */
 	int32_t n_prefill_groups;	 /* their contexts by 16 tokens */
@@ -159,6 +160,7 @@ llm_cuda(LlmCompute *compute)
 static inline bool
 cuda_failed(LlmError *err, cudaError_t code, const char *what)
 {
+	(void) cudaGetLastError(); /* no later launch is blamed for it */
 	return llm_error_set(err,
 						 code == cudaErrorMemoryAllocation ? LLM_ERROR_NO_MEMORY
 														   : LLM_ERROR_INTERNAL,

@@ -12,7 +12,9 @@
  *
  * Sequences with one new token go to the decode kernel, which works on pieces
  * of contexts: all pieces have the same length, chosen so that the pieces of
- * the batch fill the device.  The others go to the prefill kernel.
+ * the batch fill the device.  The others go to the prefill kernel.  Where
+ * results must not depend on the batch (deterministic), each context is cut by
+ * its own length, and all tokens of prompts go to the prefill kernel.
  *
  * A step of such sequences alone gets empty ones at its end, up to a size of
  * a ladder, and its number of pieces is rounded up likewise: cuda_graph.cu
@@ -29,11 +31,16 @@
 #define MIN_PIECE_KEYS (4 * KEY_TILE)
 #define SMALLEST_BLOCK 16
 
+/* deterministic: how a context is cut depends on its own length alone. */
+#define FIXED_PIECE_KEYS (8 * KEY_TILE)
+#define MAX_FIXED_PIECES 16
+
 /* One half of the multiprocessors: times the kv heads, it is a few rounds. */
 int32_t
 cuda_max_pieces(const LlmComputeOptions *options, int n_sms)
 {
-	return options->max_seqs + n_sms / 2;
+	return options->deterministic ? options->max_seqs * MAX_FIXED_PIECES
+								  : options->max_seqs + n_sms / 2;
 }
 
 /* Places of the arrays, in int32s from the start; n_* as in LlmStepInputs. */
@@ -166,6 +173,24 @@ query_len(const LlmStepInputs *host, int32_t seq)
 	return host->query_start[seq + 1] - host->query_start[seq];
 }
 
+/* One new token; a prompt's is one of a prompt where bits are to be equal. */
+static bool
+is_decoding(const LlmCuda *cuda, const LlmStepInputs *host, int32_t seq)
+{
+	return query_len(host, seq) == 1 &&
+		   !(cuda->options.deterministic && host->is_prompt);
+}
+
+static int32_t
+fixed_piece_keys(int32_t context_len)
+{
+	int32_t length = FIXED_PIECE_KEYS;
+
+	while (length < context_len / MAX_FIXED_PIECES + 1)
+		length *= 2;
+	return length;
+}
+
 /* Pieces that contexts are cut into where sequences alone do not suffice. */
 static int32_t
 wanted_pieces(const LlmCuda *cuda)
@@ -182,7 +207,7 @@ choose_piece_keys(const LlmCuda *cuda, const LlmStepInputs *host)
 	int64_t length;
 
 	for (int32_t s = 0; s < host->n_seqs; s++)
-		n_keys += query_len(host, s) == 1 ? host->context_len[s] : 0;
+		n_keys += is_decoding(cuda, host, s) ? host->context_len[s] : 0;
 	length = ceil_div(ceil_div(n_keys, wanted > 0 ? wanted : 1), KEY_TILE) *
 			 KEY_TILE;
 	return (int32_t) (length > MIN_PIECE_KEYS ? length : MIN_PIECE_KEYS);
@@ -237,18 +262,21 @@ plan_attention(LlmCuda *cuda, const LlmStepInputs *host, const StepLayout *at,
 	int32_t n_pieces = 0;
 
 	*plan = (StepPlan){ 0 };
+	plan->is_prompt = host->is_prompt;
 	for (int32_t s = 0; s < host->n_seqs; s++)
 	{
 		int32_t n_new = query_len(host, s);
 
-		if (n_new == 1)
+		if (cuda->options.deterministic)
+			piece_keys = fixed_piece_keys(host->context_len[s]);
+		if (is_decoding(cuda, host, s))
 		{
 			arrays[at->decode_seqs + plan->n_decode_seqs] = s;
 			arrays[at->seq_pieces + plan->n_decode_seqs++] = n_pieces;
 			cut_sequence((DecodePiece *) (arrays + at->pieces), &n_pieces, s,
 						 host->context_len[s], piece_keys);
 		}
-		else if (n_new > 1)
+		else if (n_new > 0)
 		{
 			int32_t n_groups =
 				(int32_t) ceil_div(host->context_len[s], SMALLEST_BLOCK);
@@ -408,14 +436,14 @@ send_step(LlmCuda *cuda, StepStaging *staging, const LlmStepInputs *host,
  * ------------------------------------------------------------------------
  */
 static bool
-is_decode_only(const LlmStepInputs *host)
+is_decode_only(const LlmCuda *cuda, const LlmStepInputs *host)
 {
 	if (host->n_tokens != host->n_seqs || host->n_logit_rows != host->n_seqs ||
 		host->keeps_all_rows || host->skips_logits)
 		return false;
 	for (int32_t s = 0; s < host->n_seqs; s++)
 	{
-		if (query_len(host, s) != 1)
+		if (!is_decoding(cuda, host, s))
 			return false;
 	}
 	return host->n_seqs > 0;
@@ -462,7 +490,8 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	StepStaging *staging = &cuda->staging[cuda->next_staging];
 	int32_t *arrays = (int32_t *) staging->pinned;
 	LlmStepInputs padded = *host;
-	bool is_laddered = !cuda->options.enforce_eager && is_decode_only(host);
+	bool is_laddered =
+		!cuda->options.enforce_eager && is_decode_only(cuda, host);
 	StepLayout at;
 	int32_t n_pieces;
 
