@@ -72,6 +72,8 @@ cuda_sync(LlmCompute *compute, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
 
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(cudaStreamSynchronize(cuda->stream));
 	cuda_sample_deliver(cuda);
 	return true;

@@ -77,6 +77,7 @@ typedef struct StepStaging
 } StepStaging;
 
 typedef struct GemmChoice GemmChoice;
+typedef struct AlgorithmFile AlgorithmFile;
 typedef struct SampleState SampleState;
 typedef struct ExpertTable ExpertTable;
 typedef struct CudaGraphs CudaGraphs;
@@ -119,6 +120,7 @@ typedef struct LlmCuda
 	char *workspace; /* WORKSPACE_BYTES */
 	GemmChoice *choices;
 	int n_choices;
+	AlgorithmFile *algorithms; /* cuda_algorithms.cu; NULL: none kept */
 
 	/* cuda_attention.cu */
 	float *partial_out; /* [max_pieces, max_heads, MAX_HEAD_DIM] */
@@ -500,8 +502,14 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err);
 extern bool cuda_lora_applies(const LlmCuda *cuda, const LlmLinearArgs *args);
 extern bool
 cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+/* this half may be left to an activation that comes next */
 extern bool
 cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+/* what was left is done now: before anything else looks at the outputs */
+extern bool cuda_lora_settle(LlmCuda *cuda, LlmError *err);
+/* the activation together with what was left of its inputs, if anything was */
+extern bool cuda_lora_gated_act(LlmCuda *cuda, const LlmGatedActArgs *args,
+								bool *is_done, LlmError *err);
 
 /* cuda_moe.cu */
 extern bool cuda_moe_open(LlmCuda *cuda, LlmError *err);

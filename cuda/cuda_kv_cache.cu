@@ -317,6 +317,8 @@ cuda_rope_kv(LlmCompute *compute, const LlmRopeKvArgs *args, LlmError *err)
 	params.padded_dim = kv->padded_dim;
 	if (args->step->n_tokens == 0)
 		return true;
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(
 		launch_early(cuda, { grid, ROPE_WARPS * WARP }, rope_kv_heads, params));
 	return true;

@@ -38,6 +38,7 @@ cuda_linear_open(LlmCuda *cuda, LlmError *err)
 										  "scratch of matrix products", err);
 	if (cuda->workspace == NULL)
 		return false;
+	cuda_algorithms_open(cuda);
 	cuda->choices = (GemmChoice *) calloc(MAX_CHOICES, sizeof(GemmChoice));
 	return cuda->choices != NULL ||
 		   llm_error_no_memory(err, MAX_CHOICES * sizeof(GemmChoice),
@@ -64,6 +65,7 @@ cuda_linear_close(LlmCuda *cuda)
 	for (int i = 0; i < cuda->n_choices; i++)
 		free_choice(&cuda->choices[i]);
 	free(cuda->choices);
+	cuda_algorithms_close(cuda);
 	cuda_free(&cuda->base, cuda->workspace);
 	if (cuda->cublas != NULL)
 		(void) cublasLtDestroy(cuda->cublas);
@@ -269,6 +271,7 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 	choice->candidates[0] = choice->candidates[best];
 	choice->is_own = own_ms < FLT_MAX && own_ms <= best_ms + EARLY_START_MS;
 	choice->is_chosen = true;
+	cuda_algorithms_keep(cuda, choice);
 	return true;
 }
 
@@ -280,6 +283,19 @@ is_choice_for(const GemmChoice *choice, int32_t row_class,
 		   choice->n_cols == product->n_cols &&
 		   choice->out_stride == product->out_stride &&
 		   choice->out_is_f32 == product->out_is_f32;
+}
+
+/* Made before, or now, or with the first product that may be timed. */
+static bool
+find_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
+			   LlmError *err)
+{
+	cuda_algorithms_recall(cuda, choice);
+	if (choice->is_chosen)
+		return true;
+	return cuda->options.deterministic
+			   ? gemm_choose_fixed(cuda, choice, product->weight, err)
+			   : gemm_find_candidates(cuda, choice, err);
 }
 
 static GemmChoice *
@@ -307,10 +323,7 @@ find_choice(LlmCuda *cuda, const Product *product, LlmError *err)
 	choice->n_cols = product->n_cols;
 	choice->out_stride = product->out_stride;
 	choice->out_is_f32 = product->out_is_f32;
-	if (describe(choice, err) &&
-		(cuda->options.deterministic
-			 ? gemm_choose_fixed(cuda, choice, product->weight, err)
-			 : gemm_find_candidates(cuda, choice, err)))
+	if (describe(choice, err) && find_algorithm(cuda, choice, product, err))
 		return choice;
 	free_choice(choice);
 	cuda->n_choices--;
@@ -488,7 +501,8 @@ cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
-	if (has_adapters && !cuda_lora_shrink(cuda, args, err))
+	if (!cuda_lora_settle(cuda, err) ||
+		(has_adapters && !cuda_lora_shrink(cuda, args, err)))
 		return false;
 	for (int i = 0; i < args->n_parts;)
 	{

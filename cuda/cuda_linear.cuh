@@ -88,4 +88,14 @@ extern bool gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice,
 extern bool
 cuda_tile_product(LlmCuda *cuda, const Product *product, LlmError *err);
 
+/*
+ * cuda_algorithms.cu: choices of earlier processes.  A file that cannot be read
+ * or written is as good as none.
+ */
+extern void cuda_algorithms_open(LlmCuda *cuda);
+extern void cuda_algorithms_close(LlmCuda *cuda);
+/* The choice is made if it was made before: by the same key, and valid. */
+extern void cuda_algorithms_recall(LlmCuda *cuda, GemmChoice *choice);
+extern void cuda_algorithms_keep(LlmCuda *cuda, const GemmChoice *choice);
+
 #endif /* LLM_CUDA_LINEAR_CUH */

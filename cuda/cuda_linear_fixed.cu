@@ -318,5 +318,6 @@ gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice, const void *weight,
 		choice->candidates[0] = choice->candidates[best];
 	choice->n_candidates = best != OWN;
 	choice->is_chosen = true;
+	cuda_algorithms_keep(cuda, choice);
 	return true;
 }

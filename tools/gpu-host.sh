@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpu-host.sh prepare FOLDER | test | bench
+# gpu-host.sh prepare FOLDER | test [PART...] | bench [PART...]
 #	Tests and measurements on a bare machine that has a GPU and no network.
 #
 # Such a machine (Ubuntu 24.04 with CUDA, gcc, make and perl) has no PostgreSQL.
@@ -16,10 +16,28 @@
 # libraries that it lacks (all of them would hide newer ones that its own
 # programs need), and makes a user for the server.
 #
-# "test" builds everything, runs the operations on the GPU against the CPU's,
-# the reference vectors of all families, compute-sanitizer on the operations,
-# and regression and TAP tests with llm_ext.device = cuda.  "bench" is
-# make bench-gpu.
+# "test [PART...]" builds and runs, in parts of some minutes each:
+#
+#	ops        operations on the GPU against the CPU's; equal bits
+#	models     reference vectors of all families; the executor
+#	sanitizer  compute-sanitizer on the operations (SANITIZED: of which)
+#	regress    regression tests with llm_ext.device = cuda
+#	tap-1 ..   TAP tests likewise: tap-1, tap-2, tap-3
+#
+# "bench [PART...]" measures, likewise in parts:
+#
+#	steps      single steps and the model's products, bf16 and fp8 cache
+#	attention  attention alone, beside torch where there is torch
+#	jobs       whole jobs by the engine directly, bf16 cache
+#	jobs-fp8   likewise with an fp8 cache
+#	long-jobs  2048/2048 with both
+#	adapters   steps with 1, 8 and 64 adapters; 1,000 adapters over 64 slots
+#	deterministic  what it costs
+#	sql        concurrent sessions, and a statement over short rows
+#	sql-fp8    concurrent sessions with an fp8 cache
+#	sql-update one UPDATE of 4,096 rows 1000/1000, divided by SCALE (2)
+#
+# Without parts all of them run.
 #
 # tools/gpu-host.sh
 set -euo pipefail
@@ -94,26 +112,153 @@ part() {
 
 sanitizer=${CUDA_PATH:-/usr/local/cuda}/bin/compute-sanitizer
 
-run_tests() {
-	local test
-	export LIBRARY_PATH=$only WERROR= JOBS
+build() {
+	export LIBRARY_PATH=$only WERROR='' JOBS
 	JOBS=$(nproc)
-	part build make -s "-j$JOBS" all unit-programs
-	for test in ops/test_{ops,attention,moe,sample} \
-		unit/test_{model,model_families,model_experts,executor,answers}; do
-		part "$test" "build/release/test/$test"
+	part 'build' make -s "-j$JOBS" "$@"
+	[ $n_failed = 0 ] || fail 'it does not build'
+}
+
+run_programs() {
+	local name
+	for name in "$@"; do
+		[ -x "build/release/test/$name" ] || continue
+		part "$name" timeout 240 "build/release/test/$name"
 	done
-	for test in ${SANITIZED-ops moe sample attention}; do
-		part "compute-sanitizer, test_$test" "$sanitizer" --tool memcheck \
-			--error-exitcode 9 "build/release/test/ops/test_$test"
+}
+
+test_part() {
+	local name
+	case $1 in
+		ops)
+			build all unit-programs
+			run_programs ops/test_{ops,attention,moe,sample,lora,deterministic} \
+				ops/test_train_ops
+			;;
+		models)
+			build all unit-programs
+			run_programs unit/test_{model,model_families,model_experts,lora_model} \
+				unit/test_{model_kv,executor,executor_adapters,answers}
+			;;
+		sanitizer)
+			build all unit-programs
+			for name in ${SANITIZED-ops lora deterministic sample attention moe}; do
+				part "compute-sanitizer, test_$name" timeout 400 "$sanitizer" \
+					--tool memcheck --error-exitcode 9 \
+					"build/release/test/ops/test_$name"
+			done
+			;;
+		regress) server_tests regress '' ;;
+		tap-1)
+			server_tests tap "010_sessions 011_cancel 013_reference_answers
+				014_server_rules 020_executor_death 021_process_ends 022_queue"
+			;;
+		tap-2)
+			server_tests tap "012_model_dirs 023_model_loads 024_standby
+				025_pid_one 026_resume 027_gguf 028_embed_scores"
+			;;
+		tap-3)
+			server_tests tap "029_accounts 029_adapters 030_batching
+				031_batching_random 032_faults 040_valid_answers"
+			;;
+		*) fail "no part \"$1\" of the tests" ;;
+	esac
+}
+
+# server_tests PART NAMES
+server_tests() {
+	local names
+	names=$(tr -s '\t\n' '  ' <<<"$2")
+	LIBRARY_PATH=$only WERROR='' JOBS=$(nproc) PART_TIMEOUT=${PART_TIMEOUT:-240} \
+		DEVICE=cuda PARTS=$1 TESTS=${TESTS:-$names} tools/run-tests.sh ||
+		n_failed=$((n_failed + 1))
+}
+
+# show NAME COMMAND...: a measurement, with its output
+show() {
+	printf '\n== %s\n' "$1"
+	shift
+	timeout "${BENCH_TIMEOUT:-540}" "$@" || n_failed=$((n_failed + 1))
+}
+
+bench_part() {
+	local b=build/release/test/bench
+	case $1 in
+		steps)
+			show 'steps, bf16 cache' $b/bench_gpu
+			show 'steps, fp8 cache' $b/bench_gpu --kv fp8
+			;;
+		attention)
+			show 'attention' $b/bench_attention
+			! python3 -c 'import torch' 2>/dev/null ||
+				show 'attention, torch' python3 tools/bench-sdpa.py
+			;;
+		# the second run finds algorithms in the folder
+		jobs)
+			show 'jobs, bf16 cache' $b/bench_jobs --cache "$algorithms" \
+				128/128 1000/1000 2048/128
+			;;
+		jobs-fp8)
+			show 'jobs, fp8 cache' $b/bench_jobs --cache "$algorithms" --kv fp8 \
+				128/128 1000/1000 2048/128
+			;;
+		long-jobs)
+			show '2048/2048, bf16' $b/bench_jobs --cache "$algorithms" 2048/2048
+			show '2048/2048, fp8' $b/bench_jobs --cache "$algorithms" --kv fp8 \
+				2048/2048
+			;;
+		adapters)
+			show 'steps with adapters' $b/bench_lora --device cuda
+			show '1,000 adapters, 64 slots' $b/bench_jobs --cache "$algorithms" \
+				--adapters 1000
+			;;
+		deterministic)
+			show 'jobs, deterministic' $b/bench_jobs --cache "$algorithms" \
+				--deterministic 128/128 1000/1000
+			show 'steps, deterministic' $b/bench_gpu --deterministic
+			;;
+		sql) JOBS_SQL='sessions short' show 'through SQL' tools/bench-sql.sh ;;
+		# all 4,096 rows take an H100 some ten minutes
+		sql-update)
+			JOBS_SQL=update SCALE=${SCALE:-2} \
+				show 'one UPDATE' tools/bench-sql.sh
+			;;
+		sql-fp8)
+			KV=fp8 JOBS_SQL=sessions show 'through SQL, fp8' tools/bench-sql.sh
+			;;
+		*) fail "no part \"$1\" of the measurements" ;;
+	esac
+}
+
+algorithms=${TMPDIR:-/tmp}/llm_ext-algorithms
+
+# run_parts COMMAND DEFAULTS PART...
+run_parts() {
+	local command=$1 part
+	local -a parts
+	read -ra parts <<<"${2//$'\n'/ }"
+	shift 2
+	[ $# = 0 ] || parts=("$@")
+	for part in "${parts[@]}"; do
+		"$command" "$part"
 	done
-	DEVICE=cuda PARTS='regress tap' tools/run-tests.sh || n_failed=$((n_failed + 1))
 	[ $n_failed = 0 ] || fail "$n_failed parts failed"
 }
 
 case ${1:-} in
 	prepare) prepare "${2:?a folder with packages}" ;;
-	test) run_tests ;;
-	bench) LIBRARY_PATH=$only make -s "-j$(nproc)" WERROR= bench-gpu ;;
-	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test | bench' ;;
+	test)
+		shift
+		run_parts test_part 'ops models sanitizer regress tap-1 tap-2 tap-3' "$@"
+		;;
+	bench)
+		shift
+		mkdir -p "$algorithms"
+		build all bench-programs
+		run_parts bench_part \
+			'steps attention jobs jobs-fp8 long-jobs adapters deterministic sql sql-fp8
+			sql-update' \
+			"$@"
+		;;
+	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test [PART...] | bench [PART...]' ;;
 esac

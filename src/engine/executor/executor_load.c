@@ -263,7 +263,8 @@ load_all(LlmExecutor *executor, LlmError *err)
 	executor->runs_ahead = choose_ahead(executor);
 	if (!load_weights(executor, weight_dtype, err) ||
 		!llm_adapter_slots_create(executor, err) ||
-		!create_planner(executor, err) || !create_constraints(executor, err))
+		!create_planner(executor, err) || !create_constraints(executor, err) ||
+		!llm_executor_warm_up(executor, err))
 		return false;
 	llm_executor_arm_faults(executor);
 	return true;
