@@ -187,10 +187,11 @@ $(BUILD)/server/%.o: %.c
 	$(CC) $(CFLAGS) $(CPPFLAGS) -c $< -o $@
 
 # What PostgreSQL looks up by name, and nothing else: the functions that have
-# an info record, the entry points, and the background worker's.
+# an info record, the entry points, and the background workers'.
 export_map = { nm -g --defined-only $(1) | sed -n \
 	's/.* pg_finfo_\(.*\)/\1; pg_finfo_\1;/p' | LC_ALL=C sort; } | \
-	{ echo '{ global: _PG_init; Pg_magic_func; llm_scheduler_main;'; cat; \
+	{ echo '{ global: _PG_init; Pg_magic_func; llm_scheduler_main; \
+	llm_finetune_worker_main;'; cat; \
 	echo 'local: *; };'; }
 
 $(BUILD)/exports.map: $(OBJS)

@@ -6,7 +6,8 @@
  * step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting),
  * cuda_linear.cu and cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache,
  * rotary embedding), cuda_attention*.cu, cuda_norm.cu, cuda_elementwise.cu,
- * cuda_moe.cu, cuda_lora.cu (adapters), cuda_sample.cu.
+ * cuda_moe.cu, cuda_lora.cu (adapters), cuda_sample.cu, cuda_train*.cu
+ * (training).
  *
  * This is a library of its own, which the executor opens only where a GPU is
  * wanted; the functions at the end are all that it shows.
@@ -55,6 +56,7 @@ cuda_close(LlmCompute *compute)
 	cuda_sample_close(cuda);
 	cuda_moe_close(cuda);
 	cuda_lora_close(cuda);
+	cuda_train_close(cuda);
 	cuda_linear_close(cuda);
 	cuda_step_close(cuda);
 	cuda_free(compute, cuda->partial_out);
@@ -124,6 +126,7 @@ cuda_ops(void)
 	ops.sample_wait = cuda_sample_wait;
 	ops.sync = cuda_sync;
 	ops.device_times = cuda_idle_times;
+	ops.train = cuda_train_ops();
 	return &ops;
 }
 

@@ -83,6 +83,7 @@ typedef struct ExpertTable ExpertTable;
 typedef struct CudaGraphs CudaGraphs;
 typedef struct IdleClock IdleClock;
 typedef struct LoraState LoraState;
+typedef struct ProductPlans ProductPlans;
 
 typedef struct LlmCuda
 {
@@ -132,10 +133,11 @@ typedef struct LlmCuda
 
 	ExpertTable *experts; /* cuda_moe.cu */
 	float *expert_scratch;
-	SampleState *sample; /* cuda_sample.cu */
-	CudaGraphs *graphs;	 /* cuda_graph.cu */
-	IdleClock *idle;	 /* cuda_idle.cu; NULL: not measured */
-	LoraState *lora;	 /* cuda_lora.cu; NULL: no adapters */
+	SampleState *sample;		 /* cuda_sample.cu */
+	CudaGraphs *graphs;			 /* cuda_graph.cu */
+	IdleClock *idle;			 /* cuda_idle.cu; NULL: not measured */
+	LoraState *lora;			 /* cuda_lora.cu; NULL: no adapters */
+	ProductPlans *product_plans; /* cuda_train_product.cu; NULL: none yet */
 } LlmCuda;
 
 /* Paged keys and values of all layers. */
@@ -391,6 +393,10 @@ extern void cuda_linear_close(LlmCuda *cuda);
 extern bool
 cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err);
 
+/* Biases of the parts, which their products have left out. */
+extern bool
+cuda_add_biases(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+
 /* Row counts whose products share an algorithm: the largest of them. */
 extern int32_t cuda_row_class(int32_t n_rows);
 
@@ -510,6 +516,10 @@ extern bool cuda_lora_settle(LlmCuda *cuda, LlmError *err);
 /* the activation together with what was left of its inputs, if anything was */
 extern bool cuda_lora_gated_act(LlmCuda *cuda, const LlmGatedActArgs *args,
 								bool *is_done, LlmError *err);
+
+/* cuda_train.cu and its siblings, see cuda_train.cuh */
+extern const struct LlmTrainOps *cuda_train_ops(void);
+extern void cuda_train_close(LlmCuda *cuda);
 
 /* cuda_moe.cu */
 extern bool cuda_moe_open(LlmCuda *cuda, LlmError *err);

@@ -422,8 +422,8 @@ add_bias_rows(void *out, int64_t out_stride, bool out_is_f32, LlmVector bias)
 							 load_float(bias.data, bias.dtype, i));
 }
 
-static bool
-add_biases(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
+bool
+cuda_add_biases(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 {
 	for (int i = 0; i < args->n_parts; i++)
 	{
@@ -525,5 +525,5 @@ cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 	}
 	if (has_adapters && !cuda_lora_expand(cuda, args, err))
 		return false;
-	return add_biases(cuda, args, err);
+	return cuda_add_biases(cuda, args, err);
 }

@@ -828,6 +828,144 @@ GRANT SELECT ON llm.adapters TO PUBLIC;
 COMMENT ON VIEW llm.adapters IS
 	'versions of adapters: which is active, where it is resident, what it was used for; origins are shown to owners';
 
+-- ----------------------------------------------------------- fine-tuning
+
+CREATE TABLE llm.finetune_jobs (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	adapter text NOT NULL,
+	query text NOT NULL,
+	options jsonb NOT NULL,
+	model text NOT NULL,
+	base bytea NOT NULL,			-- fingerprint of the model
+	role regrole NOT NULL,			-- as which it runs
+	search_path text NOT NULL,		-- in which it was submitted
+	continue_from integer,			-- version
+	is_new boolean NOT NULL,		-- there was no adapter of that name
+	state text NOT NULL DEFAULT 'queued'
+		CHECK (state IN ('queued', 'reading', 'training', 'publishing',
+						 'done', 'failed', 'cancelled', 'interrupted')),
+	error text,
+	attempts integer NOT NULL DEFAULT 0,	-- since the last checkpoint
+	n_rows bigint,					-- to train on
+	n_eval_rows bigint,
+	n_skipped_rows bigint,
+	template_hash bytea,			-- with which the dataset was made
+	tokenizer_hash bytea,
+	checkpoint_step bigint,
+	version integer,				-- that was published
+	submitted_at timestamptz NOT NULL DEFAULT now(),
+	started_at timestamptz,
+	finished_at timestamptz
+);
+COMMENT ON TABLE llm.finetune_jobs IS
+	'fine-tuning jobs; see the view llm.finetune_progress';
+
+CREATE TABLE llm.finetune_log (
+	job bigint NOT NULL REFERENCES llm.finetune_jobs ON DELETE CASCADE,
+	step bigint NOT NULL,
+	n_steps bigint NOT NULL,
+	epoch double precision,
+	loss double precision,				-- mean since the row before
+	learning_rate double precision,
+	grad_norm double precision,
+	n_tokens bigint NOT NULL,			-- since the row before
+	n_labels bigint NOT NULL,
+	accuracy double precision,			-- pairs: chosen above rejected
+	reward_margin double precision,
+	eval_loss double precision,
+	tokens_per_second double precision,
+	memory_bytes bigint,				-- of the executor
+	logged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (job, step)
+);
+COMMENT ON TABLE llm.finetune_log IS
+	'steps of fine-tuning jobs, a row every logging_steps; one sees the jobs of one''s own roles';
+
+CREATE TABLE llm.finetune_data (
+	job bigint NOT NULL REFERENCES llm.finetune_jobs ON DELETE CASCADE,
+	name text NOT NULL,					-- dataset, eval_dataset, state
+	part integer NOT NULL,
+	data bytea NOT NULL,
+	PRIMARY KEY (job, name, part)
+);
+COMMENT ON TABLE llm.finetune_data IS
+	'what unfinished jobs go on from: the dataset as it was read, and the last checkpoint';
+
+GRANT SELECT ON llm.finetune_jobs, llm.finetune_log TO PUBLIC;
+ALTER TABLE llm.finetune_jobs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llm.finetune_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON llm.finetune_jobs FOR SELECT
+	USING (pg_has_role(role, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
+CREATE POLICY own ON llm.finetune_log FOR SELECT
+	USING (EXISTS (SELECT FROM llm.finetune_jobs j WHERE j.id = job));
+-- a restored job can be resumed, and then begins anew
+SELECT pg_catalog.pg_extension_config_dump('llm.finetune_jobs', '');
+SELECT pg_catalog.pg_extension_config_dump('llm.finetune_jobs_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llm.finetune_log', '');
+
+CREATE FUNCTION llm_finetune(adapter text, query text, options jsonb DEFAULT '{}')
+RETURNS bigint
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION llm_finetune(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION llm_finetune(text, text, jsonb) IS
+	'train an adapter on the rows of a query, beside serving; begins after COMMIT; returns the job''s number; options have LLaMA-Factory''s names';
+
+CREATE FUNCTION llm_finetune_wait(job bigint, timeout interval DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION llm_finetune_wait(bigint, interval) IS
+	'wait for the end of a fine-tuning job; its state then, or when the time is up';
+
+CREATE FUNCTION llm_finetune_cancel(job bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_finetune_cancel(bigint) IS
+	'end a fine-tuning job without a result; false where it had ended';
+
+CREATE FUNCTION llm_finetune_resume(job bigint)
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION llm_finetune_resume(bigint) IS
+	'let a fine-tuning job that failed or was interrupted go on from its last checkpoint, after COMMIT';
+
+CREATE FUNCTION llm.list_finetune_jobs(
+	OUT job bigint, OUT worker_pid integer, OUT executor_pid integer,
+	OUT step bigint, OUT n_steps bigint, OUT epoch double precision,
+	OUT loss double precision, OUT learning_rate double precision,
+	OUT grad_norm double precision, OUT tokens_per_second double precision,
+	OUT seconds_left double precision, OUT memory_bytes bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'llm_list_finetune_jobs'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 5;
+COMMENT ON FUNCTION llm.list_finetune_jobs() IS
+	'what the view llm.finetune_progress shows of jobs that run or are about to';
+
+CREATE VIEW llm.finetune_progress WITH (security_invoker = true) AS
+	SELECT j.id AS job, j.adapter,
+		   CASE WHEN r.job IS NULL AND j.state IN ('queued', 'reading', 'training', 'publishing')
+				THEN 'interrupted' ELSE j.state END AS state,
+		   coalesce(r.step, l.step) AS step, coalesce(r.n_steps, l.n_steps) AS n_steps,
+		   coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.loss, l.loss) AS loss,
+		   coalesce(r.learning_rate, l.learning_rate) AS learning_rate,
+		   coalesce(r.grad_norm, l.grad_norm) AS grad_norm,
+		   coalesce(r.tokens_per_second, l.tokens_per_second) AS tokens_per_second,
+		   r.seconds_left * interval '1 second' AS eta,
+		   coalesce(r.memory_bytes, l.memory_bytes) AS memory_bytes,
+		   j.n_rows, j.n_eval_rows, j.n_skipped_rows, j.checkpoint_step, j.version,
+		   j.error, j.model, pg_catalog.pg_get_userbyid(j.role) AS usename,
+		   r.worker_pid, r.executor_pid, j.submitted_at, j.started_at, j.finished_at
+	FROM llm.finetune_jobs j
+	LEFT JOIN llm.list_finetune_jobs() r ON r.job = j.id
+	LEFT JOIN LATERAL (SELECT * FROM llm.finetune_log g WHERE g.job = j.id
+					   ORDER BY g.step DESC LIMIT 1) l ON true;
+GRANT SELECT ON llm.finetune_progress TO PUBLIC;
+COMMENT ON VIEW llm.finetune_progress IS
+	'fine-tuning jobs of one''s own roles (of all, for members of pg_monitor): how far they are, and what became of them';
+
 -- ----------------------------------------------------------------- views
 
 CREATE FUNCTION llm.list_models(

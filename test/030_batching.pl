@@ -83,6 +83,13 @@ SELECT llm_generate('same', NULL, '{"temperature": 1, "max_tokens": 2}') FROM t 
 END
 is($n, 20, 'but only where the answers must be equal');
 
+($out, $err) = run_script(<<'END');
+SET enable_seqscan = off;
+SELECT id, f(x) IS NOT NULL FROM t WHERE f((60 / (id - 5))::text) IS NOT NULL
+ORDER BY id FETCH FIRST 3 ROWS WITH TIES;
+END
+is("$out$err", "1|t\n2|t\n3|t", 'the error of a row behind the LIMIT never comes');
+
 ($out) = run_script(<<'END');
 BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT id, f(x) FROM t WHERE id < 20 ORDER BY id;
@@ -297,6 +304,14 @@ like($out, qr/^1000\|/, 'wide rows wait in files');
 # --------------------------------------------------------------- cancel
 
 one_value("SELECT llm_load_model('$dir?delay_ms=30', 'slow')");
+is( one_value(<<'END'), '40', 'a node may wait for what another one has asked');
+SET enable_hashjoin = off;
+SELECT count(*) FROM
+	(SELECT id, llm_generate(x, NULL, '{"model": "slow", "temperature": 0, "max_tokens": 2}') r
+		FROM t WHERE id <= 40 OFFSET 0) a
+	JOIN (SELECT id, llm_generate(x, NULL, '{"model": "slow", "temperature": 0, "max_tokens": 2}') r
+		FROM t WHERE id <= 40 OFFSET 0) b USING (id, r);
+END
 my $slow = q{llm_generate(x, NULL, '{"model": "slow", "max_tokens": 500,
 	"ignore_eos": true}')};
 my $session = start_sql($node, "UPDATE t SET s = $slow;");

@@ -46,10 +46,12 @@ complain "$library starts threads" "$(nm -D -u "$library" | awk '{print $NF}' |
 
 exported=$(nm -D --defined-only "$library" | awk '{print $NF}')
 functions=$(sed -n 's/^pg_finfo_//p' <<<"$exported")
-allowed=$(printf '%s\n' "$functions" _PG_init Pg_magic_func llm_scheduler_main)
+allowed=$(printf '%s\n' "$functions" _PG_init Pg_magic_func llm_scheduler_main \
+	llm_finetune_worker_main)
 complain "$library exports more than PostgreSQL looks up" \
 	"$(grep -v '^pg_finfo_' <<<"$exported" | grep -vxF "$allowed" || true)"
-for name in _PG_init Pg_magic_func llm_scheduler_main $functions; do
+for name in _PG_init Pg_magic_func llm_scheduler_main \
+	llm_finetune_worker_main $functions; do
 	grep -qxF "$name" <<<"$exported" || complain "$library does not export" "$name"
 done
 

@@ -7,6 +7,7 @@
  *	  pg_compat.h	what differs between PostgreSQL's majors
  *	  scheduler/	requests, models and executors: shared memory and worker
  *	  sql/			the SQL functions
+ *	  finetune/		jobs that train adapters: their workers, and their SQL
  *
  * Loading must never fail, also where the library is not preloaded: pg_upgrade
  * and CREATE FUNCTION load it into servers that know nothing of it.  Then only
@@ -18,6 +19,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "src/server/finetune/finetune_subsys.h"
 #include "src/server/pg_compat.h"
 #include "src/server/scan/scan_subsys.h"
 #include "src/server/scheduler/scheduler_subsys.h"
@@ -33,5 +35,8 @@ _PG_init(void)
 	llm_settings_define();
 	llm_scan_init();
 	if (process_shared_preload_libraries_in_progress)
-		llm_scheduler_init();
+	{
+		llm_finetune_init();
+		llm_scheduler_init(llm_finetune_launch);
+	}
 }

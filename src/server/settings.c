@@ -19,6 +19,7 @@
 
 char *llm_setting_executor_path;
 int llm_setting_max_requests;
+int llm_setting_max_finetune_jobs = 2;
 int llm_setting_max_models;
 char *llm_setting_model;
 char *llm_setting_model_name;
@@ -147,6 +148,12 @@ define_postmaster_settings(void)
 							"Number of models that may be loaded at once.",
 							NULL, &llm_setting_max_models, 8, 1, 256,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"llm_ext.max_finetune_jobs",
+		"Fine-tuning jobs that may run at once in the whole server.",
+		"Others wait.  Each takes one of max_worker_processes.  0: none may.",
+		&llm_setting_max_finetune_jobs, 2, 0, 64, PGC_POSTMASTER, 0, NULL, NULL,
+		NULL);
 }
 
 static void

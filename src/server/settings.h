@@ -20,6 +20,7 @@ typedef enum LlmOnError
 extern char *llm_setting_executor_path; /* '' = llm_executor in pkglibdir */
 extern int llm_setting_max_requests;	/* request slots */
 extern int llm_setting_max_models;
+extern int llm_setting_max_finetune_jobs; /* running; 0 = none */
 
 /* PGC_SIGHUP: used when an executor is started */
 extern char *llm_setting_model;		 /* directory loaded at start; '' = none */

@@ -5,8 +5,7 @@
  *	  bench_grammar [tokenizer.json]
  *
  * Without an argument the vocabulary is synthetic: every byte, then words of
- * letters, with and without a space in front, digits, punctuation, JSON's
- * marks, pieces of UTF-8.  For each grammar a number of answers is drawn; of
+ * letters, digits, punctuation, JSON's marks, pieces of UTF-8 (bench_words.h).  For each grammar a number of answers is drawn; of
  * every mask on the way the time is taken, once with nothing remembered (the
  * first answer) and once warm.
  *
@@ -21,6 +20,7 @@
 #include "src/common/util/clock.h"
 #include "src/common/util/mapped_file.h"
 #include "src/common/util/philox.h"
+#include "test/bench/bench_words.h"
 
 #define N_SYNTHETIC 128000
 #define N_ANSWERS 64
@@ -48,53 +48,10 @@ now_us(void)
 
 /* -- the vocabulary -- */
 
-static size_t
-make_word(uint64_t i, char *out)
-{
-	static const char *const tails[] = { "",	"",	   "",	"",	 "",   "\"",
-										 "\",", "\":", ".", ",", "'s", "\n" };
-	LlmPhilox r = llm_philox(1, i, 0);
-	size_t n = 0;
-	uint32_t letters = 2 + r.word[0] % 9;
-
-	if (i < 1110)
-		return (size_t) sprintf(out,
-								i < 10	  ? "%d"
-								: i < 110 ? "%02d"
-										  : "%03d",
-								(int) (i < 10	 ? i
-									   : i < 110 ? i - 10
-												 : i - 110));
-	if (i % 50 == 0)
-	{
-		for (uint32_t k = 0; k <= r.word[1] % 6; k++)
-			out[n++] = "{}[]\",: \n\\/-_=()"[llm_philox(2, i, k).word[0] % 16];
-		return n;
-	}
-	if (i % 2 == 0)
-		out[n++] = ' ';
-	if (i % 7 == 0)
-	{
-		/* two or three letters of a script of two bytes each */
-		for (uint32_t k = 0; k < 2 + r.word[1] % 3; k++)
-		{
-			out[n++] = (char) 0xD0;
-			out[n++] = (char) (0x80 + llm_philox(3, i, k).word[0] % 64);
-		}
-		return n;
-	}
-	for (uint32_t k = 0; k < letters; k++)
-		out[n++] =
-			"etaoinshrdlucmfwypvbgkjqxz"[llm_philox(4, i, k).word[0] %
-										 llm_philox(5, i, k).word[0] % 26];
-	strcpy(out + n, tails[r.word[2] % 12]);
-	return n + strlen(out + n);
-}
-
 static LlmGrammarVocab *
 make_synthetic(void)
 {
-	static char text[N_SYNTHETIC][48];
+	static char text[N_SYNTHETIC][MAX_WORD_BYTES];
 	LlmGrammarToken *tokens = calloc(N_SYNTHETIC, sizeof(*tokens));
 	LlmGrammarVocab *vocab;
 	int32_t end_id = N_SYNTHETIC - 1;

@@ -13,7 +13,7 @@
 #define LLM_CUDA_MIRROR_H
 
 #include "src/common/util/half_float.h"
-#include "src/engine/compute/compute.h"
+#include "src/engine/compute/compute_train.h"
 #include "test/unit/unit_test.h"
 
 typedef struct Mirror
@@ -271,8 +271,11 @@ mirror_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *host, LlmError *err)
 	return ok;
 }
 
+typedef bool (*MirrorLinear)(LlmCompute *, const LlmLinearArgs *, LlmError *);
+
 static inline bool
-mirror_linear(LlmCompute *compute, const LlmLinearArgs *host, LlmError *err)
+mirror_linear_by(LlmCompute *compute, const LlmLinearArgs *host,
+				 MirrorLinear linear, LlmError *err)
 {
 	LlmLinearArgs args = *host;
 	int64_t sizes[LLM_LINEAR_MAX_PARTS];
@@ -291,7 +294,7 @@ mirror_linear(LlmCompute *compute, const LlmLinearArgs *host, LlmError *err)
 										   (size_t) sizes[i] * 4)
 							: mirror_in(compute, host->part[i].out, sizes[i]);
 	}
-	ok = mirrored(compute)->ops->linear(mirrored(compute), &args, err);
+	ok = linear(mirrored(compute), &args, err);
 	for (int i = 0; i < args.n_parts; i++)
 	{
 		if (args.out_is_f32)
@@ -304,6 +307,12 @@ mirror_linear(LlmCompute *compute, const LlmLinearArgs *host, LlmError *err)
 	}
 	mirror_free(compute, args.x);
 	return ok;
+}
+
+static inline bool
+mirror_linear(LlmCompute *compute, const LlmLinearArgs *host, LlmError *err)
+{
+	return mirror_linear_by(compute, host, mirrored(compute)->ops->linear, err);
 }
 
 /* q, k and v each with their stride; they may be parts of one buffer. */
@@ -450,6 +459,457 @@ mirror_sample(LlmCompute *compute, const LlmSampleArgs *host, LlmError *err)
 	return ok;
 }
 
+/* ---- the operations of training ---- */
+
+static inline const LlmTrainOps *
+mirrored_train(LlmCompute *compute)
+{
+	return mirrored(compute)->ops->train;
+}
+
+static inline void *
+mirror_floats(LlmCompute *compute, const void *host, int64_t n)
+{
+	return host == NULL ? NULL : mirror_bytes(compute, host, (size_t) n * 4);
+}
+
+static inline bool
+mirror_train_linear(LlmCompute *compute, const LlmLinearArgs *host,
+					LlmError *err)
+{
+	return mirror_linear_by(compute, host, mirrored_train(compute)->linear,
+							err);
+}
+
+/* [n_rows, n_cols] as the product sees it; f32 becomes bf16. */
+static inline LlmOperand
+mirror_operand(LlmCompute *compute, LlmOperand operand, int64_t n_rows,
+			   int64_t n_cols)
+{
+	int64_t n = operand.is_transposed ? (n_cols - 1) * operand.stride + n_rows
+									  : (n_rows - 1) * operand.stride + n_cols;
+
+	operand.data = operand.dtype == LLM_DTYPE_F32
+					   ? mirror_in(compute, operand.data, n)
+					   : mirror_bytes(compute, operand.data, (size_t) n * 2);
+	if (operand.dtype == LLM_DTYPE_F32)
+		operand.dtype = LLM_DTYPE_BF16;
+	return operand;
+}
+
+/* An out_dtype of bf16 is f32 at home, as activations are. */
+static inline bool
+mirror_product(LlmCompute *compute, const LlmProductArgs *host, LlmError *err)
+{
+	LlmProductArgs args = *host;
+	int64_t n = (args.m - 1) * args.out_stride + args.n;
+	bool is_act = args.out_dtype == LLM_DTYPE_BF16;
+	bool ok;
+
+	args.a = mirror_operand(compute, args.a, args.m, args.k);
+	args.b = mirror_operand(compute, args.b, args.k, args.n);
+	args.out = is_act ? mirror_in(compute, host->out, n)
+					  : mirror_floats(compute, host->out, n);
+	ok = mirrored_train(compute)->product(mirrored(compute), &args, err);
+	if (is_act)
+		mirror_out(compute, host->out, args.out, n);
+	else
+		mirror_floats_out(compute, host->out, args.out, n);
+	mirror_free(compute, args.a.data);
+	mirror_free(compute, args.b.data);
+	return ok;
+}
+
+static inline bool
+mirror_add(LlmCompute *compute, const LlmAddArgs *host, LlmError *err)
+{
+	LlmAddArgs args = *host;
+	bool ok;
+
+	args.a = mirror_in(compute, host->a, args.n);
+	args.b = mirror_in(compute, host->b, args.n);
+	args.out = mirror_in(compute, host->out, args.n);
+	ok = mirrored_train(compute)->add(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, args.n);
+	mirror_free(compute, args.a);
+	mirror_free(compute, args.b);
+	return ok;
+}
+
+static inline bool
+mirror_rms_norm_back(LlmCompute *compute, const LlmRmsNormBackArgs *host,
+					 LlmError *err)
+{
+	LlmRmsNormBackArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.dim;
+	bool is_in_place = host->d_y == host->d_x;
+	bool ok;
+
+	args.x = mirror_in(compute, host->x, n);
+	args.d_y = mirror_in(compute, host->d_y, n);
+	args.weight = mirror_vector(compute, args.weight);
+	args.d_x =
+		is_in_place ? (void *) args.d_y : mirror_in(compute, host->d_x, n);
+	ok = mirrored_train(compute)->rms_norm_back(mirrored(compute), &args, err);
+	mirror_out(compute, host->d_x, args.d_x, n);
+	mirror_free(compute, args.x);
+	mirror_free(compute, args.weight.data);
+	if (!is_in_place)
+		mirror_free(compute, args.d_y);
+	return ok;
+}
+
+static inline bool
+mirror_rotate(LlmCompute *compute, const LlmRotateArgs *host, LlmError *err)
+{
+	LlmRotateArgs args = *host;
+	int64_t n = (int64_t) args.n_tokens * args.n_heads * args.head_dim;
+	int32_t last = 0;
+	bool ok;
+
+	for (int32_t i = 0; i < args.n_tokens; i++)
+		last = host->rope_rows[i] > last ? host->rope_rows[i] : last;
+	args.x = mirror_in(compute, host->x, n);
+	args.cos_sin = mirror_floats(compute, host->cos_sin,
+								 (int64_t) (last + 1) * args.rotary_dim);
+	args.rope_rows = mirror_floats(compute, host->rope_rows, args.n_tokens);
+	ok = mirrored_train(compute)->rotate(mirrored(compute), &args, err);
+	mirror_out(compute, host->x, args.x, n);
+	mirror_free(compute, args.cos_sin);
+	mirror_free(compute, args.rope_rows);
+	return ok;
+}
+
+/* What attention reads, to the device; out and log_sums, too. */
+static inline LlmSegmentAttentionArgs
+mirror_segments(LlmCompute *compute, const LlmSegmentAttentionArgs *host)
+{
+	LlmSegmentAttentionArgs args = *host;
+	int64_t n_q = (int64_t) args.n_tokens * args.n_heads * args.head_dim;
+	int64_t n_kv = (int64_t) args.n_tokens * args.n_kv_heads * args.head_dim;
+
+	args.q = mirror_in(compute, host->q, n_q);
+	args.k = mirror_in(compute, host->k, n_kv);
+	args.v = mirror_in(compute, host->v, n_kv);
+	args.segment_start =
+		mirror_floats(compute, host->segment_start, args.n_tokens);
+	args.segment_end = mirror_floats(compute, host->segment_end, args.n_tokens);
+	args.out = mirror_in(compute, host->out, n_q);
+	args.log_sums = mirror_floats(compute, host->log_sums,
+								  (int64_t) args.n_heads * args.n_tokens);
+	return args;
+}
+
+static inline void
+mirror_segments_free(LlmCompute *compute, const LlmSegmentAttentionArgs *args)
+{
+	mirror_free(compute, args->q);
+	mirror_free(compute, args->k);
+	mirror_free(compute, args->v);
+	mirror_free(compute, args->segment_start);
+	mirror_free(compute, args->segment_end);
+}
+
+static inline bool
+mirror_segment_attention(LlmCompute *compute,
+						 const LlmSegmentAttentionArgs *host, LlmError *err)
+{
+	LlmSegmentAttentionArgs args = mirror_segments(compute, host);
+	bool ok = mirrored_train(compute)->attention(mirrored(compute), &args, err);
+
+	mirror_out(compute, host->out, args.out,
+			   (int64_t) args.n_tokens * args.n_heads * args.head_dim);
+	mirror_floats_out(compute, host->log_sums, args.log_sums,
+					  (int64_t) args.n_heads * args.n_tokens);
+	mirror_segments_free(compute, &args);
+	return ok;
+}
+
+static inline bool
+mirror_segment_attention_back(LlmCompute *compute,
+							  const LlmSegmentAttentionBackArgs *host,
+							  LlmError *err)
+{
+	LlmSegmentAttentionBackArgs args = *host;
+	const LlmSegmentAttentionArgs *forward = &host->forward;
+	int64_t n_sums = (int64_t) forward->n_tokens * forward->n_heads;
+	int64_t n_q = n_sums * forward->head_dim;
+	int64_t n_kv =
+		(int64_t) forward->n_tokens * forward->n_kv_heads * forward->head_dim;
+	bool ok;
+
+	args.forward = mirror_segments(compute, forward);
+	args.d_out = mirror_in(compute, host->d_out, n_q);
+	args.d_q = mirror_in(compute, host->d_q, n_q);
+	args.d_k = mirror_in(compute, host->d_k, n_kv);
+	args.d_v = mirror_in(compute, host->d_v, n_kv);
+	args.d_out_sums = mirror_floats(compute, host->d_out_sums, n_sums);
+	ok = mirrored_train(compute)->attention_back(mirrored(compute), &args, err);
+	mirror_out(compute, host->d_q, args.d_q, n_q);
+	mirror_out(compute, host->d_k, args.d_k, n_kv);
+	mirror_out(compute, host->d_v, args.d_v, n_kv);
+	mirror_free(compute, args.d_out);
+	mirror_free(compute, args.d_out_sums);
+	mirror_free(compute, args.forward.out);
+	mirror_free(compute, args.forward.log_sums);
+	mirror_segments_free(compute, &args.forward);
+	return ok;
+}
+
+static inline bool
+mirror_gated_act_back(LlmCompute *compute, const LlmGatedActBackArgs *host,
+					  LlmError *err)
+{
+	LlmGatedActBackArgs args = *host;
+	bool ok;
+
+	args.gate = mirror_in(compute, host->gate, args.n);
+	args.up = mirror_in(compute, host->up, args.n);
+	args.d_out = mirror_in(compute, host->d_out, args.n);
+	args.d_gate = host->d_gate == host->gate
+					  ? (void *) args.gate
+					  : mirror_in(compute, host->d_gate, args.n);
+	args.d_up = host->d_up == host->up ? (void *) args.up
+									   : mirror_in(compute, host->d_up, args.n);
+	ok = mirrored_train(compute)->gated_act_back(mirrored(compute), &args, err);
+	mirror_out(compute, host->d_gate, args.d_gate, args.n);
+	mirror_out(compute, host->d_up, args.d_up, args.n);
+	mirror_free(compute, args.d_out);
+	if (host->d_gate != host->gate)
+		mirror_free(compute, args.gate);
+	if (host->d_up != host->up)
+		mirror_free(compute, args.up);
+	return ok;
+}
+
+/* Derivatives are apart from the logits there, and in their place here. */
+static inline bool
+mirror_cross_entropy(LlmCompute *compute, const LlmCrossEntropyArgs *host,
+					 LlmError *err)
+{
+	LlmCrossEntropyArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.n_vocab;
+	bool ok;
+
+	args.logits = mirror_floats(compute, host->logits, n);
+	args.labels = mirror_floats(compute, host->labels, args.n_rows);
+	args.weights = mirror_floats(compute, host->weights, args.n_rows);
+	args.log_probs = mirror_floats(compute, host->log_probs, args.n_rows);
+	args.d_logits = mirror_in(compute, host->d_logits, n);
+	ok = mirrored_train(compute)->cross_entropy(mirrored(compute), &args, err);
+	mirror_out(compute, host->d_logits, args.d_logits, n);
+	mirror_floats_out(compute, host->log_probs, args.log_probs, args.n_rows);
+	mirror_free(compute, args.logits);
+	mirror_free(compute, args.labels);
+	mirror_free(compute, args.weights);
+	return ok;
+}
+
+static inline bool
+mirror_scatter(LlmCompute *compute, const LlmScatterArgs *host, LlmError *err)
+{
+	LlmScatterArgs args = *host;
+	int64_t n_out = (int64_t) args.n_out_rows * args.dim;
+	bool ok;
+
+	args.x = mirror_in(compute, host->x, (int64_t) args.n_rows * args.dim);
+	args.rows = mirror_floats(compute, host->rows, args.n_rows);
+	args.out = mirror_in(compute, host->out, n_out);
+	ok = mirrored_train(compute)->scatter(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, n_out);
+	mirror_free(compute, args.x);
+	mirror_free(compute, args.rows);
+	return ok;
+}
+
+static inline bool
+mirror_dropout(LlmCompute *compute, const LlmDropoutArgs *host, LlmError *err)
+{
+	LlmDropoutArgs args = *host;
+	bool ok;
+
+	args.x = mirror_in(compute, host->x, args.n);
+	args.out = mirror_in(compute, host->out, args.n);
+	ok = mirrored_train(compute)->dropout(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, args.n);
+	mirror_free(compute, args.x);
+	return ok;
+}
+
+static inline bool
+mirror_noise(LlmCompute *compute, const LlmNoiseArgs *host, LlmError *err)
+{
+	LlmNoiseArgs args = *host;
+	bool ok;
+
+	args.x = mirror_in(compute, host->x, args.n);
+	ok = mirrored_train(compute)->noise(mirrored(compute), &args, err);
+	mirror_out(compute, host->x, args.x, args.n);
+	return ok;
+}
+
+static inline bool
+mirror_scale_columns(LlmCompute *compute, const LlmScaleColumnsArgs *host,
+					 LlmError *err)
+{
+	LlmScaleColumnsArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.dim;
+	bool ok;
+
+	args.x = mirror_in(compute, host->x, n);
+	args.scales = mirror_floats(compute, host->scales, args.dim);
+	args.bias = mirror_vector(compute, args.bias);
+	args.out = mirror_in(compute, host->out, n);
+	ok = mirrored_train(compute)->scale_columns(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, n);
+	mirror_free(compute, args.x);
+	mirror_free(compute, args.scales);
+	mirror_free(compute, args.bias.data);
+	return ok;
+}
+
+static inline bool
+mirror_column_dots(LlmCompute *compute, const LlmColumnDotsArgs *host,
+				   LlmError *err)
+{
+	LlmColumnDotsArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.dim;
+	bool ok;
+
+	args.a = mirror_in(compute, host->a, n);
+	args.b = mirror_in(compute, host->b, n);
+	args.divisors = mirror_floats(compute, host->divisors, args.dim);
+	args.out = mirror_floats(compute, host->out, args.dim);
+	ok = mirrored_train(compute)->column_dots(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->out, args.out, args.dim);
+	mirror_free(compute, args.a);
+	mirror_free(compute, args.b);
+	mirror_free(compute, args.divisors);
+	return ok;
+}
+
+static inline bool
+mirror_row_squares(LlmCompute *compute, const LlmRowSquaresArgs *host,
+				   LlmError *err)
+{
+	LlmRowSquaresArgs args = *host;
+	bool ok;
+
+	args.weight = mirror_matrix(compute, args.weight);
+	args.out = mirror_floats(compute, host->out, args.weight.n_rows);
+	ok = mirrored_train(compute)->row_squares(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->out, args.out, args.weight.n_rows);
+	mirror_free(compute, args.weight.data);
+	return ok;
+}
+
+static inline bool
+mirror_adapted_norms(LlmCompute *compute, const LlmAdaptedNormsArgs *host,
+					 LlmError *err)
+{
+	LlmAdaptedNormsArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.rank;
+	bool ok;
+
+	args.weight_squares =
+		mirror_floats(compute, host->weight_squares, args.n_rows);
+	args.b = mirror_floats(compute, host->b, n);
+	args.wa = mirror_floats(compute, host->wa, n);
+	args.aa = mirror_floats(compute, host->aa, (int64_t) args.rank * args.rank);
+	args.out = mirror_floats(compute, host->out, args.n_rows);
+	ok = mirrored_train(compute)->adapted_norms(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->out, args.out, args.n_rows);
+	mirror_free(compute, args.weight_squares);
+	mirror_free(compute, args.b);
+	mirror_free(compute, args.wa);
+	mirror_free(compute, args.aa);
+	return ok;
+}
+
+static inline bool
+mirror_divide(LlmCompute *compute, const LlmDivideArgs *host, LlmError *err)
+{
+	LlmDivideArgs args = *host;
+	bool ok;
+
+	args.a = mirror_floats(compute, host->a, args.n);
+	args.b = mirror_floats(compute, host->b, args.n);
+	args.out = mirror_floats(compute, host->out, args.n);
+	ok = mirrored_train(compute)->divide(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->out, args.out, args.n);
+	mirror_free(compute, args.a);
+	mirror_free(compute, args.b);
+	return ok;
+}
+
+static inline bool
+mirror_round_values(LlmCompute *compute, const LlmRoundArgs *host,
+					LlmError *err)
+{
+	LlmRoundArgs args = *host;
+	bool ok;
+
+	args.x = mirror_floats(compute, host->x, args.n);
+	args.out = mirror_in(compute, host->out, args.n);
+	ok = mirrored_train(compute)->round(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, args.n);
+	mirror_free(compute, args.x);
+	return ok;
+}
+
+static inline bool
+mirror_adamw(LlmCompute *compute, const LlmAdamwArgs *host, LlmError *err)
+{
+	LlmAdamwArgs args = *host;
+	bool ok;
+
+	args.p = mirror_floats(compute, host->p, args.n);
+	args.d_p = mirror_floats(compute, host->d_p, args.n);
+	args.m = mirror_floats(compute, host->m, args.n);
+	args.v = mirror_floats(compute, host->v, args.n);
+	ok = mirrored_train(compute)->adamw(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->p, args.p, args.n);
+	mirror_floats_out(compute, host->m, args.m, args.n);
+	mirror_floats_out(compute, host->v, args.v, args.n);
+	mirror_free(compute, args.d_p);
+	return ok;
+}
+
+static inline bool
+mirror_sum_squares(LlmCompute *compute, const float *x, int64_t n, double *sum,
+				   LlmError *err)
+{
+	float *device = mirror_floats(compute, x, n);
+	bool ok = mirrored_train(compute)->sum_squares(mirrored(compute), device, n,
+												   sum, err);
+
+	mirror_free(compute, device);
+	return ok;
+}
+
+static const LlmTrainOps mirror_train = {
+	.linear = mirror_train_linear,
+	.product = mirror_product,
+	.add = mirror_add,
+	.rms_norm_back = mirror_rms_norm_back,
+	.rotate = mirror_rotate,
+	.attention = mirror_segment_attention,
+	.attention_back = mirror_segment_attention_back,
+	.gated_act_back = mirror_gated_act_back,
+	.cross_entropy = mirror_cross_entropy,
+	.scatter = mirror_scatter,
+	.dropout = mirror_dropout,
+	.noise = mirror_noise,
+	.scale_columns = mirror_scale_columns,
+	.column_dots = mirror_column_dots,
+	.row_squares = mirror_row_squares,
+	.adapted_norms = mirror_adapted_norms,
+	.divide = mirror_divide,
+	.round = mirror_round_values,
+	.adamw = mirror_adamw,
+	.sum_squares = mirror_sum_squares,
+};
+
 static inline bool
 mirror_sync(LlmCompute *compute, LlmError *err)
 {
@@ -488,6 +948,7 @@ mirror_open(const LlmComputeOptions *options, LlmError *err)
 	ops.sample = mirror_sample;
 	ops.sample_wait = mirror_sync;
 	ops.sync = mirror_sync;
+	ops.train = &mirror_train;
 	mirror = calloc(1, sizeof(*mirror));
 	if (mirror == NULL)
 		abort();

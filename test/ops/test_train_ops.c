@@ -4,10 +4,13 @@
  *
  * Derivatives are checked against formulas written down anew here, which
  * finite differences of the naive forward loops confirm where these are
- * short; the trainer's own test compares whole gradients with PEFT's.
+ * short; the trainer's own test compares whole gradients with PEFT's.  Numbers
+ * that go in are such that bf16 has them, too: what a GPU's results differ by
+ * is its own.
  *
  * test/ops/test_train_ops.c
  */
+#include "src/common/util/philox.h"
 #include "src/engine/compute/compute_train.h"
 #include "test/ops/ops_test.h"
 
@@ -24,6 +27,8 @@ typedef struct ProductCase
 	bool b_transposed;
 	LlmDtype b_dtype;
 	bool adds;
+	bool is_aligned;  /* rows begin at multiples of 16 bytes, also in bf16 */
+	bool out_is_bf16; /* on a GPU: as activations */
 } ProductCase;
 
 static const ProductCase product_cases[] = {
@@ -33,7 +38,30 @@ static const ProductCase product_cases[] = {
 	{ 193, 257, 64, false, false, LLM_DTYPE_BF16, true },
 	{ 16, 520, 513, true, true, LLM_DTYPE_F16, false },
 	{ 400, 8, 90, false, true, LLM_DTYPE_F32, true },
+	/* y = x W^T, += u B^T; d_x = d_y W; d_u = d_y B; d_B += d_y^T u */
+	{ 200, 96, 128, false, true, LLM_DTYPE_BF16, false, true, true },
+	{ 100, 130, 16, false, true, LLM_DTYPE_F32, true, true, true },
+	{ 200, 128, 96, false, false, LLM_DTYPE_BF16, false, true, true },
+	{ 77, 48, 200, false, false, LLM_DTYPE_F32, false, true, true },
+	{ 96, 16, 203, true, false, LLM_DTYPE_F32, true, true, false },
+	{ 203, 520, 64, false, true, LLM_DTYPE_BF16, false, true, false },
 };
+
+/* As bf16 has them. */
+static Tensor
+tensor_short(int64_t n, float scale)
+{
+	Tensor t = tensor_random(n, LLM_DTYPE_F32, scale, 0);
+
+	for (int64_t i = 0; i < n; i++)
+	{
+		float *at = (float *) t.data + i;
+
+		*at = llm_bf16_to_float(llm_float_to_bf16(*at));
+		t.value[i] = (double) *at;
+	}
+	return t;
+}
 
 static double
 element(const Tensor *t, int64_t stride, bool is_transposed, int64_t row,
@@ -42,15 +70,23 @@ element(const Tensor *t, int64_t stride, bool is_transposed, int64_t row,
 	return t->value[is_transposed ? col * stride + row : row * stride + col];
 }
 
+static int64_t
+stride_of(const ProductCase *c, int64_t n, int64_t more)
+{
+	return c->is_aligned ? (n + 7) / 8 * 8 + 8 : n + more;
+}
+
 static void
 check_product(LlmCompute *compute, const ProductCase *c, const char *isa)
 {
-	int64_t a_stride = (c->a_transposed ? c->m : c->k) + 3;
-	int64_t b_stride = (c->b_transposed ? c->k : c->n) + 1;
-	Tensor a = tensor_random((c->a_transposed ? c->k : c->m) * a_stride,
-							 LLM_DTYPE_F32, 1, 0);
-	Tensor b = tensor_random((c->b_transposed ? c->n : c->k) * b_stride,
-							 c->b_dtype, 1, 0);
+	int64_t a_stride = stride_of(c, c->a_transposed ? c->m : c->k, 3);
+	int64_t b_stride = stride_of(c, c->b_transposed ? c->k : c->n, 1);
+	int64_t n_b = (c->b_transposed ? c->n : c->k) * b_stride;
+	Tensor a = tensor_short((c->a_transposed ? c->k : c->m) * a_stride, 1);
+	Tensor b = c->b_dtype == LLM_DTYPE_F32
+				   ? tensor_short(n_b, 1)
+				   : tensor_random(n_b, c->b_dtype, 1, 0);
+	bool is_cuda = isa == isa_names[N_ISAS];
 	float *out = need((size_t) (c->m * c->n) * sizeof(float));
 	double *expected = need((size_t) (c->m * c->n) * sizeof(double));
 	LlmProductArgs args = {
@@ -62,7 +98,7 @@ check_product(LlmCompute *compute, const ProductCase *c, const char *isa)
 		.scale = 0.75f,
 		.adds = c->adds,
 		.out = out,
-		.out_dtype = LLM_DTYPE_F32,
+		.out_dtype = is_cuda && c->out_is_bf16 ? LLM_DTYPE_BF16 : LLM_DTYPE_F32,
 		.out_stride = c->n,
 	};
 	LlmError err = { 0 };
@@ -90,7 +126,7 @@ check_product(LlmCompute *compute, const ProductCase *c, const char *isa)
 static void
 test_product(void)
 {
-	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	FOR_EACH_PATH(LLM_DTYPE_F32, 2)
 	{
 		for (size_t i = 0; i < sizeof(product_cases) / sizeof(ProductCase); i++)
 			check_product(compute, &product_cases[i], isa);
@@ -101,7 +137,7 @@ test_product(void)
  * Attention
  * ------------------------------------------------------------------------
  */
-#define N_TOKENS 150
+#define N_TOKENS 420
 #define N_HEADS 4
 #define N_KV_HEADS 2
 
@@ -211,10 +247,10 @@ rig_open(AttentionRig *rig)
 	const int32_t ends[] = { 1, 20, 131, N_TOKENS };
 	int32_t begin = 0;
 
-	rig->q = tensor_random(n_q, LLM_DTYPE_F32, 2, 0);
-	rig->k = tensor_random(n_kv, LLM_DTYPE_F32, 2, 0);
-	rig->v = tensor_random(n_kv, LLM_DTYPE_F32, 1, 0);
-	rig->d_out = tensor_random(n_q, LLM_DTYPE_F32, 1, 0);
+	rig->q = tensor_short(n_q, 2);
+	rig->k = tensor_short(n_kv, 2);
+	rig->v = tensor_short(n_kv, 1);
+	rig->d_out = tensor_short(n_q, 1);
 	rig->out = doubles(n_q);
 	rig->d_q = doubles(n_q);
 	rig->d_k = doubles(n_kv);
@@ -298,12 +334,15 @@ test_segment_attention(void)
 		{ .head_dim = 40, .sliding_window = 9 },
 		{ .head_dim = 64, .soft_cap = 3 },
 		{ .head_dim = 256, .soft_cap = 5, .sliding_window = 70 },
+		{ .head_dim = 128 },
+		{ .head_dim = 128, .soft_cap = 4, .sliding_window = 40 },
+		{ .head_dim = 50, .sliding_window = 2 },
 	};
 
-	for (int i = 0; i < 4; i++)
+	for (size_t i = 0; i < sizeof(rigs) / sizeof(rigs[0]); i++)
 	{
 		rig_open(&rigs[i]);
-		FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+		FOR_EACH_PATH(LLM_DTYPE_F32, 2)
 		check_attention(compute, &rigs[i], isa);
 		rig_close(&rigs[i]);
 	}
@@ -327,47 +366,47 @@ norm_loss(const double *x, const double *weight, const double *d_y, int32_t dim)
 }
 
 static void
-check_rms_norm_back(LlmCompute *compute, const char *isa)
+check_rms_norm_back(LlmCompute *compute, int32_t dim, const char *isa)
 {
 	enum
 	{
-		DIM = 37,
+		MAX_DIM = 1048,
 		N_ROWS = 3
 	};
-	Tensor x = tensor_random(N_ROWS * DIM, LLM_DTYPE_F32, 1, 0);
-	Tensor d_y = tensor_random(N_ROWS * DIM, LLM_DTYPE_F32, 1, 0);
-	Tensor weight = tensor_random(DIM, LLM_DTYPE_BF16, 1, 0);
-	float d_x[N_ROWS * DIM];
-	double expected[N_ROWS * DIM];
+	Tensor x = tensor_short(N_ROWS * dim, 1);
+	Tensor d_y = tensor_short(N_ROWS * dim, 1);
+	Tensor weight = tensor_random(dim, LLM_DTYPE_BF16, 1, 0);
+	float d_x[N_ROWS * MAX_DIM];
+	double expected[N_ROWS * MAX_DIM];
 	LlmRmsNormBackArgs args = { .x = x.data,
 								.d_y = d_y.data,
 								.weight = tensor_vector(&weight),
 								.d_x = d_x,
 								.n_rows = N_ROWS,
-								.dim = DIM,
+								.dim = dim,
 								.eps = 1e-5f,
 								.weight_offset = 1,
 								.adds = true };
 	LlmError err = { 0 };
 
-	fill_random(d_x, N_ROWS * DIM, 1);
-	for (int i = 0; i < N_ROWS * DIM; i++)
+	fill_random(d_x, N_ROWS * dim, 1);
+	for (int i = 0; i < N_ROWS * dim; i++)
 	{
-		double *row = x.value + i / DIM * DIM;
+		double *row = x.value + i / dim * dim;
 		double *at = &x.value[i];
 		double kept = *at;
 		double more;
 		double less;
 
 		*at = kept + 1e-5;
-		more = norm_loss(row, weight.value, d_y.value + i / DIM * DIM, DIM);
+		more = norm_loss(row, weight.value, d_y.value + i / dim * dim, dim);
 		*at = kept - 1e-5;
-		less = norm_loss(row, weight.value, d_y.value + i / DIM * DIM, DIM);
+		less = norm_loss(row, weight.value, d_y.value + i / dim * dim, dim);
 		*at = kept;
 		expected[i] = (double) d_x[i] + (more - less) / 2e-5;
 	}
 	CHECK(compute->ops->train->rms_norm_back(compute, &args, &err));
-	CHECK_NMSE(d_x, expected, N_ROWS * DIM, F32_NMSE, "rms_norm_back, %s", isa);
+	CHECK_NMSE(d_x, expected, N_ROWS * dim, F32_NMSE, "rms_norm_back, %s", isa);
 	tensor_free(&x);
 	tensor_free(&d_y);
 	tensor_free(&weight);
@@ -393,9 +432,9 @@ check_gated_act_back(LlmCompute *compute, LlmActivation activation,
 	{
 		N = 203
 	};
-	Tensor gate = tensor_random(N, LLM_DTYPE_F32, 6, 0);
-	Tensor up = tensor_random(N, LLM_DTYPE_F32, 1, 0);
-	Tensor d_out = tensor_random(N, LLM_DTYPE_F32, 1, 0);
+	Tensor gate = tensor_short(N, 6);
+	Tensor up = tensor_short(N, 1);
+	Tensor d_out = tensor_short(N, 1);
 	double d_gate[N];
 	double d_up[N];
 	LlmGatedActBackArgs args = { .gate = gate.data,
@@ -444,49 +483,51 @@ entropy(const double *logits, int32_t n, int32_t label, double cap)
 }
 
 static void
-check_cross_entropy(LlmCompute *compute, float cap, const char *isa)
+check_cross_entropy(LlmCompute *compute, int32_t n_vocab, float cap,
+					const char *isa)
 {
 	enum
 	{
-		N_VOCAB = 117,
+		MAX_VOCAB = 1240,
 		N_ROWS = 3
 	};
-	const int32_t labels[N_ROWS] = { 0, 116, 50 };
+	const int32_t labels[N_ROWS] = { 0, n_vocab - 1, 50 };
 	const float weights[N_ROWS] = { 0.5f, -2, 1 };
-	Tensor logits = tensor_random(N_ROWS * N_VOCAB, LLM_DTYPE_F32, 5, 0);
+	Tensor logits = tensor_random(N_ROWS * n_vocab, LLM_DTYPE_F32, 5, 0);
 	float log_probs[N_ROWS];
 	double expected_log_probs[N_ROWS];
-	double expected[N_ROWS * N_VOCAB];
+	double expected[N_ROWS * MAX_VOCAB];
 	LlmCrossEntropyArgs args = { .logits = logits.data,
 								 .labels = labels,
 								 .weights = weights,
+								 .d_logits = logits.data,
 								 .log_probs = log_probs,
 								 .n_rows = N_ROWS,
-								 .n_vocab = N_VOCAB,
+								 .n_vocab = n_vocab,
 								 .soft_cap = cap };
 	LlmError err = { 0 };
 
-	for (int i = 0; i < N_ROWS * N_VOCAB; i++)
+	for (int i = 0; i < N_ROWS * n_vocab; i++)
 	{
-		int row = i / N_VOCAB;
-		double *x = logits.value + row * N_VOCAB;
+		int row = i / n_vocab;
+		double *x = logits.value + row * n_vocab;
 		double kept = logits.value[i];
 		double more;
 		double less;
 
 		expected_log_probs[row] =
-			-entropy(x, N_VOCAB, labels[row], (double) cap);
+			-entropy(x, n_vocab, labels[row], (double) cap);
 		logits.value[i] = kept + 1e-5;
-		more = entropy(x, N_VOCAB, labels[row], (double) cap);
+		more = entropy(x, n_vocab, labels[row], (double) cap);
 		logits.value[i] = kept - 1e-5;
-		less = entropy(x, N_VOCAB, labels[row], (double) cap);
+		less = entropy(x, n_vocab, labels[row], (double) cap);
 		logits.value[i] = kept;
 		expected[i] = (double) weights[row] * (more - less) / 2e-5;
 	}
 	CHECK(compute->ops->train->cross_entropy(compute, &args, &err));
 	CHECK_NMSE(log_probs, expected_log_probs, N_ROWS, F32_NMSE, "log_probs, %s",
 			   isa);
-	CHECK_NMSE(args.logits, expected, N_ROWS * N_VOCAB, F32_NMSE,
+	CHECK_NMSE(args.logits, expected, N_ROWS * n_vocab, F32_NMSE,
 			   "d_logits, cap %g, %s", (double) cap, isa);
 	tensor_free(&logits);
 }
@@ -494,59 +535,104 @@ check_cross_entropy(LlmCompute *compute, float cap, const char *isa)
 static void
 test_rows(void)
 {
-	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	FOR_EACH_PATH(LLM_DTYPE_F32, 2)
 	{
-		check_rms_norm_back(compute, isa);
+		check_rms_norm_back(compute, 37, isa);
+		check_rms_norm_back(compute, 128, isa);
+		check_rms_norm_back(compute, 1048, isa);
 		check_gated_act_back(compute, LLM_ACTIVATION_SILU, isa);
 		check_gated_act_back(compute, LLM_ACTIVATION_GELU, isa);
 		check_gated_act_back(compute, LLM_ACTIVATION_GELU_TANH, isa);
-		check_cross_entropy(compute, 0, isa);
-		check_cross_entropy(compute, 4, isa);
+		check_cross_entropy(compute, 117, 0, isa);
+		check_cross_entropy(compute, 117, 4, isa);
+		check_cross_entropy(compute, 1240, 0, isa);
 	}
 }
 
-/* A rotation and its inverse are nothing, and lengths stay. */
+/* Pair i of a head. */
 static void
-test_rotate(void)
+naive_pair(const LlmRotateArgs *args, double *head, const float *angles,
+		   int32_t i)
+{
+	const int32_t half = args->rotary_dim / 2;
+	double *a = head + (args->interleaved ? 2 * i : i);
+	double *b = args->interleaved ? a + 1 : a + half;
+	double c = (double) angles[i];
+	double s = (double) angles[half + i];
+	double x = *a;
+
+	*a = x * c - *b * s;
+	*b = *b * c + x * s;
+}
+
+static void
+naive_rotate(const LlmRotateArgs *args, double *x)
+{
+	for (int32_t i = 0; i < args->n_tokens * args->n_heads; i++)
+	{
+		const float *angles =
+			args->cos_sin +
+			args->rope_rows[i / args->n_heads] * args->rotary_dim;
+
+		for (int32_t j = 0; j < args->rotary_dim / 2; j++)
+			naive_pair(args, x + (int64_t) i * args->head_dim, angles, j);
+	}
+}
+
+/* There, and back to where it began. */
+static void
+check_rotate(int32_t head_dim, int32_t rotary_dim, bool interleaved)
 {
 	enum
 	{
-		N = 3 * 2 * 16
+		MAX_DIM = 64,
+		N_HEADS_HERE = 2
 	};
 	const int32_t rope_rows[3] = { 2, 0, 1 };
-	float cos_sin[3 * 8];
-	float x[N];
-	double before[N];
+	const int32_t n = 3 * N_HEADS_HERE * head_dim;
+	float cos_sin[3 * MAX_DIM];
+	float x[3 * N_HEADS_HERE * MAX_DIM];
+	double before[3 * N_HEADS_HERE * MAX_DIM];
+	double behind[3 * N_HEADS_HERE * MAX_DIM];
 	LlmRotateArgs args = { .x = x,
 						   .cos_sin = cos_sin,
 						   .rope_rows = rope_rows,
 						   .n_tokens = 3,
-						   .n_heads = 2,
-						   .head_dim = 16,
-						   .rotary_dim = 8 };
+						   .n_heads = N_HEADS_HERE,
+						   .head_dim = head_dim,
+						   .rotary_dim = rotary_dim,
+						   .interleaved = interleaved };
 	LlmError err = { 0 };
 
-	for (int i = 0; i < 12; i++)
+	for (int i = 0; i < 3 * rotary_dim / 2; i++)
 	{
-		cos_sin[i / 4 * 8 + i % 4] = cosf((float) i);
-		cos_sin[i / 4 * 8 + 4 + i % 4] = sinf((float) i);
+		float *row = cos_sin + i / (rotary_dim / 2) * rotary_dim;
+
+		row[i % (rotary_dim / 2)] = cosf((float) i);
+		row[rotary_dim / 2 + i % (rotary_dim / 2)] = sinf((float) i);
 	}
-	FOR_EACH_ISA(LLM_DTYPE_F32, 1)
+	FOR_EACH_PATH(LLM_DTYPE_F32, 1)
 	{
-		for (int way = 0; way < 2; way++)
-		{
-			fill_random(x, N, 1);
-			for (int i = 0; i < N; i++)
-				before[i] = (double) x[i];
-			args.interleaved = way == 1;
-			args.is_inverse = false;
-			CHECK(compute->ops->train->rotate(compute, &args, &err));
-			CHECK(fabs((double) x[0] - before[0]) > 1e-3);
-			args.is_inverse = true;
-			CHECK(compute->ops->train->rotate(compute, &args, &err));
-			CHECK_NMSE(x, before, N, F32_NMSE, "rotate, %s", isa);
-		}
+		fill_random(x, n, 1);
+		for (int i = 0; i < n; i++)
+			behind[i] = before[i] = (double) x[i];
+		naive_rotate(&args, behind);
+		args.is_inverse = false;
+		CHECK(compute->ops->train->rotate(compute, &args, &err));
+		CHECK_NMSE(x, behind, n, F32_NMSE, "rotate, %s", isa);
+		args.is_inverse = true;
+		CHECK(compute->ops->train->rotate(compute, &args, &err));
+		CHECK_NMSE(x, before, n, F32_NMSE, "rotate back, %s", isa);
 	}
+}
+
+static void
+test_rotate(void)
+{
+	check_rotate(16, 8, false);
+	check_rotate(16, 8, true);
+	check_rotate(64, 64, false);
+	check_rotate(40, 32, false);
 }
 
 /* ------------------------------------------------------------------------
@@ -624,7 +710,9 @@ check_dropout(LlmCompute *compute)
 	CHECK(compute->ops->train->dropout(compute, &args, &err));
 	for (int i = 0; i < N; i++)
 	{
-		CHECK(out[i] == 0 || out[i] == 4);
+		uint32_t word = llm_philox(3, (uint64_t) i / 4, 9).word[i % 4];
+
+		CHECK(out[i] == (word < UINT32_C(1) << 30 ? 0 : 4));
 		n_dropped += out[i] == 0;
 	}
 	/* of 10,000 expected, 87 is the standard deviation */
@@ -705,13 +793,123 @@ check_adapted_norms(LlmCompute *compute, const char *isa)
 	tensor_free(&b);
 }
 
+/* What is added, weighed, divided and put elsewhere. */
+static void
+check_simple(LlmCompute *compute, const char *isa)
+{
+	enum
+	{
+		ROWS = 70,
+		DIM = 43,
+		N = ROWS * DIM
+	};
+	const LlmTrainOps *train = compute->ops->train;
+	Tensor a = tensor_short(N, 1);
+	Tensor b = tensor_short(N, 1);
+	float *out = need(2 * N * sizeof(float));
+	double *expected = need(2 * N * sizeof(double));
+	int32_t rows[ROWS];
+	double squares = 0;
+	double sum = 0;
+	LlmAddArgs sums = { a.data, b.data, out, N };
+	LlmScaleColumnsArgs scale = { .x = a.data,
+								  .scales = b.data,
+								  .bias = tensor_vector(&b),
+								  .out = out,
+								  .n_rows = ROWS,
+								  .dim = DIM };
+	LlmColumnDotsArgs dots = { a.data, b.data, (float *) b.data + DIM,
+							   out,	   ROWS,   DIM };
+	LlmDivideArgs divide = { a.data, b.data, out, N };
+	LlmScatterArgs scatter = { a.data, rows, out, ROWS, 2 * ROWS, DIM };
+	LlmRoundArgs rounds = { a.data, out, N };
+	LlmError err = { 0 };
+
+	scale.bias.n = DIM;
+	for (int i = 0; i < N; i++)
+		expected[i] = a.value[i] + b.value[i];
+	CHECK(train->add(compute, &sums, &err));
+	CHECK_NMSE(out, expected, N, F32_NMSE, "add, %s", isa);
+	for (int i = 0; i < N; i++)
+		expected[i] = a.value[i] * b.value[i % DIM] + b.value[i % DIM];
+	CHECK(train->scale_columns(compute, &scale, &err));
+	CHECK_NMSE(out, expected, N, F32_NMSE, "scale_columns, %s", isa);
+	for (int j = 0; j < DIM; j++)
+	{
+		double dot_sum = 0;
+
+		out[j] = 2;
+		for (int i = 0; i < ROWS; i++)
+			dot_sum += a.value[i * DIM + j] * b.value[i * DIM + j];
+		expected[j] = 2 + dot_sum / b.value[DIM + j];
+	}
+	CHECK(train->column_dots(compute, &dots, &err));
+	CHECK_NMSE(out, expected, DIM, F32_NMSE, "column_dots, %s", isa);
+	for (int i = 0; i < N; i++)
+	{
+		expected[i] = a.value[i] / b.value[i];
+		squares += a.value[i] * a.value[i];
+	}
+	CHECK(train->divide(compute, &divide, &err));
+	CHECK_NMSE(out, expected, N, F32_NMSE, "divide, %s", isa);
+	CHECK(train->sum_squares(compute, a.data, N, &sum, &err));
+	CHECK(fabs(sum / squares - 1) < 1e-12);
+	fill_random(out, N, 1);
+	CHECK(train->round(compute, &rounds, &err));
+	CHECK_NMSE(out, a.value, N, 0, "round, %s", isa);
+	for (int i = 0; i < 2 * N; i++)
+	{
+		out[i] = 1;
+		expected[i] = 0;
+	}
+	for (int i = 0; i < N; i++)
+	{
+		rows[i / DIM] = i / DIM * 2 + 1;
+		expected[rows[i / DIM] * DIM + i % DIM] = a.value[i];
+	}
+	CHECK(train->scatter(compute, &scatter, &err));
+	CHECK_NMSE(out, expected, 2 * N, 0, "scatter, %s", isa);
+	tensor_free(&a);
+	tensor_free(&b);
+	free(out);
+	free(expected);
+}
+
+static void
+check_noise(LlmCompute *compute, const char *isa)
+{
+	enum
+	{
+		N = 1001
+	};
+	Tensor x = tensor_short(N, 1);
+	double expected[N];
+	LlmNoiseArgs args = {
+		.x = x.data, .n = N, .scale = 2, .seed = 5, .sequence = 8
+	};
+	LlmError err = { 0 };
+
+	for (int i = 0; i < N; i++)
+	{
+		uint32_t word = llm_philox(5, (uint64_t) i / 4, 8).word[i % 4];
+
+		expected[i] =
+			x.value[i] + 2 * (2 * (double) llm_philox_unit_float(word) - 1);
+	}
+	CHECK(compute->ops->train->noise(compute, &args, &err));
+	CHECK_NMSE(x.data, expected, N, F32_NMSE, "noise, %s", isa);
+	tensor_free(&x);
+}
+
 static void
 test_numbers(void)
 {
-	FOR_EACH_ISA(LLM_DTYPE_F32, 2)
+	FOR_EACH_PATH(LLM_DTYPE_F32, 2)
 	{
 		check_adamw(compute, isa);
 		check_dropout(compute);
+		check_simple(compute, isa);
+		check_noise(compute, isa);
 		check_adapted_norms(compute, isa);
 	}
 }

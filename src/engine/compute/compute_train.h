@@ -138,7 +138,7 @@ typedef struct LlmGatedActBackArgs
 
 /*
  * Rows of logits against the tokens that should have come: log_probs[i] is
- * log softmax(logits[i])[labels[i]].  Where weights is set, logits become
+ * log softmax(logits[i])[labels[i]].  Where weights is set, d_logits becomes
  * the derivative of sum_i weights[i] * -log_probs[i] with respect to them.
  * soft_cap > 0: the softmax is of soft_cap * tanh(logit / soft_cap), and the
  * derivative passes through it.
@@ -148,6 +148,8 @@ typedef struct LlmCrossEntropyArgs
 	float *logits;		   /* [n_rows, n_vocab], overwritten */
 	const int32_t *labels; /* [n_rows] */
 	const float *weights;  /* [n_rows] or NULL */
+	void *d_logits;		   /* [n_rows, n_vocab] of act: logits themselves where
+							* act is f32, and nowhere else */
 	float *log_probs;	   /* [n_rows] */
 	int32_t n_rows;
 	int32_t n_vocab;
@@ -267,8 +269,21 @@ typedef struct LlmAdamwArgs
 	double correction2;
 } LlmAdamwArgs;
 
+/* out = x, rounded to act */
+typedef struct LlmRoundArgs
+{
+	const float *x; /* [n] */
+	void *out;		/* not x */
+	int64_t n;
+} LlmRoundArgs;
+
 typedef struct LlmTrainOps
 {
+	/*
+	 * compute.h's without adapters.  There, how long an algorithm took may
+	 * decide about its use; here the shapes alone do.
+	 */
+	bool (*linear)(LlmCompute *, const LlmLinearArgs *, LlmError *);
 	bool (*product)(LlmCompute *, const LlmProductArgs *, LlmError *);
 	bool (*add)(LlmCompute *, const LlmAddArgs *, LlmError *);
 	bool (*rms_norm_back)(LlmCompute *, const LlmRmsNormBackArgs *, LlmError *);
@@ -291,6 +306,7 @@ typedef struct LlmTrainOps
 	bool (*adapted_norms)(LlmCompute *, const LlmAdaptedNormsArgs *,
 						  LlmError *);
 	bool (*divide)(LlmCompute *, const LlmDivideArgs *, LlmError *);
+	bool (*round)(LlmCompute *, const LlmRoundArgs *, LlmError *);
 	bool (*adamw)(LlmCompute *, const LlmAdamwArgs *, LlmError *);
 
 	/* *sum of the squares of n floats, in double; waits for it */

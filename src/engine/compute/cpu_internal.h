@@ -157,11 +157,17 @@ typedef struct LlmCpuVectorKernels
 	/* x = cap * tanh(x / cap), in place */
 	void (*soft_cap)(float *x, int64_t n, float cap);
 
-	/* The first largest finite value's index, -1 if none is finite. */
-	int64_t (*argmax)(const float *x, int64_t n);
+	/*
+	 * The first largest value's index of those that are finite and allowed
+	 * (bit i of mask; NULL: all are), -1 if there is none.
+	 */
+	int64_t (*argmax)(const float *x, const uint32_t *mask, int64_t n);
 
-	/* out = x, -inf where not finite; returns the largest; out may be x. */
-	float (*clean)(const float *x, int64_t n, float *out);
+	/*
+	 * out = x, -inf where not finite or not allowed; returns the largest; out
+	 * may be x.
+	 */
+	float (*clean)(const float *x, const uint32_t *mask, int64_t n, float *out);
 
 	/*
 	 * The sum of exp((x - max) * scale), x finite or -inf, max the largest

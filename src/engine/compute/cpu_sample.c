@@ -97,25 +97,6 @@ is_token(const Sampler *s, int32_t id)
  * Editing
  * ------------------------------------------------------------------------
  */
-static void
-apply_mask(Sampler *s)
-{
-	const uint32_t *mask = s->row->allowed_mask;
-
-	for (int64_t first = 0; first < s->n_vocab; first += 32)
-	{
-		uint32_t forbidden = ~mask[first / 32];
-
-		for (; forbidden != 0; forbidden &= forbidden - 1)
-		{
-			int64_t id = first + __builtin_ctz(forbidden);
-
-			if (id < s->n_vocab)
-				s->scratch.logits[id] = -INFINITY;
-		}
-	}
-}
-
 /* Penalize each token once, and leave its count zero for the next call. */
 static void
 penalize(Sampler *s, const int32_t *ids, int32_t n)
@@ -169,8 +150,6 @@ edit_logits(Sampler *s)
 {
 	const LlmSampleRow *row = s->row;
 
-	if (row->allowed_mask != NULL)
-		apply_mask(s);
 	for (int32_t i = 0; i < row->n_forbidden; i++)
 	{
 		if (is_token(s, row->forbidden_ids[i]))
@@ -184,13 +163,14 @@ edit_logits(Sampler *s)
 	apply_penalties(s);
 }
 
+/* Masks do not count: they are applied where a row is read. */
 static bool
 row_is_edited(const LlmSampleRow *row)
 {
 	const LlmSamplingParams *params = &row->params;
 
-	return row->allowed_mask != NULL || row->n_forbidden > 0 ||
-		   row->n_bias > 0 || params->repetition_penalty != 1.0f ||
+	return row->n_forbidden > 0 || row->n_bias > 0 ||
+		   params->repetition_penalty != 1.0f ||
 		   params->presence_penalty != 0 || params->frequency_penalty != 0;
 }
 
@@ -543,57 +523,81 @@ list_top(Sampler *s, double log_sum, LlmSampleResult *result)
 			(float) ((double) result->top_logprobs[i] - log_sum);
 }
 
+/* The log of the sum that makes logits log-probabilities; lists the top. */
+static double
+weigh_raw(Sampler *s, LlmSampleResult *result)
+{
+	double log_sum;
+
+	s->max = s->kernels->clean(s->raw, NULL, s->n_vocab, s->scratch.logits);
+	if (s->max == -INFINITY)
+		return 0;
+	log_sum =
+		(double) s->max + log(s->kernels->exp_sum(s->scratch.logits, s->n_vocab,
+												  s->max, 1.0f, NULL));
+	if (s->row->params.n_logprobs > 0)
+		list_top(s, log_sum, result);
+	return log_sum;
+}
+
+/* The row as its token is drawn from it; false: there is none. */
+static bool
+edit_row(Sampler *s)
+{
+	s->max = s->kernels->clean(s->raw, s->row->allowed_mask, s->n_vocab,
+							   s->scratch.logits);
+	if (s->max == -INFINITY || !row_is_edited(s->row))
+		return s->max > -INFINITY;
+	edit_logits(s);
+	s->max = s->kernels->clean(s->scratch.logits, NULL, s->n_vocab,
+							   s->scratch.logits);
+	return s->max > -INFINITY;
+}
+
+static int32_t
+choose_token(Sampler *s)
+{
+	const LlmSampleRow *row = s->row;
+	bool is_greedy = !(row->params.temperature >= GREEDY_TEMPERATURE);
+
+	if (row->is_forced)
+		return row->forced_id;
+	if (is_greedy && !row_is_edited(row))
+		return (int32_t) s->kernels->argmax(s->raw, row->allowed_mask,
+											s->n_vocab);
+	if (!edit_row(s))
+		return -1;
+	return is_greedy ? (int32_t) s->kernels->argmax(s->scratch.logits, NULL,
+													s->n_vocab)
+					 : draw(s);
+}
+
 static void
 sample_row(Sampler *s, LlmSampleResult *result)
 {
-	const LlmSamplingParams *params = &s->row->params;
-	bool is_greedy = !(params->temperature >= GREEDY_TEMPERATURE);
+	bool has_logprobs = s->row->params.n_logprobs >= 0;
 	double log_sum = 0;
+	float logit;
 
 	result->token_id = -1;
 	result->logprob = 0;
 	result->n_top = 0;
-	if (is_greedy && params->n_logprobs < 0 && !s->row->is_forced &&
-		!row_is_edited(s->row))
+	if (has_logprobs)
 	{
-		result->token_id = (int32_t) s->kernels->argmax(s->raw, s->n_vocab);
-		return;
-	}
-	s->max = s->kernels->clean(s->raw, s->n_vocab, s->scratch.logits);
-	if (s->max == -INFINITY)
-		return;
-	if (params->n_logprobs >= 0)
-	{
-		log_sum = (double) s->max +
-				  log(s->kernels->exp_sum(s->scratch.logits, s->n_vocab, s->max,
-										  1.0f, NULL));
-		if (params->n_logprobs > 0)
-			list_top(s, log_sum, result);
-	}
-	if (s->row->is_forced)
-	{
-		assert(is_token(s, s->row->forced_id));
-		result->token_id = s->row->forced_id;
-		if (params->n_logprobs >= 0)
-			result->logprob =
-				(float) ((double) s->scratch.logits[result->token_id] -
-						 log_sum);
-		return;
-	}
-	if (row_is_edited(s->row))
-	{
-		edit_logits(s);
-		s->max =
-			s->kernels->clean(s->scratch.logits, s->n_vocab, s->scratch.logits);
+		log_sum = weigh_raw(s, result);
 		if (s->max == -INFINITY)
 			return;
 	}
-	result->token_id =
-		is_greedy ? (int32_t) s->kernels->argmax(s->scratch.logits, s->n_vocab)
-				  : draw(s);
+	result->token_id = choose_token(s);
+	if (result->token_id < 0)
+		return;
 	assert(is_token(s, result->token_id));
-	if (params->n_logprobs >= 0)
-		result->logprob = (float) ((double) s->raw[result->token_id] - log_sum);
+	if (!has_logprobs)
+		return;
+	/* a forced one may be impossible */
+	logit = s->raw[result->token_id];
+	result->logprob =
+		isfinite(logit) ? (float) ((double) logit - log_sum) : -INFINITY;
 }
 
 typedef struct SampleJob

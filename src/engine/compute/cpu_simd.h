@@ -121,6 +121,13 @@ v16_mask_ge(V16 x, V16 y)
 	return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ);
 }
 
+/* where bit i: a, otherwise b */
+LLM_INLINE V16
+v16_select_bits(uint32_t bits, V16 a, V16 b)
+{
+	return _mm512_mask_blend_ps((__mmask16) bits, b, a);
+}
+
 LLM_INLINE V16
 v16_abs(V16 a)
 {
@@ -312,6 +319,23 @@ v16_select_lt(V16 x, V16 y, V16 a, V16 b)
 		_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
 		_mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))
 	};
+}
+
+/* all ones in lane i where bit i is set */
+LLM_INLINE __m256
+v8_from_bits(uint32_t bits)
+{
+	const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+	__m256i set = _mm256_and_si256(_mm256_set1_epi32((int) bits), each);
+
+	return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, each));
+}
+
+LLM_INLINE V16
+v16_select_bits(uint32_t bits, V16 a, V16 b)
+{
+	return (V16){ _mm256_blendv_ps(b.lo, a.lo, v8_from_bits(bits)),
+				  _mm256_blendv_ps(b.hi, a.hi, v8_from_bits(bits >> 8)) };
 }
 
 LLM_INLINE uint32_t

@@ -170,6 +170,17 @@ v16_select_lt(V16 x, V16 y, V16 a, V16 b)
 	return r;
 }
 
+LLM_INLINE V16
+v16_select_bits(uint32_t bits, V16 a, V16 b)
+{
+	const I4 each = { 1, 2, 4, 8 };
+	V16 r;
+
+	V16_EACH(f4_select((I4) (((int32_t) (bits >> 4 * i) & each) == each),
+					   a.q[i], b.q[i]));
+	return r;
+}
+
 LLM_INLINE uint32_t
 v16_mask_ge(V16 x, V16 y)
 {

@@ -194,6 +194,7 @@ cross_entropy(LlmCompute *compute, const LlmCrossEntropyArgs *args,
 			  LlmError *err)
 {
 	(void) err;
+	assert(args->weights == NULL || args->d_logits == args->logits);
 	return run_range(compute, cross_entropy_range, args, args->n_rows,
 					 args->n_vocab);
 }
@@ -434,6 +435,16 @@ divide(LlmCompute *compute, const LlmDivideArgs *args, LlmError *err)
 	return true;
 }
 
+/* Activations are f32 here. */
+static bool
+round_values(LlmCompute *compute, const LlmRoundArgs *args, LlmError *err)
+{
+	(void) compute;
+	(void) err;
+	memcpy(args->out, args->x, (size_t) args->n * sizeof(float));
+	return true;
+}
+
 static bool
 sum_squares(LlmCompute *compute, const float *x, int64_t n, double *sum,
 			LlmError *err)
@@ -479,6 +490,7 @@ copy(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
 }
 
 const LlmTrainOps llm_cpu_train_ops = {
+	.linear = llm_cpu_linear,
 	.product = llm_cpu_product,
 	.add = add,
 	.rms_norm_back = rms_norm_back,
@@ -495,6 +507,7 @@ const LlmTrainOps llm_cpu_train_ops = {
 	.row_squares = row_squares,
 	.adapted_norms = adapted_norms,
 	.divide = divide,
+	.round = round_values,
 	.adamw = adamw,
 	.sum_squares = sum_squares,
 	.clear = clear,

@@ -268,9 +268,23 @@ soft_cap(float *x, int64_t n, float cap)
 	}
 }
 
-/* The largest finite value, -inf if there is none. */
-static float
-max_finite(const float *x, int64_t n)
+/* 16 bits of a mask, from a multiple of 16. */
+LLM_INLINE uint32_t
+allowed_16(const uint32_t *mask, int64_t i)
+{
+	return mask == NULL ? 0xFFFF : mask[i / 32] >> (i & 16) & 0xFFFF;
+}
+
+LLM_INLINE bool
+is_allowed(const float *x, const uint32_t *mask, int64_t i)
+{
+	return fabsf(x[i]) < INFINITY &&
+		   (mask == NULL || (mask[i / 32] >> i % 32 & 1) != 0);
+}
+
+/* The largest value that is finite and allowed, -inf if there is none. */
+LLM_INLINE float
+max_allowed(const float *x, const uint32_t *mask, int64_t n)
 {
 	const V16 lowest = v16_set1(-INFINITY);
 	const V16 infinity = v16_set1(INFINITY);
@@ -281,45 +295,62 @@ max_finite(const float *x, int64_t n)
 	/* a NaN is not below infinity either */
 	for (; i + 16 <= n; i += 16)
 	{
-		V16 v = v16_load(x + i);
+		uint32_t bits = allowed_16(mask, i);
+		V16 v;
 
-		best = v16_max(v16_select_lt(v16_abs(v), infinity, v, lowest), best);
+		if (bits == 0)
+			continue;
+		v = v16_load(x + i);
+		v = v16_select_lt(v16_abs(v), infinity, v, lowest);
+		if (mask != NULL)
+			v = v16_select_bits(bits, v, lowest);
+		best = v16_max(v, best);
 	}
 	result = v16_reduce_max(best);
 	for (; i < n; i++)
-		result = fabsf(x[i]) < INFINITY && x[i] > result ? x[i] : result;
+		result = is_allowed(x, mask, i) && x[i] > result ? x[i] : result;
 	return result;
 }
 
-static int64_t
-argmax(const float *x, int64_t n)
+LLM_INLINE int64_t
+argmax_allowed(const float *x, const uint32_t *mask, int64_t n)
 {
-	float best = max_finite(x, n);
+	float best = max_allowed(x, mask, n);
 	int64_t i = 0;
 
 	if (best == -INFINITY)
 		return -1;
 	for (; i + 16 <= n; i += 16)
 	{
-		uint32_t mask = v16_mask_ge(v16_load(x + i), v16_set1(best));
+		uint32_t bits = allowed_16(mask, i);
 
+		if (bits != 0)
+			bits &= v16_mask_ge(v16_load(x + i), v16_set1(best));
 		/* an infinity also compares greater: look closely */
-		for (; mask != 0; mask &= mask - 1)
+		for (; bits != 0; bits &= bits - 1)
 		{
-			int64_t at = i + __builtin_ctz(mask);
+			int64_t at = i + __builtin_ctz(bits);
 
 			if (x[at] == best)
 				return at;
 		}
 	}
-	while (x[i] != best)
+	while (x[i] != best || !is_allowed(x, mask, i))
 		i++;
 	assert(i < n);
 	return i;
 }
 
-static float
-clean(const float *x, int64_t n, float *out)
+/* Twice, so that nobody pays for a mask who has none. */
+static int64_t
+argmax(const float *x, const uint32_t *mask, int64_t n)
+{
+	return mask == NULL ? argmax_allowed(x, NULL, n)
+						: argmax_allowed(x, mask, n);
+}
+
+LLM_INLINE float
+clean_allowed(const float *x, const uint32_t *mask, int64_t n, float *out)
 {
 	const V16 lowest = v16_set1(-INFINITY);
 	const V16 infinity = v16_set1(INFINITY);
@@ -332,16 +363,25 @@ clean(const float *x, int64_t n, float *out)
 		V16 v = v16_load(x + i);
 
 		v = v16_select_lt(v16_abs(v), infinity, v, lowest);
+		if (mask != NULL)
+			v = v16_select_bits(allowed_16(mask, i), v, lowest);
 		v16_store(out + i, v);
 		best = v16_max(v, best);
 	}
 	result = v16_reduce_max(best);
 	for (; i < n; i++)
 	{
-		out[i] = fabsf(x[i]) < INFINITY ? x[i] : -INFINITY;
+		out[i] = is_allowed(x, mask, i) ? x[i] : -INFINITY;
 		result = out[i] > result ? out[i] : result;
 	}
 	return result;
+}
+
+static float
+clean(const float *x, const uint32_t *mask, int64_t n, float *out)
+{
+	return mask == NULL ? clean_allowed(x, NULL, n, out)
+						: clean_allowed(x, mask, n, out);
 }
 
 /*

@@ -35,6 +35,8 @@ typedef struct TrainPair
 	int64_t n_in;
 	int64_t n_out;
 	PairPlace place;
+	int64_t shrunk_first;  /* A x: its columns among those of the modules ... */
+	int64_t shrunk_stride; /* ... with the same input, and how many these are */
 	float *weight_squares; /* [n_out] |W[i]|^2, with a magnitude */
 	float *norms;		   /* [n_out] |W + scale B A| of its rows */
 	float *column_scales;  /* [n_out] magnitude / norms */
@@ -60,7 +62,8 @@ typedef struct SavedLayer
 	void *gate;
 	void *up;
 	void *down;				   /* like o */
-	void *shrunk[N_MODULES];   /* [max_tokens, rank] A x */
+	void *shrunk[N_MODULES];   /* [max_tokens, shrunk_stride] A x; modules with
+								* the same input share one */
 	void *unscaled[N_MODULES]; /* [max_tokens, n_out], with a magnitude */
 } SavedLayer;
 
@@ -70,7 +73,7 @@ typedef struct TrainScratch
 	void *normed;	/* [max_tokens, hidden] */
 	void *inner;	/* [max_tokens, intermediate] */
 	void *dropped;	/* [max_tokens, widest input] */
-	void *shrunk;	/* [max_tokens, max rank] d(A x) */
+	void *shrunk;	/* likewise d(A x) */
 	void *d_stream; /* [max_tokens, hidden] */
 	void *d_block;	/* likewise, of a block's output or input */
 	void *d_q;
@@ -113,6 +116,8 @@ struct LlmTrainer
 	size_t memory_bytes;
 	int64_t n_values;
 	float *values; /* [n_values]: all A, then all B and magnitudes */
+	void
+		*copies; /* [n_values] of act, for products; values where that is f32 */
 	float *gradients;
 	float *moments1;
 	float *moments2;
@@ -125,7 +130,8 @@ struct LlmTrainer
 	void *rows; /* [max_tokens, hidden] the stream at labels */
 	void *rows_normed;
 	void *d_rows;
-	float *logits; /* [max_logit_rows, n_vocab] */
+	float *logits;	/* [max_logit_rows, n_vocab] */
+	void *d_logits; /* likewise of act; logits where that is f32 */
 
 	/* host */
 	int32_t *staging; /* [4, max_tokens] */
@@ -143,7 +149,7 @@ typedef struct Module
 	LlmMatrix weight;
 	LlmVector bias;
 	TrainPair *pair; /* or NULL */
-	void *shrunk;	 /* saved A x */
+	void *shrunk;	 /* saved A x, from the pair's own columns on */
 	void *unscaled;	 /* saved, with a magnitude */
 	void *y;		 /* [n_tokens, n_out], or its derivative */
 } Module;
@@ -152,7 +158,7 @@ typedef struct Module
 extern bool train_params_init(LlmTrainer *trainer,
 							  const LlmAdapterImage *initial, LlmError *err);
 
-/* What follows from the values as they are now: DoRA's norms. */
+/* What follows from the values as they are now: copies and DoRA's norms. */
 extern bool train_params_refresh(LlmTrainer *trainer, LlmError *err);
 
 /* ---- train_module.c ---- */

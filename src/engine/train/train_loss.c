@@ -4,8 +4,8 @@
  *
  * Only rows with a label reach the head, and their logits exist for
  * max_logit_rows of them at a time: on the way back a chunk's logits are
- * computed, become their own derivative in place, and are multiplied into
- * d_rows at once.
+ * computed, become their own derivative (in place where activations are f32,
+ * too), and are multiplied into d_rows at once.
  *
  * src/engine/train/train_loss.c
  */
@@ -47,6 +47,7 @@ score_chunk(LlmTrainer *t, int32_t first, int32_t n, bool has_weights,
 		.logits = t->logits,
 		.labels = t->device.label_ids + first,
 		.weights = has_weights ? t->device.weights + first : NULL,
+		.d_logits = t->d_logits,
 		.log_probs = t->device.log_probs + first,
 		.n_rows = n,
 		.n_vocab = t->config->n_vocab,
@@ -56,7 +57,7 @@ score_chunk(LlmTrainer *t, int32_t first, int32_t n, bool has_weights,
 	linear.part[0].weight = llm_model_matrix(t->model, LLM_WEIGHT_LM_HEAD, -1);
 	linear.part[0].out = t->logits;
 	linear.part[0].out_stride = t->config->n_vocab;
-	return t->ops->linear(t->compute, &linear, err) &&
+	return t->train->linear(t->compute, &linear, err) &&
 		   t->train->cross_entropy(t->compute, &entropy, err);
 }
 
@@ -67,7 +68,8 @@ chunk_back(LlmTrainer *t, int32_t first, int32_t n, LlmError *err)
 	const int64_t hidden = t->config->hidden_size;
 	LlmMatrix head = llm_model_matrix(t->model, LLM_WEIGHT_LM_HEAD, -1);
 	LlmProductArgs args = {
-		.a = { t->logits, LLM_DTYPE_F32, t->config->n_vocab, false },
+		.a = { t->d_logits, t->compute->activation_dtype, t->config->n_vocab,
+			   false },
 		.b = { head.data, head.dtype, head.n_cols, false },
 		.m = n,
 		.n = hidden,
@@ -82,7 +84,7 @@ chunk_back(LlmTrainer *t, int32_t first, int32_t n, LlmError *err)
 }
 
 static bool
-score_labels(LlmTrainer *t, bool goes_back, float *log_probs, LlmError *err)
+score_labels(LlmTrainer *t, bool goes_back, LlmError *err)
 {
 	const int32_t n_labels = t->batch->n_labels;
 	const int32_t most = t->options.max_logit_rows;
@@ -99,15 +101,22 @@ score_labels(LlmTrainer *t, bool goes_back, float *log_probs, LlmError *err)
 			(goes_back && !chunk_back(t, first, n, err)))
 			return false;
 	}
+	return true;
+}
+
+/* Waits for all that was enqueued. */
+static bool
+read_log_probs(LlmTrainer *t, float *log_probs, LlmError *err)
+{
 	return t->ops->read(t->compute, log_probs, t->device.log_probs,
-						(size_t) n_labels * sizeof(float), err);
+						(size_t) t->batch->n_labels * sizeof(float), err);
 }
 
 bool
 llm_trainer_log_probs(LlmTrainer *t, float *log_probs, LlmError *err)
 {
 	assert(t->batch != NULL);
-	return score_labels(t, false, log_probs, err);
+	return score_labels(t, false, err) && read_log_probs(t, log_probs, err);
 }
 
 /* d_stream, of which only labels' rows are not zero. */
@@ -144,8 +153,8 @@ llm_trainer_backward(LlmTrainer *t, const float *weights, float *log_probs,
 	}
 	ok = t->ops->write(t->compute, t->device.weights, weights,
 					   (size_t) batch->n_labels * sizeof(float), err) &&
-		 score_labels(t, true, log_probs, err) && rows_back(t, err) &&
-		 train_layers_back(t, err) && t->ops->sync(t->compute, err);
+		 score_labels(t, true, err) && rows_back(t, err) &&
+		 train_layers_back(t, err) && read_log_probs(t, log_probs, err);
 	t->batch = NULL;
 	return ok;
 }

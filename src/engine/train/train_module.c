@@ -27,36 +27,41 @@ act_operand(const LlmTrainer *t, const void *data, int64_t stride,
 }
 
 static LlmOperand
-float_operand(const float *data, int64_t stride, bool is_transposed)
-{
-	return (LlmOperand){ data, LLM_DTYPE_F32, stride, is_transposed };
-}
-
-static LlmOperand
 a_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
 {
-	return float_operand(t->values + pair->place.a, pair->n_in, is_transposed);
+	return act_operand(t, train_act_at(t, t->copies, pair->place.a), pair->n_in,
+					   is_transposed);
 }
 
 static LlmOperand
 b_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
 {
-	return float_operand(t->values + pair->place.b, pair->spec.rank,
-						 is_transposed);
+	return act_operand(t, train_act_at(t, t->copies, pair->place.b),
+					   pair->spec.rank, is_transposed);
+}
+
+/* The pair's columns of an array [n_tokens, shrunk_stride]. */
+static void *
+shrunk_of(const LlmTrainer *t, const TrainPair *pair, const void *all)
+{
+	return train_act_at(t, all, pair->shrunk_first);
 }
 
 Module
 train_module(LlmTrainer *t, int32_t layer_idx, LlmAdapterModule module,
 			 SavedLayer *saved, void *y)
 {
+	TrainPair *pair = t->layer_pairs[layer_idx][module];
+
 	return (Module){
 		.module = module,
 		.weight = llm_model_matrix(t->model, llm_adapter_module_weight(module),
 								   layer_idx),
 		.bias = llm_model_vector(t->model, llm_adapter_module_bias(module),
 								 layer_idx),
-		.pair = t->layer_pairs[layer_idx][module],
-		.shrunk = saved->shrunk[module],
+		.pair = pair,
+		.shrunk =
+			pair != NULL ? shrunk_of(t, pair, saved->shrunk[module]) : NULL,
 		.unscaled = saved->unscaled[module],
 		.y = y,
 	};
@@ -106,63 +111,92 @@ adapter_input(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
 	return t->train->dropout(t->compute, &args, err);
 }
 
-/* y += s B (A x) */
-static bool
-add_adapter(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
-			void *y, LlmError *err)
+/*
+ * How many modules from this one on have matrices A one below the other, so
+ * that one product with x makes all their A x side by side.
+ */
+static int
+run_length(const LlmTrainer *t, const Module *modules, int n_modules)
 {
-	const TrainPair *pair = m->pair;
-	const LlmDtype act = t->compute->activation_dtype;
+	int n = 1;
+
+	while (modules->pair != NULL && !drops(t) && n < n_modules &&
+		   modules[n].pair != NULL)
+	{
+		const TrainPair *last = modules[n - 1].pair;
+
+		if (modules[n].pair->place.a !=
+			last->place.a + last->n_in * last->spec.rank)
+			break;
+		n++;
+	}
+	return n;
+}
+
+/* Columns of A x of a run of modules. */
+static int64_t
+run_columns(const Module *modules, int n_modules)
+{
+	int64_t n = 0;
+
+	for (int i = 0; i < n_modules; i++)
+		n += modules[i].pair->spec.rank;
+	return n;
+}
+
+/* A x of a run of modules */
+static bool
+shrink_run(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
+		   const void *x, LlmError *err)
+{
+	const TrainPair *pair = run->pair;
 	const void *seen;
-	LlmProductArgs shrink = {
+	LlmProductArgs args = {
 		.b = a_operand(t, pair, true),
 		.m = t->batch->n_tokens,
-		.n = pair->spec.rank,
+		.n = run_columns(run, n_modules),
 		.k = pair->n_in,
 		.scale = 1,
-		.out = m->shrunk,
-		.out_dtype = act,
-		.out_stride = pair->spec.rank,
+		.out = run->shrunk,
+		.out_dtype = t->compute->activation_dtype,
+		.out_stride = pair->shrunk_stride,
 	};
+
+	if (!adapter_input(t, layer_idx, run, x, &seen, err))
+		return false;
+	args.a = act_operand(t, seen, pair->n_in, false);
+	return t->train->product(t->compute, &args, err);
+}
+
+/* y += s B (A x); with a magnitude y is scaled then */
+static bool
+finish_module(LlmTrainer *t, const Module *m, LlmError *err)
+{
+	const TrainPair *pair = m->pair;
 	LlmProductArgs expand = {
-		.a = act_operand(t, m->shrunk, pair->spec.rank, false),
+		.a = act_operand(t, m->shrunk, pair->shrunk_stride, false),
 		.b = b_operand(t, pair, true),
 		.m = t->batch->n_tokens,
 		.n = pair->n_out,
 		.k = pair->spec.rank,
 		.scale = pair->spec.scale,
 		.adds = true,
-		.out = y,
-		.out_dtype = act,
+		.out = has_magnitude(m) ? m->unscaled : m->y,
+		.out_dtype = t->compute->activation_dtype,
 		.out_stride = pair->n_out,
 	};
-
-	if (!adapter_input(t, layer_idx, m, x, &seen, err))
-		return false;
-	shrink.a = act_operand(t, seen, pair->n_in, false);
-	return t->train->product(t->compute, &shrink, err) &&
-		   t->train->product(t->compute, &expand, err);
-}
-
-static bool
-finish_module(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
-			  LlmError *err)
-{
 	LlmScaleColumnsArgs scale = {
 		.x = m->unscaled,
+		.scales = pair->column_scales,
 		.bias = m->bias,
 		.out = m->y,
 		.n_rows = t->batch->n_tokens,
 		.dim = (int32_t) m->weight.n_rows,
 	};
 
-	if (m->pair == NULL)
-		return true;
-	if (!has_magnitude(m))
-		return add_adapter(t, layer_idx, m, x, m->y, err);
-	scale.scales = m->pair->column_scales;
-	return add_adapter(t, layer_idx, m, x, m->unscaled, err) &&
-		   t->train->scale_columns(t->compute, &scale, err);
+	return t->train->product(t->compute, &expand, err) &&
+		   (!has_magnitude(m) ||
+			t->train->scale_columns(t->compute, &scale, err));
 }
 
 bool
@@ -183,12 +217,20 @@ train_project(LlmTrainer *t, int32_t layer_idx, const Module *modules,
 		if (!has_magnitude(m))
 			linear.part[i].bias = m->bias;
 	}
-	if (!t->ops->linear(t->compute, &linear, err))
+	if (!t->train->linear(t->compute, &linear, err))
 		return false;
-	for (int i = 0; i < n_modules; i++)
+	for (int i = 0; i < n_modules;)
 	{
-		if (!finish_module(t, layer_idx, &modules[i], x, err))
+		int n = run_length(t, modules + i, n_modules - i);
+
+		if (modules[i].pair != NULL &&
+			!shrink_run(t, layer_idx, modules + i, n, x, err))
 			return false;
+		for (; n > 0; n--, i++)
+		{
+			if (modules[i].pair != NULL && !finish_module(t, &modules[i], err))
+				return false;
+		}
 	}
 	return true;
 }
@@ -231,7 +273,8 @@ adapter_input_back(LlmTrainer *t, int32_t layer_idx, const Module *m, void *d_x,
 {
 	const TrainPair *pair = m->pair;
 	LlmProductArgs args = {
-		.a = act_operand(t, t->scratch.shrunk, pair->spec.rank, false),
+		.a = act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
+						 pair->shrunk_stride, false),
 		.b = a_operand(t, pair, false),
 		.m = t->batch->n_tokens,
 		.n = pair->n_in,
@@ -250,15 +293,13 @@ adapter_input_back(LlmTrainer *t, int32_t layer_idx, const Module *m, void *d_x,
 		   (!drops(t) || t->train->dropout(t->compute, &dropout, err));
 }
 
-/* The gradients of A and B; d_u is left in the scratch. */
+/* d_u, left in the scratch, and the gradient of B */
 static bool
-adapter_back(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
-			 LlmError *err)
+expand_back(LlmTrainer *t, const Module *m, LlmError *err)
 {
 	const TrainPair *pair = m->pair;
 	const int32_t rank = pair->spec.rank;
 	const int32_t n_tokens = t->batch->n_tokens;
-	const void *seen;
 	LlmProductArgs d_u = {
 		.a = act_operand(t, m->y, pair->n_out, false),
 		.b = b_operand(t, pair, false),
@@ -266,13 +307,13 @@ adapter_back(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
 		.n = rank,
 		.k = pair->n_out,
 		.scale = pair->spec.scale,
-		.out = t->scratch.shrunk,
+		.out = shrunk_of(t, pair, t->scratch.shrunk),
 		.out_dtype = t->compute->activation_dtype,
-		.out_stride = rank,
+		.out_stride = pair->shrunk_stride,
 	};
 	LlmProductArgs d_b = {
 		.a = act_operand(t, m->y, pair->n_out, true),
-		.b = act_operand(t, m->shrunk, rank, false),
+		.b = act_operand(t, m->shrunk, pair->shrunk_stride, false),
 		.m = pair->n_out,
 		.n = rank,
 		.k = n_tokens,
@@ -282,11 +323,24 @@ adapter_back(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
 		.out_dtype = LLM_DTYPE_F32,
 		.out_stride = rank,
 	};
+
+	return t->train->product(t->compute, &d_u, err) &&
+		   t->train->product(t->compute, &d_b, err);
+}
+
+/* The gradients of a run's A, from d_u in the scratch. */
+static bool
+shrink_back(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
+			const void *x, LlmError *err)
+{
+	const TrainPair *pair = run->pair;
+	const void *seen;
 	LlmProductArgs d_a = {
-		.a = act_operand(t, t->scratch.shrunk, rank, true),
-		.m = rank,
+		.a = act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
+						 pair->shrunk_stride, true),
+		.m = run_columns(run, n_modules),
 		.n = pair->n_in,
-		.k = n_tokens,
+		.k = t->batch->n_tokens,
 		.scale = 1,
 		.adds = true,
 		.out = t->gradients + pair->place.a,
@@ -294,12 +348,10 @@ adapter_back(LlmTrainer *t, int32_t layer_idx, const Module *m, const void *x,
 		.out_stride = pair->n_in,
 	};
 
-	if (!adapter_input(t, layer_idx, m, x, &seen, err))
+	if (!adapter_input(t, layer_idx, run, x, &seen, err))
 		return false;
 	d_a.b = act_operand(t, seen, pair->n_in, false);
-	return t->train->product(t->compute, &d_u, err) &&
-		   t->train->product(t->compute, &d_b, err) &&
-		   t->train->product(t->compute, &d_a, err);
+	return t->train->product(t->compute, &d_a, err);
 }
 
 /* d_x = d_z W, or added */
@@ -322,21 +374,35 @@ weight_back(LlmTrainer *t, const Module *m, void *d_x, bool adds, LlmError *err)
 	return t->train->product(t->compute, &args, err);
 }
 
+/* d_x and the gradients but for A's; adds: d_x has something already */
+static bool
+module_back(LlmTrainer *t, int32_t layer_idx, const Module *m, void *d_x,
+			bool adds, LlmError *err)
+{
+	if ((has_magnitude(m) && !magnitude_back(t, m, err)) ||
+		(d_x != NULL && !weight_back(t, m, d_x, adds, err)))
+		return false;
+	if (m->pair == NULL)
+		return true;
+	return expand_back(t, m, err) &&
+		   (d_x == NULL || adapter_input_back(t, layer_idx, m, d_x, err));
+}
+
 bool
 train_project_back(LlmTrainer *t, int32_t layer_idx, const Module *modules,
 				   int n_modules, const void *x, void *d_x, LlmError *err)
 {
-	for (int i = 0; i < n_modules; i++)
+	for (int i = 0; i < n_modules;)
 	{
-		const Module *m = &modules[i];
+		const Module *run = modules + i;
+		int n = run_length(t, run, n_modules - i);
 
-		if ((has_magnitude(m) && !magnitude_back(t, m, err)) ||
-			(d_x != NULL && !weight_back(t, m, d_x, i > 0, err)))
-			return false;
-		if (m->pair == NULL)
-			continue;
-		if (!adapter_back(t, layer_idx, m, x, err) ||
-			(d_x != NULL && !adapter_input_back(t, layer_idx, m, d_x, err)))
+		for (int end = i + n; i < end; i++)
+		{
+			if (!module_back(t, layer_idx, &modules[i], d_x, i > 0, err))
+				return false;
+		}
+		if (run->pair != NULL && !shrink_back(t, layer_idx, run, n, x, err))
 			return false;
 	}
 	return true;

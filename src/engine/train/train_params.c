@@ -39,11 +39,12 @@ static bool
 compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 {
 	const LlmMatrix weight = weight_of(t, pair);
-	const float *a = t->values + pair->place.a;
+	const LlmDtype act = t->compute->activation_dtype;
+	const void *a = train_act_at(t, t->copies, pair->place.a);
 	const int32_t rank = pair->spec.rank;
 	LlmProductArgs wa = {
 		.a = { weight.data, weight.dtype, weight.n_cols, false },
-		.b = { a, LLM_DTYPE_F32, pair->n_in, true },
+		.b = { a, act, pair->n_in, true },
 		.m = pair->n_out,
 		.n = rank,
 		.k = pair->n_in,
@@ -64,7 +65,7 @@ compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 		.rank = rank,
 	};
 
-	aa.a = (LlmOperand){ a, LLM_DTYPE_F32, pair->n_in, false };
+	aa.a = (LlmOperand){ a, act, pair->n_in, false };
 	aa.m = rank;
 	aa.out = pair->aa;
 	return t->train->product(t->compute, &wa, err) &&
@@ -72,9 +73,21 @@ compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 		   t->train->adapted_norms(t->compute, &norms, err);
 }
 
+/* What products take. */
+static bool
+copy_values(LlmTrainer *t, LlmError *err)
+{
+	LlmRoundArgs args = { t->values, t->copies, t->n_values };
+
+	return t->copies == (void *) t->values ||
+		   t->train->round(t->compute, &args, err);
+}
+
 bool
 train_params_refresh(LlmTrainer *t, LlmError *err)
 {
+	if (!copy_values(t, err))
+		return false;
 	for (int32_t i = 0; i < t->n_pairs; i++)
 	{
 		TrainPair *pair = &t->pairs[i];
@@ -206,7 +219,7 @@ train_params_init(LlmTrainer *t, const LlmAdapterImage *initial, LlmError *err)
 	if (ok && initial != NULL)
 		ok = fill_from_image(t, initial, values, err);
 	ok = ok && t->ops->write(t->compute, t->values, values, n_bytes, err) &&
-		 t->ops->sync(t->compute, err) &&
+		 t->ops->sync(t->compute, err) && copy_values(t, err) &&
 		 init_magnitudes(t, initial != NULL, err) &&
 		 train_params_refresh(t, err);
 	free(values);

@@ -34,6 +34,12 @@ act_size(const LlmTrainer *t)
 	return llm_dtype_bytes(t->compute->activation_dtype);
 }
 
+static bool
+is_float(const LlmTrainer *t)
+{
+	return t->compute->activation_dtype == LLM_DTYPE_F32;
+}
+
 /* [max_tokens, dim] of act */
 static void *
 take_rows(const LlmTrainer *t, Walk *walk, int64_t dim)
@@ -45,6 +51,30 @@ static float *
 take_floats(Walk *walk, int64_t n)
 {
 	return take(walk, n, sizeof(float));
+}
+
+/* The first of the modules that have this one's input. */
+static int
+input_group(int module)
+{
+	switch (module)
+	{
+		case LLM_ADAPTER_K:
+		case LLM_ADAPTER_V:
+			return LLM_ADAPTER_Q;
+		case LLM_ADAPTER_UP:
+			return LLM_ADAPTER_GATE;
+		default:
+			return module;
+	}
+}
+
+/* Where full recomputing has one set for all layers, it must hold any's. */
+static bool
+is_held(const LlmTrainer *t, const TrainPair *pair, int32_t layer_idx)
+{
+	return t->options.recompute == LLM_RECOMPUTE_FULL ||
+		   pair->spec.layer_idx == layer_idx;
 }
 
 static void
@@ -73,34 +103,38 @@ lay_out_saved(const LlmTrainer *t, Walk *walk, int32_t layer_idx,
 	}
 	for (int m = 0; m < N_MODULES; m++)
 	{
-		/* one set for all layers must hold any layer's */
-		int64_t rank = 0;
+		int64_t n_columns = 0;
 		int64_t n_out = 0;
 
 		for (int32_t i = 0; i < t->n_pairs; i++)
 		{
 			const TrainPair *pair = &t->pairs[i];
 
-			if ((int) pair->spec.module != m ||
-				(t->options.recompute != LLM_RECOMPUTE_FULL &&
-				 pair->spec.layer_idx != layer_idx))
+			if (!is_held(t, pair, layer_idx))
 				continue;
-			rank = pair->spec.rank > rank ? pair->spec.rank : rank;
-			n_out = pair->spec.has_magnitude ? pair->n_out : n_out;
+			if (input_group((int) pair->spec.module) == m &&
+				pair->shrunk_stride > n_columns)
+				n_columns = pair->shrunk_stride;
+			if ((int) pair->spec.module == m && pair->spec.has_magnitude)
+				n_out = pair->n_out;
 		}
-		saved->shrunk[m] = rank > 0 ? take_rows(t, walk, rank) : NULL;
+		/* groups begin with their first module */
+		saved->shrunk[m] = input_group(m) != m ? saved->shrunk[input_group(m)]
+						   : n_columns > 0	   ? take_rows(t, walk, n_columns)
+											   : NULL;
 		saved->unscaled[m] = n_out > 0 ? take_rows(t, walk, n_out) : NULL;
 	}
 }
 
-static int32_t
-max_rank(const LlmTrainer *t)
+static int64_t
+max_shrunk_stride(const LlmTrainer *t)
 {
-	int32_t rank = 1;
+	int64_t most = 1;
 
 	for (int32_t i = 0; i < t->n_pairs; i++)
-		rank = t->pairs[i].spec.rank > rank ? t->pairs[i].spec.rank : rank;
-	return rank;
+		most =
+			t->pairs[i].shrunk_stride > most ? t->pairs[i].shrunk_stride : most;
+	return most;
 }
 
 static void
@@ -118,7 +152,7 @@ lay_out_scratch(LlmTrainer *t, Walk *walk)
 	s->normed = take_rows(t, walk, hidden);
 	s->inner = take_rows(t, walk, inner);
 	s->dropped = t->options.dropout > 0 ? take_rows(t, walk, widest) : NULL;
-	s->shrunk = take_rows(t, walk, max_rank(t));
+	s->shrunk = take_rows(t, walk, max_shrunk_stride(t));
 	s->d_stream = take_rows(t, walk, hidden);
 	s->d_block = take_rows(t, walk, hidden);
 	s->d_q = take_rows(t, walk, q_dim);
@@ -137,6 +171,7 @@ lay_out_batch(LlmTrainer *t, Walk *walk)
 {
 	const int64_t n = t->options.max_tokens;
 	DeviceBatch *d = &t->device;
+	int64_t n_logits;
 
 	d->token_ids = take(walk, n, sizeof(int32_t));
 	d->segment_start = take(walk, n, sizeof(int32_t));
@@ -149,8 +184,9 @@ lay_out_batch(LlmTrainer *t, Walk *walk)
 	t->rows = take_rows(t, walk, t->config->hidden_size);
 	t->rows_normed = take_rows(t, walk, t->config->hidden_size);
 	t->d_rows = take_rows(t, walk, t->config->hidden_size);
-	t->logits = take_floats(walk, (int64_t) t->options.max_logit_rows *
-									  t->config->n_vocab);
+	n_logits = (int64_t) t->options.max_logit_rows * t->config->n_vocab;
+	t->logits = take_floats(walk, n_logits);
+	t->d_logits = is_float(t) ? t->logits : take(walk, n_logits, act_size(t));
 }
 
 static void
@@ -175,6 +211,7 @@ static void
 lay_out(LlmTrainer *t, Walk *walk)
 {
 	t->values = take_floats(walk, t->n_values);
+	t->copies = is_float(t) ? t->values : take(walk, t->n_values, act_size(t));
 	t->gradients = take_floats(walk, t->n_values);
 	t->moments1 = take_floats(walk, t->n_values);
 	t->moments2 = take_floats(walk, t->n_values);
@@ -192,6 +229,30 @@ lay_out(LlmTrainer *t, Walk *walk)
  * Pairs
  * ------------------------------------------------------------------------
  */
+/* The columns of A x, side by side for modules with the same input. */
+static void
+place_shrunk(TrainPair *(*pairs)[N_MODULES])
+{
+	for (int m = 0; m < N_MODULES; m++)
+	{
+		TrainPair *pair = (*pairs)[m];
+
+		if (pair == NULL)
+			continue;
+		pair->shrunk_first = 0;
+		pair->shrunk_stride = 0;
+		for (int other = 0; other < N_MODULES; other++)
+		{
+			const TrainPair *beside = (*pairs)[other];
+
+			if (beside == NULL || input_group(other) != input_group(m))
+				continue;
+			pair->shrunk_first += other < m ? beside->spec.rank : 0;
+			pair->shrunk_stride += beside->spec.rank;
+		}
+	}
+}
+
 /* All A come first: LoRA+ has another rate for what follows. */
 static bool
 place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
@@ -233,6 +294,8 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 		at += pair->spec.has_magnitude ? pair->n_out : 0;
 	}
 	t->n_values = at;
+	for (int32_t i = 0; i < t->config->n_layers; i++)
+		place_shrunk(&t->layer_pairs[i]);
 	return true;
 }
 

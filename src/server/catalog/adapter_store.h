@@ -53,6 +53,12 @@ typedef struct LlmAdapterNewVersion
 extern int32 llm_adapter_store_version(const char *name,
 									   const LlmAdapterNewVersion *version);
 
+/*
+ * May the caller add versions to this adapter?  Raises an error where it is
+ * another role's; false: there is none of that name.
+ */
+extern bool llm_adapter_store_check_owner(const char *name);
+
 extern void llm_adapter_store_activate(const char *name, int32 version);
 
 /* To the version that was active before; returns it. */

@@ -424,6 +424,12 @@ llm_answers_advance(LlmAnswers *answers)
 	}
 }
 
+bool
+llm_answers_any_in_flight(const LlmAnswers *answers)
+{
+	return !dlist_is_empty(unconstify(dlist_head *, &answers->in_flight));
+}
+
 Size
 llm_answers_bytes(const LlmAnswers *answers)
 {

@@ -63,6 +63,9 @@ extern LlmAnswer *llm_answers_get(LlmAnswers *answers, LlmCallSite *site);
 /* Take in what has arrived for all calls in flight. */
 extern void llm_answers_advance(LlmAnswers *answers);
 
+/* Is there an answer that has not come yet? */
+extern bool llm_answers_any_in_flight(const LlmAnswers *answers);
+
 /* Bytes of results that wait to be read. */
 extern Size llm_answers_bytes(const LlmAnswers *answers);
 

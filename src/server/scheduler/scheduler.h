@@ -23,6 +23,12 @@
 
 #define LLM_MODEL_NAME_BYTES NAMEDATALEN
 
+/* Raises 55000 where the library was not preloaded. */
+extern void llm_scheduler_require(void);
+
+/* Set the scheduler's latch, if there is a scheduler. */
+extern void llm_scheduler_wake(void);
+
 typedef struct LlmRequest LlmRequest;
 
 typedef struct LlmRequestSpec

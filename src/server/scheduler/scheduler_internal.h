@@ -20,6 +20,7 @@
 #include "src/common/util/sha256.h"
 #include "src/server/pg_compat.h"
 #include "src/server/scheduler/scheduler.h"
+#include "src/server/scheduler/scheduler_subsys.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -235,16 +236,13 @@ extern LlmAdapterEntry *llm_adapters;	/* [LLM_MAX_ADAPTERS] */
  */
 extern LlmUsageEntry *llm_usage;
 
-/* Raises 55000 where the library was not preloaded. */
-extern void llm_scheduler_require(void);
+/* Set by _PG_init, and inherited by all processes. */
+extern LlmSchedulerTurn llm_scheduler_other_turn;
 
 extern void llm_scheduler_lock(LWLockMode mode);
 
 /* Also writes the log lines of slots moved since llm_scheduler_lock. */
 extern void llm_scheduler_unlock(void);
-
-/* Set the scheduler's latch, if there is a scheduler. */
-extern void llm_scheduler_wake(void);
 
 /* Wait events, by what is waited for. */
 extern uint32 llm_wait_event_main(void);

@@ -286,6 +286,7 @@ take_turn(void)
 	llm_dispatch_publish_counters();
 	llm_adapters_advance();
 	llm_usage_publish();
+	llm_scheduler_turn_at(now_us + llm_scheduler_other_turn());
 	wake_all();
 }
 

@@ -31,6 +31,8 @@ LlmExecutorEntry *llm_executors;
 LlmAdapterEntry *llm_adapters;
 LlmUsageEntry *llm_usage;
 
+LlmSchedulerTurn llm_scheduler_other_turn;
+
 static char *rings; /* [n_slots] pairs of input and output */
 
 static shmem_request_hook_type previous_request_hook;
@@ -176,8 +178,9 @@ register_worker(void)
 }
 
 void
-llm_scheduler_init(void)
+llm_scheduler_init(LlmSchedulerTurn other_turn)
 {
+	llm_scheduler_other_turn = other_turn;
 	previous_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 	previous_startup_hook = shmem_startup_hook;

@@ -20,6 +20,7 @@
 #include "src/common/adapter/adapter.h"
 #include "src/common/util/json.h"
 #include "src/server/adapter_files.h"
+#include "src/server/catalog/adapter_image_store.h"
 #include "src/server/catalog/adapter_store.h"
 #include "src/server/pg_compat.h"
 #include "src/server/report.h"
@@ -34,9 +35,6 @@
 #include "storage/fd.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-
-/* A row with more could not be dumped: its text would be too long. */
-#define MAX_TENSOR_BYTES ((Size) 256 << 20)
 
 #define COPY_BYTES (256 * 1024)
 
@@ -55,7 +53,6 @@ typedef struct Registration
 	LlmTemplateText peft_config;
 	char tensors_path[MAXPGPATH]; /* a copy of ours */
 	LlmStrbuf image;
-	uint8 digest[LLM_SHA256_BYTES];
 } Registration;
 
 /* -- arguments -- */
@@ -287,103 +284,7 @@ find_model(Registration *registration)
 		llm_report(ERROR, &err);
 }
 
-/* -- rows -- */
-
-static int
-compare_data(const void *a, const void *b)
-{
-	const char *x = ((const LlmAdapterTensor *) a)->data;
-	const char *y = ((const LlmAdapterTensor *) b)->data;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The image's tensors in the order of the file. */
-static LlmAdapterTensor *
-list_tensors(const LlmAdapterImage *image, int *n_tensors)
-{
-	LlmAdapterTensor *tensors;
-
-	*n_tensors = llm_safetensors_n_tensors(image->tensors);
-	tensors = palloc((Size) *n_tensors * sizeof(LlmAdapterTensor));
-	for (int i = 0; i < *n_tensors; i++)
-	{
-		const LlmStoredTensor *stored = llm_safetensors_get(image->tensors, i);
-
-		if (stored->n_bytes > MAX_TENSOR_BYTES)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("tensor \"%s\" has %zu bytes, more than the limit "
-							"of %zu",
-							stored->name, stored->n_bytes, MAX_TENSOR_BYTES)));
-		tensors[i] = (LlmAdapterTensor){
-			.name = stored->name,
-			.dtype = stored->dtype_name,
-			.n_dims = stored->n_dims,
-			.shape = (const int64 *) stored->shape,
-			.data = stored->data,
-			.n_bytes = stored->n_bytes,
-		};
-	}
-	qsort(tensors, (Size) *n_tensors, sizeof(LlmAdapterTensor), compare_data);
-	return tensors;
-}
-
-static int32
-store(const Registration *registration, const LlmAdapterImage *image)
-{
-	const LlmModelImageFacts *facts = registration->handle->facts;
-	int n_tensors;
-	LlmAdapterTensor *tensors = list_tensors(image, &n_tensors);
-	Size data_bytes = llm_adapter_image_bytes(image);
-	LlmAdapterNewVersion version = {
-		.model = registration->handle->info.name,
-		.config = image->config_json,
-		.origin = registration->origin,
-		.rank = image->max_rank,
-		.n_modules = image->n_pairs,
-		.is_dora = image->has_dora,
-		.n_bytes = (int64) registration->image.len,
-		.digest = registration->digest,
-		.base = image->base,
-		.template_hash = facts->template_hash,
-		.tokenizer_hash = facts->tokenizer_hash,
-		.header = registration->image.data,
-		.header_bytes = registration->image.len - data_bytes,
-		.tensors = tensors,
-		.n_tensors = n_tensors,
-	};
-	int32 number = llm_adapter_store_version(registration->name, &version);
-
-	if (registration->description != NULL)
-		llm_adapter_store_describe(registration->name,
-								   registration->description);
-	if (registration->activate)
-		llm_adapter_store_activate(registration->name, number);
-	return number;
-}
-
 /* -- registering -- */
-
-/* Write the image where executors look for it. */
-static void
-publish_image(Registration *registration)
-{
-	const LlmStrbuf *image = &registration->image;
-	char temp_path[MAXPGPATH];
-	LlmSha256 sha;
-	int fd;
-
-	llm_sha256_init(&sha);
-	llm_sha256_update(&sha, image->data, image->len);
-	llm_sha256_final(&sha, registration->digest);
-	if (llm_adapter_file_touch(registration->digest, image->len))
-		return;
-	llm_adapter_file_temp_path(temp_path);
-	fd = llm_adapter_file_create(temp_path);
-	llm_adapter_file_write(fd, temp_path, image->data, image->len);
-	llm_adapter_file_publish(fd, temp_path, registration->digest);
-}
 
 /* What is wrong with our copy is wrong with the file that the user knows. */
 static void
@@ -409,9 +310,9 @@ import_and_store(Registration *registration)
 		.config_len = registration->peft_config.len,
 		.tensors_path = registration->tensors_path,
 	};
-	LlmAdapterImage *image;
-	char path[MAXPGPATH];
-	int32 number = 0;
+	const LlmModelImageFacts *facts = registration->handle->facts;
+	LlmAdapterNewImage image;
+	int32 number;
 	LlmError err;
 
 	if (!llm_adapter_import(&source, &registration->config,
@@ -421,20 +322,23 @@ import_and_store(Registration *registration)
 		name_original(&err, registration->tensors_path);
 		llm_report(ERROR, &err);
 	}
-	publish_image(registration);
-	llm_adapter_file_path(registration->digest, path);
-	image = llm_adapter_image_open(path, &registration->config, &err);
-	if (image == NULL)
-		llm_report(ERROR, &err);
-	PG_TRY();
-	{
-		number = store(registration, image);
-	}
-	PG_FINALLY();
-	{
-		llm_adapter_image_close(image);
-	}
-	PG_END_TRY();
+	image = (LlmAdapterNewImage){
+		.name = registration->name,
+		.model = registration->handle->info.name,
+		.origin = registration->origin,
+		.config = &registration->config,
+		.base = facts->fingerprint,
+		.template_hash = facts->template_hash,
+		.tokenizer_hash = facts->tokenizer_hash,
+		.bytes = registration->image.data,
+		.n_bytes = registration->image.len,
+	};
+	number = llm_adapter_store_image(&image);
+	if (registration->description != NULL)
+		llm_adapter_store_describe(registration->name,
+								   registration->description);
+	if (registration->activate)
+		llm_adapter_store_activate(registration->name, number);
 	return number;
 }
 

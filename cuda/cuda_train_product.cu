@@ -1,0 +1,335 @@
+/*
+ * cuda_train_product.cu
+ *	  Products of any two matrices, for training.
+ *
+ * cuBLASLt multiplies what is bf16 and aligned; f32 sums, f32 or bf16 results.
+ * The algorithm is the first of its heuristics, which the shape decides:
+ * algorithms that are chosen by time add up in another order from process to
+ * process, and a job that goes on would not give the same bits.  Choices are
+ * kept, the last ones of them, since micro-batches differ in length.
+ *
+ * What is left (ranks that are no multiple of 8, f16 weights, ...) takes a
+ * plain kernel.
+ *
+ * cuda/cuda_train_product.cu
+ */
+#include "cuda/cuda_train.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_PLANS 256
+
+/* What a plan is for. */
+typedef struct PlanKey
+{
+	int64_t m;
+	int64_t n;
+	int64_t k;
+	int64_t a_stride;
+	int64_t b_stride;
+	int64_t out_stride;
+	int32_t a_transposed;
+	int32_t b_transposed;
+	int32_t out_is_f32;
+	int32_t unused; /* no bytes between, keys are compared as bytes */
+} PlanKey;
+
+typedef struct ProductPlan
+{
+	PlanKey key;
+	cublasLtMatmulDesc_t op;
+	cublasLtMatrixLayout_t a; /* as cuBLAS numbers them: our b */
+	cublasLtMatrixLayout_t b;
+	cublasLtMatrixLayout_t out;
+	cublasLtMatmulAlgo_t algorithm;
+} ProductPlan;
+
+struct ProductPlans
+{
+	ProductPlan plans[MAX_PLANS];
+	int n_plans;
+	int next; /* the oldest one, which is forgotten first */
+};
+
+#define CUBLAS_TRY(call)                                             \
+	do                                                               \
+	{                                                                \
+		cublasStatus_t status_ = (call);                             \
+		if (status_ != CUBLAS_STATUS_SUCCESS)                        \
+			return llm_error_set(err, LLM_ERROR_INTERNAL,            \
+								 "cuBLASLt failed in %s: %s", #call, \
+								 cublasLtGetStatusString(status_));  \
+	} while (0)
+
+static void
+free_plan(ProductPlan *plan)
+{
+	if (plan->op != NULL)
+		(void) cublasLtMatmulDescDestroy(plan->op);
+	if (plan->a != NULL)
+		(void) cublasLtMatrixLayoutDestroy(plan->a);
+	if (plan->b != NULL)
+		(void) cublasLtMatrixLayoutDestroy(plan->b);
+	if (plan->out != NULL)
+		(void) cublasLtMatrixLayoutDestroy(plan->out);
+	memset(plan, 0, sizeof(*plan));
+}
+
+void
+cuda_train_close(LlmCuda *cuda)
+{
+	for (int i = 0; cuda->product_plans != NULL && i < MAX_PLANS; i++)
+		free_plan(&cuda->product_plans->plans[i]);
+	free(cuda->product_plans);
+	cuda->product_plans = NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Plans
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * cuBLAS thinks in columns: out^T [n, m] = b^T [n, k] a^T [k, m].  A matrix
+ * that is stored by rows is its transposed one, stored by columns.
+ */
+static bool
+describe(ProductPlan *plan, LlmError *err)
+{
+	const PlanKey *key = &plan->key;
+	cublasOperation_t a_op = key->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+	cublasOperation_t b_op = key->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+	uint64_t m = (uint64_t) key->m;
+	uint64_t n = (uint64_t) key->n;
+	uint64_t k = (uint64_t) key->k;
+
+	CUBLAS_TRY(
+		cublasLtMatmulDescCreate(&plan->op, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+	CUBLAS_TRY(cublasLtMatmulDescSetAttribute(
+		plan->op, CUBLASLT_MATMUL_DESC_TRANSA, &a_op, sizeof(a_op)));
+	CUBLAS_TRY(cublasLtMatmulDescSetAttribute(
+		plan->op, CUBLASLT_MATMUL_DESC_TRANSB, &b_op, sizeof(b_op)));
+	CUBLAS_TRY(cublasLtMatrixLayoutCreate(
+		&plan->a, CUDA_R_16BF, key->b_transposed ? k : n,
+		key->b_transposed ? n : k, key->b_stride));
+	CUBLAS_TRY(cublasLtMatrixLayoutCreate(
+		&plan->b, CUDA_R_16BF, key->a_transposed ? m : k,
+		key->a_transposed ? k : m, key->a_stride));
+	CUBLAS_TRY(cublasLtMatrixLayoutCreate(
+		&plan->out, key->out_is_f32 ? CUDA_R_32F : CUDA_R_16BF, n, m,
+		key->out_stride));
+	return true;
+}
+
+static bool
+choose_algorithm(LlmCuda *cuda, ProductPlan *plan, LlmError *err)
+{
+	static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+	};
+	cublasLtMatmulPreference_t preference;
+	cublasLtMatmulHeuristicResult_t result;
+	size_t workspace_bytes = WORKSPACE_BYTES;
+	uint32_t align = 16;
+	int n_results = 0;
+	cublasStatus_t status;
+
+	CUBLAS_TRY(cublasLtMatmulPreferenceCreate(&preference));
+	(void) cublasLtMatmulPreferenceSetAttribute(
+		preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+		sizeof(workspace_bytes));
+	for (int i = 0; i < 4; i++)
+		(void) cublasLtMatmulPreferenceSetAttribute(preference, alignments[i],
+													&align, sizeof(align));
+	status = cublasLtMatmulAlgoGetHeuristic(cuda->cublas, plan->op, plan->a,
+											plan->b, plan->out, plan->out,
+											preference, 1, &result, &n_results);
+	(void) cublasLtMatmulPreferenceDestroy(preference);
+	if (status != CUBLAS_STATUS_SUCCESS || n_results == 0)
+		return llm_error_set(err, LLM_ERROR_INTERNAL,
+							 "cuBLASLt has no algorithm for %lld x %lld x %lld",
+							 (long long) plan->key.m, (long long) plan->key.n,
+							 (long long) plan->key.k);
+	plan->algorithm = result.algo;
+	return true;
+}
+
+static ProductPlan *
+find_plan(LlmCuda *cuda, const PlanKey *key, LlmError *err)
+{
+	ProductPlans *plans = cuda->product_plans;
+	ProductPlan *plan;
+
+	if (plans == NULL)
+	{
+		plans = (ProductPlans *) calloc(1, sizeof(*plans));
+		cuda->product_plans = plans;
+	}
+	if (plans == NULL)
+	{
+		llm_error_no_memory(err, sizeof(*plans), "plans of products");
+		return NULL;
+	}
+	for (int i = 0; i < plans->n_plans; i++)
+	{
+		if (memcmp(&plans->plans[i].key, key, sizeof(*key)) == 0)
+			return &plans->plans[i];
+	}
+	plan = &plans->plans[plans->next];
+	plans->next = (plans->next + 1) % MAX_PLANS;
+	if (plans->n_plans < MAX_PLANS)
+		plans->n_plans++;
+	free_plan(plan);
+	plan->key = *key;
+	if (describe(plan, err) && choose_algorithm(cuda, plan, err))
+		return plan;
+	/* an empty key is that of no product */
+	free_plan(plan);
+	return NULL;
+}
+
+static bool
+multiply_dense(LlmCuda *cuda, const LlmProductArgs *args, LlmError *err)
+{
+	PlanKey key = { args->m,
+					args->n,
+					args->k,
+					args->a.stride,
+					args->b.stride,
+					args->out_stride,
+					args->a.is_transposed,
+					args->b.is_transposed,
+					args->out_dtype == LLM_DTYPE_F32 };
+	ProductPlan *plan = find_plan(cuda, &key, err);
+	float scale = args->scale;
+	float kept = args->adds ? 1 : 0;
+
+	if (plan == NULL)
+		return false;
+	CUBLAS_TRY(cublasLtMatmul(cuda->cublas, plan->op, &scale, args->b.data,
+							  plan->a, args->a.data, plan->b, &kept, args->out,
+							  plan->out, args->out, plan->out, &plan->algorithm,
+							  cuda->workspace, WORKSPACE_BYTES, cuda->stream));
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * What cuBLASLt does not take
+ * ------------------------------------------------------------------------
+ */
+#define PLAIN_TILE 16
+
+static __device__ __forceinline__ float
+load_operand(const LlmOperand &from, int64_t row, int64_t col)
+{
+	return load_float(from.data, from.dtype,
+					  from.is_transposed ? col * from.stride + row
+										 : row * from.stride + col);
+}
+
+/* blockDim is one dimension: 16 columns of 16 rows. */
+static __global__ void
+__launch_bounds__(PLAIN_TILE *PLAIN_TILE) plain_train_product(LlmProductArgs p)
+{
+	__shared__ float as[PLAIN_TILE][PLAIN_TILE + 1];
+	__shared__ float bs[PLAIN_TILE][PLAIN_TILE + 1];
+	const int tx = (int) threadIdx.x % PLAIN_TILE;
+	const int ty = (int) threadIdx.x / PLAIN_TILE;
+	const int64_t row = (int64_t) blockIdx.x * PLAIN_TILE + ty;
+	const int64_t col = (int64_t) blockIdx.y * PLAIN_TILE + tx;
+	const int64_t at = row * p.out_stride + col;
+	float sum = 0;
+
+	for (int64_t first = 0; first < p.k; first += PLAIN_TILE)
+	{
+		as[ty][tx] = row < p.m && first + tx < p.k
+						 ? load_operand(p.a, row, first + tx)
+						 : 0;
+		bs[ty][tx] = first + ty < p.k && col < p.n
+						 ? load_operand(p.b, first + ty, col)
+						 : 0;
+		__syncthreads();
+#pragma unroll
+		for (int i = 0; i < PLAIN_TILE; i++)
+			sum += as[ty][i] * bs[i][tx];
+		__syncthreads();
+	}
+	if (row >= p.m || col >= p.n)
+		return;
+	sum *= p.scale;
+	if (p.out_dtype == LLM_DTYPE_F32)
+		((float *) p.out)[at] = sum + (p.adds ? ((float *) p.out)[at] : 0);
+	else
+		((bf16 *) p.out)[at] = __float2bfloat16(
+			sum + (p.adds ? __bfloat162float(((bf16 *) p.out)[at]) : 0));
+}
+
+static bool
+multiply_plain(LlmCuda *cuda, const LlmProductArgs *args, LlmError *err)
+{
+	dim3 grid((unsigned) ceil_div(args->m, PLAIN_TILE),
+			  (unsigned) ceil_div(args->n, PLAIN_TILE));
+
+	return train_launch(cuda, { grid, PLAIN_TILE * PLAIN_TILE }, err,
+						plain_train_product, *args);
+}
+
+/* ------------------------------------------------------------------------
+ * The operations
+ * ------------------------------------------------------------------------
+ */
+static bool
+is_dense(const LlmProductArgs *args)
+{
+	int64_t out_unit = args->out_dtype == LLM_DTYPE_F32 ? 4 : 8;
+
+	return args->a.dtype == LLM_DTYPE_BF16 && args->b.dtype == LLM_DTYPE_BF16 &&
+		   are_aligned((uintptr_t) args->a.data | (uintptr_t) args->b.data |
+					   (uintptr_t) args->out) &&
+		   args->a.stride % VALUES == 0 && args->b.stride % VALUES == 0 &&
+		   args->out_stride % out_unit == 0;
+}
+
+bool
+cuda_product(LlmCompute *compute, const LlmProductArgs *args, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	assert(args->k > 0);
+	assert(args->out_dtype == LLM_DTYPE_F32 ||
+		   args->out_dtype == LLM_DTYPE_BF16);
+	if (args->m == 0 || args->n == 0)
+		return true;
+	return is_dense(args) ? multiply_dense(cuda, args, err)
+						  : multiply_plain(cuda, args, err);
+}
+
+bool
+cuda_train_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
+{
+	assert(args->lora.step == NULL);
+	for (int i = 0; i < args->n_parts; i++)
+	{
+		const LlmMatrix *weight = &args->part[i].weight;
+		LlmProductArgs product = {
+			{ args->x, LLM_DTYPE_BF16, weight->n_cols, false },
+			{ weight->data, weight->dtype, weight->n_cols, true },
+			args->n_rows,
+			weight->n_rows,
+			weight->n_cols,
+			1,
+			false,
+			args->part[i].out,
+			args->out_is_f32 ? LLM_DTYPE_F32 : LLM_DTYPE_BF16,
+			args->part[i].out_stride,
+		};
+
+		if (!cuda_product(compute, &product, err))
+			return false;
+	}
+	return cuda_add_biases(llm_cuda(compute), args, err);
+}
