@@ -188,6 +188,8 @@ llm_compute_cuda_open(const LlmComputeOptions *options, LlmError *err)
 	cuda->base.precision = LLM_DTYPE_BF16;
 	cuda->base.lora_format.dtype = LLM_DTYPE_BF16;
 	cuda->options = *options;
+	cuda->own_products =
+		options->isa != NULL && strcmp(options->isa, "own") == 0;
 	cuda->options.isa = NULL;
 	if (open_parts(cuda, err))
 		return &cuda->base;

@@ -121,6 +121,7 @@ typedef struct LlmCuda
 	char *workspace; /* WORKSPACE_BYTES */
 	GemmChoice *choices;
 	int n_choices;
+	bool own_products; /* deterministic ones by own kernels alone (tests) */
 	AlgorithmFile *algorithms; /* cuda_algorithms.cu; NULL: none kept */
 
 	/* cuda_attention.cu */

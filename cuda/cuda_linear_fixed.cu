@@ -21,6 +21,7 @@
 #include <string.h>
 
 #define OWN (-1)
+#define NONE (-2)
 #define MAX_PROBES 4
 #define N_TRIALS 3
 #define COUNT_THREADS 256
@@ -217,7 +218,8 @@ gather_candidates(Trial *trial, LlmError *err)
 	LlmError ignored;
 	int n_kept = 0;
 
-	(void) err;
+	if (trial->cuda->own_products)
+		return true;
 	for (int i = 0; i < trial->n_probes; i++)
 	{
 		if (!gemm_set_rows(choice, trial->probes[i], err))
@@ -266,7 +268,7 @@ static int
 best_of(const Trial *trial, const float times[MAX_CANDIDATES + 1][MAX_PROBES])
 {
 	float best_score = FLT_MAX;
-	int best = OWN;
+	int best = NONE;
 
 	for (int c = OWN; c < trial->choice->n_candidates; c++)
 	{
@@ -313,6 +315,12 @@ gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice, const void *weight,
 		cublasLtMatrixLayoutSetAttribute(choice->out, CUBLASLT_MATRIX_LAYOUT_LD,
 										 &out_stride, sizeof(out_stride)));
 	best = best_of(&trial, times);
+	if (best == NONE)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "no algorithm gives %lld outputs of %lld inputs "
+							 "the same bits for any number of rows",
+							 (long long) choice->n_out,
+							 (long long) choice->n_cols);
 	choice->is_own = best == OWN;
 	if (best != OWN)
 		choice->candidates[0] = choice->candidates[best];

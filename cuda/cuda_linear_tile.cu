@@ -142,14 +142,12 @@ __launch_bounds__(WARPS_M *WARPS_N *WARP)
 	{
 		bf16 *next = stages + t % TILE_STAGES * T::stage_elements;
 		int done = t - (TILE_STAGES - 1);
-		const bf16 *now = stages + done % TILE_STAGES * T::stage_elements;
 
+		/* the stage that is filled next was multiplied in the last turn */
 		if (done >= 0)
 		{
 			copies_wait<TILE_STAGES - 2>();
 			__syncthreads();
-			multiply_stage<T>(sums, now, now + ROWS * TILE_COLS, first_row,
-							  first_out);
 		}
 		if (t < n_steps)
 		{
@@ -162,6 +160,13 @@ __launch_bounds__(WARPS_M *WARPS_N *WARP)
 										 next + ROWS * TILE_COLS);
 		}
 		copies_commit();
+		if (done >= 0)
+		{
+			const bf16 *now = stages + done % TILE_STAGES * T::stage_elements;
+
+			multiply_stage<T>(sums, now, now + ROWS * TILE_COLS, first_row,
+							  first_out);
+		}
 	}
 #pragma unroll
 	for (int m = 0; m < T::m_tiles; m++)

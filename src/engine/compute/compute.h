@@ -550,7 +550,8 @@ typedef struct LlmComputeOptions
 							 * processes; NULL or "": nowhere */
 	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
-								 * force a path (tests) */
+								 * force a path (tests); on a GPU "own": no
+								 * products by a library where deterministic */
 } LlmComputeOptions;
 
 /* The CPU backend.  NULL: *err. */
