@@ -85,7 +85,7 @@ bool
 llm_executor_warm_up(LlmExecutor *executor, LlmError *err)
 {
 	int32_t most = executor->max_num_seqs;
-	EmptyStep step;
+	EmptyStep step = { 0 };
 	bool ok = true;
 
 	if (!executor->is_cuda)
