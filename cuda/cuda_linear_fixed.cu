@@ -10,8 +10,9 @@
  * and for many rows: the sum of its times, each divided by the best one.  The
  * own kernel of cuda_linear_tile.cu is a candidate, too.
  *
- * Rows and results of the trials lie in the workspace, which algorithms
- * without split sums do not need.
+ * Rows and results of the trials lie in memory that is taken for them where
+ * there is some (choices are made before the first request), or else in the
+ * workspace, which algorithms without split sums do not need.
  *
  * cuda/cuda_linear_fixed.cu
  */
@@ -25,6 +26,7 @@
 #define MAX_PROBES 4
 #define N_TRIALS 3
 #define COUNT_THREADS 256
+#define MAX_TRIAL_BYTES ((size_t) 320 << 20)
 
 /* Numbers of rows that count. */
 static const int32_t output_probes[MAX_PROBES] = { 1, 16, 64, 256 };
@@ -36,6 +38,7 @@ typedef struct Trial
 	LlmCuda *cuda;
 	GemmChoice *choice;
 	const void *weight;
+	char *memory;	/* taken for it; NULL: it is the workspace */
 	bf16 *x;		/* [most_rows, n_cols] */
 	char *all;		/* [most_rows, n_out] results of all rows at once */
 	char *some;		/* likewise: of some of them */
@@ -46,22 +49,39 @@ typedef struct Trial
 	int32_t probes[MAX_PROBES];
 } Trial;
 
+/* Room for the most rows: the workspace, or more while there is more. */
+static size_t
+take_room(Trial *trial, size_t wanted)
+{
+	if (wanted > MAX_TRIAL_BYTES)
+		wanted = MAX_TRIAL_BYTES;
+	if (wanted > WORKSPACE_BYTES &&
+		cudaMalloc((void **) &trial->memory, wanted) == cudaSuccess)
+		return wanted;
+	trial->memory = NULL;
+	(void) cudaGetLastError();
+	return WORKSPACE_BYTES;
+}
+
 static bool
 prepare_trial(Trial *trial, LlmError *err)
 {
 	GemmChoice *choice = trial->choice;
 	const int32_t *probes =
 		choice->row_class == CLASS_PROMPTS ? prompt_probes : output_probes;
+	int32_t most = probes[MAX_PROBES - 1];
 	int64_t row_bytes;
+	size_t room;
+	char *base;
 	LlmFillNormalArgs fill = {};
 
 	trial->out_bytes = choice->n_out * (choice->out_is_f32 ? 4 : 2);
 	row_bytes = choice->n_cols * 2 + 2 * trial->out_bytes;
 	/* parts begin at multiples of 256 bytes */
-	trial->most_rows =
-		(int32_t) (((int64_t) WORKSPACE_BYTES - 4 * 256) / row_bytes);
-	if (trial->most_rows > probes[MAX_PROBES - 1])
-		trial->most_rows = probes[MAX_PROBES - 1];
+	room = take_room(trial, (size_t) (most * row_bytes) + 4 * 256);
+	trial->most_rows = (int32_t) (((int64_t) room - 4 * 256) / row_bytes);
+	if (trial->most_rows > most)
+		trial->most_rows = most;
 	for (int i = 0; i < MAX_PROBES && probes[i] <= trial->most_rows; i++)
 		trial->probes[trial->n_probes++] = probes[i];
 	if (trial->n_probes == 0)
@@ -70,8 +90,9 @@ prepare_trial(Trial *trial, LlmError *err)
 							 "deterministic products",
 							 (long long) choice->n_out,
 							 (long long) choice->n_cols);
-	trial->count = (int32_t *) trial->cuda->workspace;
-	trial->x = (bf16 *) (trial->cuda->workspace + 256);
+	base = trial->memory != NULL ? trial->memory : trial->cuda->workspace;
+	trial->count = (int32_t *) base;
+	trial->x = (bf16 *) (base + 256);
 	trial->all =
 		(char *) trial->x +
 		ceil_div((int64_t) trial->most_rows * choice->n_cols * 2, 256) * 256;
@@ -295,26 +316,17 @@ best_of(const Trial *trial, const float times[MAX_CANDIDATES + 1][MAX_PROBES])
 	return best;
 }
 
-bool
-gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice, const void *weight,
-				  LlmError *err)
+static bool
+choose(Trial *trial, LlmError *err)
 {
-	Trial trial = { cuda, choice, weight };
+	GemmChoice *choice = trial->choice;
 	float times[MAX_CANDIDATES + 1][MAX_PROBES];
-	uint64_t stride = (uint64_t) choice->n_out;
-	uint64_t out_stride = (uint64_t) choice->out_stride;
 	int best;
 
-	assert(!cuda->is_capturing);
-	CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
-		choice->out, CUBLASLT_MATRIX_LAYOUT_LD, &stride, sizeof(stride)));
-	if (!prepare_trial(&trial, err) || !gather_candidates(&trial, err) ||
-		!time_all(&trial, times, err))
+	if (!prepare_trial(trial, err) || !gather_candidates(trial, err) ||
+		!time_all(trial, times, err))
 		return false;
-	CUBLAS_TRY(
-		cublasLtMatrixLayoutSetAttribute(choice->out, CUBLASLT_MATRIX_LAYOUT_LD,
-										 &out_stride, sizeof(out_stride)));
-	best = best_of(&trial, times);
+	best = best_of(trial, times);
 	if (best == NONE)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "no algorithm gives %lld outputs of %lld inputs "
@@ -326,6 +338,28 @@ gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice, const void *weight,
 		choice->candidates[0] = choice->candidates[best];
 	choice->n_candidates = best != OWN;
 	choice->is_chosen = true;
+	return true;
+}
+
+bool
+gemm_choose_fixed(LlmCuda *cuda, GemmChoice *choice, const void *weight,
+				  LlmError *err)
+{
+	Trial trial = { cuda, choice, weight };
+	uint64_t stride = (uint64_t) choice->n_out;
+	uint64_t out_stride = (uint64_t) choice->out_stride;
+	bool ok;
+
+	assert(!cuda->is_capturing);
+	CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
+		choice->out, CUBLASLT_MATRIX_LAYOUT_LD, &stride, sizeof(stride)));
+	ok = choose(&trial, err);
+	(void) cudaFree(trial.memory);
+	if (!ok)
+		return false;
+	CUBLAS_TRY(
+		cublasLtMatrixLayoutSetAttribute(choice->out, CUBLASLT_MATRIX_LAYOUT_LD,
+										 &out_stride, sizeof(out_stride)));
 	cuda_algorithms_keep(cuda, choice);
 	return true;
 }

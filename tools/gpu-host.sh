@@ -128,7 +128,7 @@ run_programs() {
 }
 
 test_part() {
-	local name
+	local name watcher
 	case $1 in
 		ops)
 			build all unit-programs
@@ -148,7 +148,12 @@ test_part() {
 					"build/release/test/ops/test_$name"
 			done
 			;;
-		regress) server_tests regress '' ;;
+		regress)
+			watch_executors 150 &
+			watcher=$!
+			server_tests regress ''
+			kill "$watcher" 2>/dev/null || true
+			;;
 		tap-1)
 			server_tests tap "010_sessions 011_cancel 013_reference_answers
 				014_server_rules 020_executor_death 021_process_ends 022_queue"
@@ -163,6 +168,21 @@ test_part() {
 			;;
 		*) fail "no part \"$1\" of the tests" ;;
 	esac
+}
+
+# What executors do that are there after so many seconds: one that hangs tells
+# where.
+watch_executors() {
+	local pid debugger
+	sleep "$1"
+	debugger=$(command -v gdb || command -v cuda-gdb ||
+		ls "${CUDA_PATH:-/usr/local/cuda}/bin/cuda-gdb" 2>/dev/null || true)
+	for pid in $(pgrep -x llm_executor || true); do
+		printf '== executor %s, %s\n' "$pid" "$(cat "/proc/$pid/wchan")"
+		[ -z "$debugger" ] ||
+			timeout 60 "$debugger" -p "$pid" -batch -ex 'thread apply all bt 12' \
+				2>/dev/null | grep -E '^(Thread|#)' || true
+	done
 }
 
 # server_tests PART NAMES

@@ -474,7 +474,7 @@ activate_on_gpu(LlmCompute *gpu, LoraData *d, bool waits, uint16_t *result)
 	const LoraCase *c = d->c;
 	int64_t dim = c->n_out[0];
 	size_t n = (size_t) (c->n_rows * dim);
-	LlmStepInputs step;
+	LlmStepInputs step = { 0 };
 	LlmLinearArgs args = linear_args(d, &step);
 	LlmGatedActArgs act = { .in_stride = 2 * dim,
 							.n_rows = c->n_rows,
