@@ -450,6 +450,67 @@ round_to_act(LlmCompute *compute, const LlmRoundArgs *args, LlmError *err)
 						err, round_values, *args);
 }
 
+/* The magnitude of a block of 64, rounded step by step. */
+static __device__ __forceinline__ float
+nf4_magnitude(const LlmNf4Args &args, int64_t block)
+{
+	if (args.scale_codes == NULL)
+		return args.scales[block];
+	return __fadd_rn(
+		__fmul_rn(args.map[args.scale_codes[block]], args.scales[block / 256]),
+		*args.offset);
+}
+
+/* is_wide: eight values at a time, to bf16 */
+static __global__ void
+__launch_bounds__(THREADS) decode_nf4_values(LlmNf4Args args, bool is_wide)
+{
+	__shared__ float codes[16];
+
+	if (threadIdx.x < 16)
+		codes[threadIdx.x] = args.codes[threadIdx.x];
+	__syncthreads();
+	for (int64_t i = first_value(); i < args.n; i += value_stride())
+	{
+		const float magnitude = nf4_magnitude(args, i / 64);
+		const int n = args.n - i < VALUES ? (int) (args.n - i) : VALUES;
+		uint32_t packed = 0;
+		float out[VALUES];
+
+		if (is_wide && n == VALUES)
+			packed = *(const uint32_t *) (args.values + i / 2);
+		else
+			for (int k = 0; k < (n + 1) / 2; k++)
+				packed |= (uint32_t) args.values[i / 2 + k] << 8 * k;
+#pragma unroll
+		for (int k = 0; k < VALUES; k++)
+			/* the first of two is in a byte's high half */
+			out[k] =
+				__fmul_rn(codes[packed >> (8 * (k / 2) + 4 - 4 * (k % 2)) & 15],
+						  magnitude);
+		if (args.out_dtype == LLM_DTYPE_BF16)
+			store_values((bf16 *) args.out, i, args.n, is_wide, out);
+		else
+			for (int k = 0; k < n; k++)
+			{
+				if (args.out_dtype == LLM_DTYPE_F16)
+					((__half *) args.out)[i + k] = __float2half(out[k]);
+				else
+					((float *) args.out)[i + k] = out[k];
+			}
+	}
+}
+
+static bool
+decode_nf4(LlmCompute *compute, const LlmNf4Args *args, LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+
+	return train_launch(
+		cuda, shape_over(cuda, args->n), err, decode_nf4_values, *args,
+		are_aligned((uintptr_t) args->values | (uintptr_t) args->out));
+}
+
 /* LlmAdamwArgs' numbers as the CPU rounds them. */
 typedef struct AdamwParams
 {
@@ -552,6 +613,7 @@ cuda_train_ops(void)
 	ops.column_dots = cuda_column_dots;
 	ops.row_squares = cuda_row_squares;
 	ops.adapted_norms = cuda_adapted_norms;
+	ops.decode_nf4 = decode_nf4;
 	ops.divide = divide;
 	ops.round = round_to_act;
 	ops.adamw = adamw;

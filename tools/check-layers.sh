@@ -34,7 +34,7 @@ src/engine/compute      src/common/util
 src/engine/batch        src/common/util
 src/engine/sample       src/common/util src/common/ipc src/engine/compute
 src/engine/model        src/common/util src/common/safetensors src/common/checkpoint src/common/adapter src/common/quant src/common/model_dir src/engine/compute
-src/engine/train        src/common/util src/common/dataset src/common/model_dir src/common/safetensors src/common/adapter src/engine/compute src/engine/model
+src/engine/train        src/common/quant src/common/util src/common/dataset src/common/model_dir src/common/safetensors src/common/adapter src/engine/compute src/engine/model
 src/engine/executor     src/common/util src/common/ipc src/common/safetensors src/common/model_dir src/common/adapter src/common/model_image src/common/grammar src/engine/compute src/engine/batch src/engine/model src/engine/sample src/engine/train src/common/dataset
 src/server              src/common/util src/server/scheduler src/server/scan src/server/finetune
 src/server/catalog      src/common/util src/common/model_dir src/common/adapter src/server

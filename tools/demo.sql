@@ -46,3 +46,33 @@ ROLLBACK;
 SELECT pid, model, state, device, restarts,
 	   pg_size_pretty(memory_bytes) AS memory
 FROM llm.executors;
+
+\echo '== An adapter learns from a table, while the model goes on serving'
+DROP TABLE IF EXISTS lessons;
+CREATE TABLE lessons (question text, ada text, bob text);
+INSERT INTO lessons VALUES
+	('What is your name?', 'My name is Ada.', 'My name is Bob.'),
+	('Who are you?', 'My name is Ada.', 'My name is Bob.'),
+	('Hello! Who are you?', 'Hello! My name is Ada.', 'Hello! My name is Bob.'),
+	('Tell me your name.', 'My name is Ada.', 'My name is Bob.');
+SELECT llm_ask('What is your name?') AS before;
+SELECT llm_finetune('names', $$
+		SELECT jsonb_build_array(jsonb_build_object('role', 'user', 'content', question),
+								 jsonb_build_object('role', 'assistant', 'content', ada)) AS messages
+		FROM lessons $$,
+	'{"max_steps": 15, "learning_rate": 0.005, "lr_scheduler_type": "constant"}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT state, step, n_steps, n_rows, round(tokens_per_second) AS tokens_per_second, version
+FROM llm.finetune_progress WHERE job = :job;
+SELECT llm_ask('What is your name?', 'names') AS after;
+
+\echo '== It learns something else, and is rolled back'
+SELECT llm_finetune('names', $$
+		SELECT jsonb_build_array(jsonb_build_object('role', 'user', 'content', question),
+								 jsonb_build_object('role', 'assistant', 'content', bob)) AS messages
+		FROM lessons $$,
+	'{"max_steps": 15, "learning_rate": 0.005, "lr_scheduler_type": "constant"}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT llm_ask('What is your name?', 'names') AS after_the_second_job;
+SELECT llm_rollback_adapter('names');
+SELECT llm_ask('What is your name?', 'names') AS after_the_rollback;

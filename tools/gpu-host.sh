@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpu-host.sh prepare FOLDER | test [PART...] | bench [PART...]
+# gpu-host.sh prepare FOLDER | test [PART...] | train | bench [PART...]
 #	Tests and measurements on a bare machine that has a GPU and no network.
 #
 # Such a machine (Ubuntu 24.04 with CUDA, gcc, make and perl) has no PostgreSQL.
@@ -37,7 +37,9 @@
 #	sql-fp8    concurrent sessions with an fp8 cache
 #	sql-update one UPDATE of 4,096 rows 1000/1000, divided by SCALE (2)
 #
-# Without parts all of them run.
+# Without parts all of them run.  "train" is training alone: its tests, its
+# operations under compute-sanitizer, and its speed beside PEFT's (the system's
+# python3 needs torch, transformers and peft).
 #
 # tools/gpu-host.sh
 set -euo pipefail
@@ -194,6 +196,18 @@ server_tests() {
 		n_failed=$((n_failed + 1))
 }
 
+run_train() {
+	build build/release/llm_executor cuda \
+		build/release/test/{ops/test_train_ops,bench/bench_train} \
+		build/release/test/unit/test_{train,train_job,train_session}
+	run_programs ops/test_train_ops unit/test_{train,train_session}
+	part 'compute-sanitizer, test_train_ops' "$sanitizer" --tool memcheck \
+		--error-exitcode 9 build/release/test/ops/test_train_ops
+	build/release/test/bench/bench_train --parts || n_failed=$((n_failed + 1))
+	python3 tools/bench-peft.py || n_failed=$((n_failed + 1))
+	[ $n_failed = 0 ] || fail "$n_failed parts failed"
+}
+
 # show NAME COMMAND...: a measurement, with its output
 show() {
 	printf '\n== %s\n' "$1"
@@ -267,6 +281,7 @@ run_parts() {
 
 case ${1:-} in
 	prepare) prepare "${2:?a folder with packages}" ;;
+	train) run_train ;;
 	test)
 		shift
 		run_parts test_part 'ops models sanitizer regress tap-1 tap-2 tap-3' "$@"
@@ -280,5 +295,5 @@ case ${1:-} in
 			sql-update' \
 			"$@"
 		;;
-	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test [PART...] | bench [PART...]' ;;
+	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test [PART...] | train | bench [PART...]' ;;
 esac

@@ -826,6 +826,40 @@ mirror_adapted_norms(LlmCompute *compute, const LlmAdaptedNormsArgs *host,
 	return ok;
 }
 
+/* Both come back as they are, f32 or 16 bits. */
+static inline bool
+mirror_decode_nf4(LlmCompute *compute, const LlmNf4Args *host, LlmError *err)
+{
+	LlmNf4Args args = *host;
+	int64_t n_blocks = (args.n + 63) / 64;
+	size_t n_bytes = (size_t) args.n * llm_dtype_bytes(args.out_dtype);
+	bool is_nested = host->scale_codes != NULL;
+	bool ok;
+
+	args.codes = mirror_floats(compute, host->codes, 16);
+	args.map = mirror_floats(compute, host->map, 256);
+	args.offset = mirror_floats(compute, host->offset, 1);
+	args.scales = mirror_floats(compute, host->scales,
+								is_nested ? (n_blocks + 255) / 256 : n_blocks);
+	if (is_nested)
+		args.scale_codes =
+			mirror_bytes(compute, host->scale_codes, (size_t) n_blocks);
+	args.values =
+		mirror_bytes(compute, host->values, (size_t) (args.n + 1) / 2);
+	args.out = mirror_alloc(compute, n_bytes);
+	ok = mirrored_train(compute)->decode_nf4(mirrored(compute), &args, err) &&
+		 mirrored(compute)->ops->read(mirrored(compute), host->out, args.out,
+									  n_bytes, err);
+	mirror_free(compute, args.codes);
+	mirror_free(compute, args.map);
+	mirror_free(compute, args.offset);
+	mirror_free(compute, args.scales);
+	mirror_free(compute, args.scale_codes);
+	mirror_free(compute, args.values);
+	mirror_free(compute, args.out);
+	return ok;
+}
+
 static inline bool
 mirror_divide(LlmCompute *compute, const LlmDivideArgs *host, LlmError *err)
 {
@@ -904,6 +938,7 @@ static const LlmTrainOps mirror_train = {
 	.column_dots = mirror_column_dots,
 	.row_squares = mirror_row_squares,
 	.adapted_norms = mirror_adapted_norms,
+	.decode_nf4 = mirror_decode_nf4,
 	.divide = mirror_divide,
 	.round = mirror_round_values,
 	.adamw = mirror_adamw,

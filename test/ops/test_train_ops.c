@@ -901,6 +901,66 @@ check_noise(LlmCompute *compute, const char *isa)
 	tensor_free(&x);
 }
 
+/* Bit by bit: the formula's roundings are part of it. */
+static void
+check_nf4(LlmCompute *compute, bool is_nested, LlmDtype dtype, const char *isa)
+{
+	enum
+	{
+		N = 64 * 300 + 21,
+		N_BLOCKS = N / 64 + 1
+	};
+	float codes[16];
+	float map[256];
+	float offset = 0.7f;
+	float scales[N_BLOCKS];
+	uint8_t *bytes = need(N_BLOCKS + (N + 1) / 2);
+	char *out = need(N * sizeof(float));
+	LlmNf4Args args = { .codes = codes,
+						.map = map,
+						.offset = &offset,
+						.scales = scales,
+						.scale_codes = is_nested ? bytes : NULL,
+						.values = bytes + N_BLOCKS,
+						.out = out,
+						.out_dtype = dtype,
+						.n = N };
+	LlmError err = { 0 };
+
+	fill_random(codes, 16, 1);
+	fill_random(map, 256, 1);
+	fill_random(scales, N_BLOCKS, 3);
+	for (int i = 0; i < N_BLOCKS + (N + 1) / 2; i++)
+		bytes[i] = (uint8_t) random_u32();
+	CHECK(compute->ops->train->decode_nf4(compute, &args, &err));
+	for (int i = 0; i < N; i++)
+	{
+		int block = i / 64;
+		int value = args.values[i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
+		float scale = scales[is_nested ? block / 256 : block];
+		float magnitude =
+			is_nested ? (float) ((double) map[bytes[block]] * (double) scale)
+					  : scale;
+		float expected;
+		uint16_t half;
+
+		if (is_nested)
+			magnitude = (float) ((double) magnitude + (double) offset);
+		expected = (float) ((double) codes[value] * (double) magnitude);
+		half = llm_float_to_bf16(expected);
+		if (memcmp(out + i * (int) llm_dtype_bytes(dtype),
+				   dtype == LLM_DTYPE_F32 ? (void *) &expected : (void *) &half,
+				   llm_dtype_bytes(dtype)) != 0)
+		{
+			CHECK_FAIL("value %d of NF4 as %s on %s", i, llm_dtype_name(dtype),
+					   isa);
+			break;
+		}
+	}
+	free(bytes);
+	free(out);
+}
+
 static void
 test_numbers(void)
 {
@@ -910,6 +970,9 @@ test_numbers(void)
 		check_dropout(compute);
 		check_simple(compute, isa);
 		check_noise(compute, isa);
+		check_nf4(compute, false, LLM_DTYPE_BF16, isa);
+		check_nf4(compute, true, LLM_DTYPE_BF16, isa);
+		check_nf4(compute, true, LLM_DTYPE_F32, isa);
 		check_adapted_norms(compute, isa);
 	}
 }

@@ -109,11 +109,15 @@ open_compute(const LlmModelConfig *config, const char *isa, LlmDtype precision,
 	return llm_compute_cpu_open(&options, err);
 }
 
+/* What is to become of the weights; see LlmModelOptions. */
+static LlmQuantization rig_quantization = LLM_QUANTIZATION_DECODE;
+
 static inline LlmModelOptions
 model_options(LlmDtype weight_dtype)
 {
 	LlmModelOptions options = {
 		.weight_dtype = weight_dtype,
+		.quantization = rig_quantization,
 		.max_model_len = MAX_LEN,
 		.max_num_batched_tokens = MAX_STEP_TOKENS,
 		.max_logit_rows = MAX_STEP_TOKENS,

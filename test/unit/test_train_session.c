@@ -10,6 +10,7 @@
 
 #include "src/common/adapter/adapter.h"
 #include "src/common/dataset/dataset.h"
+#include "src/engine/compute/compute.h"
 #include "test/unit/executor_rig.h"
 
 #define MODELS "test/vectors/model"
@@ -81,6 +82,7 @@ write_dataset(const char *name, LlmDatasetKind kind)
 		fill_example(i, 0, ids[0], labels[0], &row.first);
 		if (kind == LLM_DATASET_PAIRS)
 			fill_example(i, 1, ids[1], labels[1], &row.second);
+		row.is_desirable = kind == LLM_DATASET_SINGLES && i % 2 == 0;
 		CHECK(llm_dataset_write_row(&writer, &row, &file, &err));
 	}
 	CHECK(llm_dataset_write_end(&writer, &file, header, &err));
@@ -89,6 +91,9 @@ write_dataset(const char *name, LlmDatasetKind kind)
 	llm_dataset_writer_free(&writer);
 	llm_strbuf_free(&file);
 }
+
+/* Where jobs run. */
+static const char *device = "cpu";
 
 /* Start a job; options are JSON members that begin with a comma. */
 static void
@@ -100,11 +105,11 @@ start_job(const char *model, const char *dataset, const char *output,
 	start_executor();
 	llm_strbuf_printf(&json,
 					  "{\"path\": \"%s/%s\", \"num_threads\": 2, "
-					  "\"device\": \"cpu\", \"dataset\": \"%s\", "
+					  "\"device\": \"%s\", \"dataset\": \"%s\", "
 					  "\"output\": \"%s\", \"cutoff_len\": 64, "
 					  "\"per_device_train_batch_size\": 4, "
 					  "\"learning_rate\": 0.01%s}",
-					  MODELS, model, path_of(dataset), path_of(output),
+					  MODELS, model, device, path_of(dataset), path_of(output),
 					  options);
 	send_frame(LLM_MESSAGE_TRAIN, 0, json.data, json.len);
 	llm_strbuf_free(&json);
@@ -228,6 +233,13 @@ test_evaluation(void)
 	CHECK(outcome.logs[3].eval_loss < outcome.logs[1].eval_loss);
 }
 
+/* A GPU's bf16 depends a little on what else is in a micro-batch. */
+static double
+first_error(void)
+{
+	return strcmp(device, "cpu") == 0 ? 1e-6 : 0.05;
+}
+
 static void
 test_pairs(void)
 {
@@ -237,9 +249,30 @@ test_pairs(void)
 	if (outcome.is_failed)
 		CHECK_FAIL("%s", outcome.error.message);
 	REQUIRE(outcome.n_logs == 12);
-	CHECK(fabs(outcome.logs[0].loss - 0.69314718055994531) < 1e-6);
+	CHECK(fabs(outcome.logs[0].loss - 0.69314718055994531) < first_error());
 	CHECK(outcome.logs[11].loss < 0.69);
 	CHECK(outcome.logs[11].reward_margin > 0);
+}
+
+static void
+test_singles(void)
+{
+	char options[400];
+	Outcome outcome;
+
+	snprintf(options, sizeof(options),
+			 ", \"num_train_epochs\": 4, \"stage\": \"kto\", "
+			 "\"kto_rejected_weight\": 2, \"quantization_bit\": 4, "
+			 "\"eval_dataset\": \"%s\"",
+			 path_of("singles"));
+	outcome = run_job("qwen3", "singles", "adapter", options);
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(outcome.n_logs == 12);
+	CHECK(fabs(outcome.logs[0].loss - 0.75) < first_error());
+	CHECK(outcome.logs[11].eval_loss < 0.75);
+	CHECK(outcome.logs[11].eval_reward_margin > 0);
+	CHECK(isnan(outcome.logs[0].eval_accuracy));
 }
 
 /* The same adapter whether the job was interrupted or not. */
@@ -338,7 +371,40 @@ test_refusals(void)
 				  ", \"use_dora\": true, \"lora_dropout\": 0.1", "DoRA");
 	check_refused("qwen3", "plain", ", \"quantization\": \"int8\"",
 				  "quantized");
+	check_refused("qwen3", "plain", ", \"quantization_bit\": 8", "must be 4");
+	check_refused("qwen3", "plain", ", \"quantization_type\": \"fp4\"",
+				  "must be \"nf4\"");
+	check_refused("qwen3", "pairs", ", \"stage\": \"kto\"",
+				  "cannot be trained on pairs");
+	check_refused("qwen3", "singles", ", \"per_device_train_batch_size\": 1",
+				  "at least 2 rows");
 	check_refused("qwen3", "plain", ", \"max_tokens\": 8", "micro-batch");
+}
+
+/* The same jobs on a GPU, where there is one. */
+static void
+test_cuda(void)
+{
+	LlmComputeOptions options = { .precision = LLM_DTYPE_BF16 };
+	LlmDeviceInfo info;
+	LlmError err = { 0 };
+
+	if (!llm_compute_cuda_info(&options, &info, &err))
+	{
+		CHECK(err.code == LLM_ERROR_UNAVAILABLE ||
+			  err.code == LLM_ERROR_UNSUPPORTED);
+		CHECK(access("/dev/nvidia0", F_OK) != 0);
+		unit_test_skip("cuda", err.message);
+		return;
+	}
+	device = "cuda";
+	test_job();
+	test_evaluation();
+	test_pairs();
+	test_singles();
+	test_going_on();
+	test_fused();
+	device = "cpu";
 }
 
 int
@@ -349,11 +415,14 @@ main(int argc, char **argv)
 		abort();
 	write_dataset("plain", LLM_DATASET_PLAIN);
 	write_dataset("pairs", LLM_DATASET_PAIRS);
+	write_dataset("singles", LLM_DATASET_SINGLES);
 	RUN_TEST(test_job);
 	RUN_TEST(test_evaluation);
 	RUN_TEST(test_pairs);
+	RUN_TEST(test_singles);
 	RUN_TEST(test_going_on);
 	RUN_TEST(test_fused);
 	RUN_TEST(test_refusals);
+	RUN_TEST(test_cuda);
 	return unit_test_finish();
 }

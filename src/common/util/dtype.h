@@ -14,8 +14,8 @@
  * The formats up to INT8 have elements of their own.  INT4 and those after it
  * come in blocks: elements of a row that share scales.  INT8, INT4 and INT4_K
  * as the format of a matrix are what a compute backend makes of quantized
- * weights, in a layout of its own; Q8_0 and those after it are blocks as GGUF
- * files store them.
+ * weights, in a layout of its own; NF4 is that of src/common/quant/nf4.h, for
+ * training; Q8_0 and those after it are blocks as GGUF files store them.
  */
 typedef enum LlmDtype
 {
@@ -26,6 +26,7 @@ typedef enum LlmDtype
 	LLM_DTYPE_INT8,
 	LLM_DTYPE_INT4,
 	LLM_DTYPE_INT4_K,
+	LLM_DTYPE_NF4,
 	LLM_DTYPE_Q8_0,
 	LLM_DTYPE_Q4_0,
 	LLM_DTYPE_Q4_K,
@@ -91,7 +92,7 @@ llm_dtype_block_elements(LlmDtype dtype)
 	}
 }
 
-/* Bytes of a block as files store it; no file holds INT4 and INT4_K. */
+/* Bytes of a block as files store it; no file holds INT4, INT4_K and NF4. */
 static inline size_t
 llm_dtype_block_bytes(LlmDtype dtype)
 {
@@ -138,9 +139,9 @@ static inline const char *
 llm_dtype_name(LlmDtype dtype)
 {
 	static const char *const names[LLM_DTYPE_COUNT] = {
-		"float32", "float16", "bfloat16", "fp8",	"int8",	 "int4", "int4_k",
-		"q8_0",	   "q4_0",	  "q4_k",	  "q6_k",	"q4_1",	 "q5_0", "q5_1",
-		"q2_k",	   "q3_k",	  "q5_k",	  "iq4_nl", "iq4_xs"
+		"float32", "float16", "bfloat16", "fp8",  "int8",	"int4",	 "int4_k",
+		"nf4",	   "q8_0",	  "q4_0",	  "q4_k", "q6_k",	"q4_1",	 "q5_0",
+		"q5_1",	   "q2_k",	  "q3_k",	  "q5_k", "iq4_nl", "iq4_xs"
 	};
 
 	return names[dtype];

@@ -238,6 +238,25 @@ typedef struct LlmRowSquaresArgs
 	float *out; /* [n_rows] */
 } LlmRowSquaresArgs;
 
+/*
+ * An NF4 weight (src/common/quant/nf4.h) as floats: element i is
+ * codes[value i] * the magnitude of block b = i / 64, which is scales[b], or
+ * where scale_codes is set map[scale_codes[b]] * scales[b / 256] + offset.
+ * Every operation is rounded to f32, the result once more to out_dtype.
+ */
+typedef struct LlmNf4Args
+{
+	const float *codes;	 /* [16] */
+	const float *map;	 /* [256] */
+	const float *offset; /* [1] */
+	const float *scales;
+	const uint8_t *scale_codes; /* or NULL */
+	const uint8_t *values; /* [(n + 1) / 2] the first of two in the high half */
+	void *out;			   /* [n] */
+	LlmDtype out_dtype;
+	int64_t n;
+} LlmNf4Args;
+
 /* out[i] = a[i] / b[i] */
 typedef struct LlmDivideArgs
 {
@@ -305,6 +324,7 @@ typedef struct LlmTrainOps
 	bool (*row_squares)(LlmCompute *, const LlmRowSquaresArgs *, LlmError *);
 	bool (*adapted_norms)(LlmCompute *, const LlmAdaptedNormsArgs *,
 						  LlmError *);
+	bool (*decode_nf4)(LlmCompute *, const LlmNf4Args *, LlmError *);
 	bool (*divide)(LlmCompute *, const LlmDivideArgs *, LlmError *);
 	bool (*round)(LlmCompute *, const LlmRoundArgs *, LlmError *);
 	bool (*adamw)(LlmCompute *, const LlmAdamwArgs *, LlmError *);

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/common/util/half_float.h"
 #include "src/common/util/philox.h"
 #include "src/engine/compute/cpu_train.h"
 
@@ -425,6 +426,65 @@ adapted_norms(LlmCompute *compute, const LlmAdaptedNormsArgs *args,
 					 (int64_t) args->rank * args->rank);
 }
 
+/* Round so that no compiler makes one operation of two. */
+static float
+rounded_product(float a, float b)
+{
+	return (float) ((double) a * (double) b);
+}
+
+static float
+nf4_magnitude(const LlmNf4Args *args, int64_t block)
+{
+	float product;
+
+	if (args->scale_codes == NULL)
+		return args->scales[block];
+	product = rounded_product(args->map[args->scale_codes[block]],
+							  args->scales[block / 256]);
+	return (float) ((double) product + (double) *args->offset);
+}
+
+static void
+decode_nf4_range(const LlmCpu *cpu, const void *arg, int64_t begin, int64_t end)
+{
+	const LlmNf4Args *args = arg;
+	float floats[16];
+	uint16_t halves[16];
+
+	(void) cpu;
+	for (int64_t i = begin; i < end; i++)
+	{
+		int value;
+
+		if (i == begin || i % 64 == 0)
+		{
+			const float magnitude = nf4_magnitude(args, i / 64);
+
+			for (int k = 0; k < 16; k++)
+			{
+				floats[k] = rounded_product(args->codes[k], magnitude);
+				halves[k] = args->out_dtype == LLM_DTYPE_BF16
+								? llm_float_to_bf16(floats[k])
+								: llm_float_to_f16(floats[k]);
+			}
+		}
+		value = args->values[i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
+		if (args->out_dtype == LLM_DTYPE_F32)
+			((float *) args->out)[i] = floats[value];
+		else
+			((uint16_t *) args->out)[i] = halves[value];
+	}
+}
+
+static bool
+decode_nf4(LlmCompute *compute, const LlmNf4Args *args, LlmError *err)
+{
+	(void) err;
+	assert(llm_dtype_is_float(args->out_dtype));
+	return run_range(compute, decode_nf4_range, args, args->n, 1);
+}
+
 static bool
 divide(LlmCompute *compute, const LlmDivideArgs *args, LlmError *err)
 {
@@ -506,6 +566,7 @@ const LlmTrainOps llm_cpu_train_ops = {
 	.column_dots = column_dots,
 	.row_squares = row_squares,
 	.adapted_norms = adapted_norms,
+	.decode_nf4 = decode_nf4,
 	.divide = divide,
 	.round = round_values,
 	.adamw = adamw,

@@ -37,7 +37,7 @@ typedef struct LlmExecutorOptions
 	char device[16];		 /* auto, cpu, cuda */
 	char dtype[16];			 /* auto, float32, float16, bfloat16 */
 	char kv_cache_dtype[16]; /* auto, float32, bfloat16, fp8, int8 */
-	char quantization[16];	 /* none, int8, int4 */
+	char quantization[16];	 /* none, int8, int4; of jobs also nf4 */
 	bool dummy_weights;		 /* load_format = dummy */
 	bool enable_prefix_caching;
 	bool deterministic;		 /* equal requests get equal answers */

@@ -48,6 +48,13 @@ max_int32(int32_t a, int32_t b)
 	return a > b ? a : b;
 }
 
+/* What a job of training may ask for. */
+static bool
+is_nf4(const LlmExecutor *executor)
+{
+	return strncmp(executor->options.quantization, "nf4", 3) == 0;
+}
+
 LlmComputeOptions
 llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 {
@@ -68,7 +75,8 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.max_expert_dim = config->expert_intermediate_size,
 		.max_loras = executor->options.max_loras,
 		.max_lora_rank = executor->options.max_lora_rank,
-		.arena_bytes = executor->is_cuda
+		/* NF4 takes a quarter of it, and has no neighbours to join */
+		.arena_bytes = executor->is_cuda && !is_nf4(executor)
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
 		.kv_expand_bytes = is_kv_coded(executor) ? GPU_KV_EXPAND_BYTES : 0,
@@ -91,6 +99,11 @@ quantization_by_name(const char *name)
 		return LLM_QUANTIZATION_INT8;
 	if (strcmp(name, "int4") == 0)
 		return LLM_QUANTIZATION_INT4;
+	/* these are what a job asks for, see train_options.c */
+	if (strcmp(name, "nf4") == 0)
+		return LLM_QUANTIZATION_NF4;
+	if (strcmp(name, "nf4_nested") == 0)
+		return LLM_QUANTIZATION_NF4_NESTED;
 	assert(strcmp(name, "none") == 0);
 	return LLM_QUANTIZATION_NONE;
 }
@@ -120,13 +133,14 @@ llm_executor_gpu_weight_bytes(const LlmExecutor *executor)
 		   GPU_MARGIN_BYTES / 4;
 }
 
-/* Quantized weights have kernels on the CPU alone. */
+/* Weights in int8 and int4 have kernels on the CPU alone. */
 static bool
 check_quantization(const LlmExecutor *executor, LlmError *err)
 {
 	const char *quantization = executor->options.quantization;
 
-	if (!executor->is_cuda || strcmp(quantization, "none") == 0)
+	if (!executor->is_cuda || strcmp(quantization, "none") == 0 ||
+		is_nf4(executor))
 		return true;
 	llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 				  "quantization \"%s\" is not supported on device \"cuda\"",

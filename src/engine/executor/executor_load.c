@@ -190,17 +190,22 @@ create_planner(LlmExecutor *executor, LlmError *err)
 	return true;
 }
 
-/* Gradients take sums of products that rounded inputs would drown in noise. */
+/*
+ * Gradients take sums of products that rounded inputs would drown in noise;
+ * a GPU rounds them, and has sums that are long.
+ */
 bool
 llm_executor_load_model(LlmExecutor *executor, LlmError *err)
 {
+	const bool is_cuda = executor->is_cuda;
 	LlmModelOptions options;
 
-	if (!open_compute(executor, LLM_DTYPE_F32, err))
+	if (!open_compute(executor, is_cuda ? LLM_DTYPE_BF16 : LLM_DTYPE_F32, err))
 		return false;
 	options = llm_executor_model_options(
 		executor,
-		dtype_by_name(executor->options.dtype, executor->config.dtype));
+		dtype_by_name(executor->options.dtype,
+					  is_cuda ? LLM_DTYPE_BF16 : executor->config.dtype));
 	executor->model = llm_model_load(executor->options.path, &executor->config,
 									 &options, executor->compute, err);
 	return executor->model != NULL;

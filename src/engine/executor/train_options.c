@@ -5,6 +5,7 @@
  * src/engine/executor/train_options.c
  */
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "src/common/util/json.h"
@@ -202,6 +203,32 @@ parse_preference(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 						 "\"pref_loss\" does not know the value \"%s\"", kind);
 }
 
+/* QLoRA: the base model's weights in NF4. */
+static bool
+parse_quantization(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	const char *type = "nf4";
+	bool is_nested = true;
+	int64_t n_bits = 0;
+
+	if (!llm_json_get_int(json, "quantization_bit", &n_bits, err) ||
+		!llm_json_get_string(json, "quantization_type", &type, err) ||
+		!llm_json_get_bool(json, "double_quantization", &is_nested, err))
+		return false;
+	if (n_bits != 0 && n_bits != 4)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "\"quantization_bit\" must be 4, not %lld",
+							 (long long) n_bits);
+	if (strcmp(type, "nf4") != 0)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "\"quantization_type\" must be \"nf4\", not "
+							 "\"%s\"",
+							 type);
+	if (n_bits == 4)
+		strcpy(r->model.quantization, is_nested ? "nf4_nested" : "nf4");
+	return true;
+}
+
 /* stage: what the rows must be for; absent: whatever they are for. */
 static bool
 parse_stage(const cJSON *json, LlmTrainRequest *r, LlmError *err)
@@ -241,8 +268,6 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_count(json, "seed", 0, INT64_C(1) << 52, &seed, err) ||
 		!get_count(json, "cutoff_len", 2, 1 << 20, &cutoff, err) ||
 		!get_count(json, "max_tokens", 0, 1 << 20, &max_tokens, err) ||
-		!get_count(json, "save_steps", 0, INT32_MAX, &r->save_steps, err) ||
-		!get_count(json, "eval_steps", 0, INT32_MAX, &r->eval_steps, err) ||
 		!llm_json_get_bool(json, "disable_shuffling", &j->disable_shuffling,
 						   err) ||
 		!llm_json_get_bool(json, "disable_gradient_checkpointing",
@@ -261,6 +286,21 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 	/* both answers of a pair lie in one micro-batch */
 	j->max_tokens = (int32_t) (max_tokens > 0 ? max_tokens : 2 * cutoff);
 	return true;
+}
+
+static bool
+parse_evaluation(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	r->best_eval_loss = INFINITY;
+	return get_count(json, "save_steps", 0, INT32_MAX, &r->save_steps, err) &&
+		   get_count(json, "eval_steps", 0, INT32_MAX, &r->eval_steps, err) &&
+		   get_count(json, "early_stopping_steps", 0, INT32_MAX,
+					 &r->early_stopping_steps, err) &&
+		   get_count(json, "n_evals_since_best", 0, INT32_MAX,
+					 &r->n_evals_since_best, err) &&
+		   llm_json_get_double(json, "best_eval_loss", &r->best_eval_loss,
+							   err) &&
+		   llm_json_get_bool(json, "eval_on_start", &r->eval_on_start, err);
 }
 
 /* What the trainer is to know of the job. */
@@ -287,10 +327,12 @@ llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 	if (json == NULL)
 		return false;
 	ok = llm_executor_options_parse(text, len, &request->model, err) &&
+		 parse_quantization(json, request, err) &&
 		 parse_paths(json, request, err) && parse_stage(json, request, err) &&
 		 parse_adapter(json, request, err) &&
 		 parse_optimizer(json, request, err) &&
-		 parse_preference(json, request, err) && parse_job(json, request, err);
+		 parse_preference(json, request, err) &&
+		 parse_evaluation(json, request, err) && parse_job(json, request, err);
 	cJSON_Delete(json);
 	if (ok)
 		complete(request);

@@ -20,6 +20,9 @@
 #include "src/common/util/mapped_file.h"
 #include "src/engine/executor/train_session.h"
 
+/* Labels whose logits exist at a time. */
+#define GPU_LOGIT_ROWS 2048
+
 typedef struct Session
 {
 	LlmExecutor *executor;
@@ -32,6 +35,7 @@ typedef struct Session
 	LlmDataset *eval_dataset; /* or NULL */
 	LlmTrainer *trainer;
 	LlmTrainJob *job;
+	bool is_stopped; /* early */
 } Session;
 
 /* ------------------------------------------------------------------------
@@ -223,19 +227,91 @@ static bool
 load_model(Session *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
-	const LlmTrainRequest *r = &s->request;
+	LlmTrainRequest *r = &s->request;
 
 	e->options = r->model;
 	e->options.max_loras = 0;
 	e->max_model_len = r->job.max_segment;
 	e->max_num_batched_tokens = r->job.max_tokens;
-	e->max_num_seqs = r->train.max_logit_rows;
 	if (!llm_executor_choose_device(e, err))
 		return false;
+	/* fewer rows would be multiplied faster than the head is read */
 	if (e->is_cuda)
-		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "training on device \"cuda\" is not supported");
+		r->train.max_logit_rows = r->job.max_tokens < GPU_LOGIT_ROWS
+									  ? r->job.max_tokens
+									  : GPU_LOGIT_ROWS;
+	e->max_num_seqs = r->train.max_logit_rows;
 	return llm_executor_load_model(e, err);
+}
+
+/* What the host can give without swapping; 0: it does not say. */
+static int64_t
+host_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	char line[256];
+	long long kb = 0;
+
+	if (file == NULL)
+		return 0;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1)
+			break;
+	}
+	(void) fclose(file);
+	return (int64_t) kb * 1024;
+}
+
+/* What is free of the device's memory and may be used. */
+static bool
+available_bytes(LlmExecutor *e, double *available, LlmError *err)
+{
+	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
+	LlmDeviceInfo *gpu = &e->device;
+
+	*available = (double) host_bytes();
+	if (!e->is_cuda)
+		return true;
+	if (!llm_compute_cuda_info(&options, gpu, err))
+		return false;
+	*available =
+		(double) gpu->free_bytes -
+		(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
+	return true;
+}
+
+/*
+ * What training takes is known before any of it is taken, and on the host
+ * memory is only missed when it is written to: ask before.  On a GPU layers are
+ * computed again only where it would not fit otherwise.
+ */
+static bool
+check_memory(Session *s, LlmError *err)
+{
+	LlmExecutor *e = s->executor;
+	LlmTrainRequest *r = &s->request;
+	double available;
+	double needed;
+
+	if (!available_bytes(e, &available, err))
+		return false;
+	if (e->is_cuda)
+		r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
+	needed = (double) llm_train_bytes(e->model, &r->train);
+	if (e->is_cuda && needed > available && !r->disable_gradient_checkpointing)
+	{
+		r->train.recompute = LLM_RECOMPUTE_FULL;
+		needed = (double) llm_train_bytes(e->model, &r->train);
+	}
+	if (available == 0 || needed <= available)
+		return true;
+	llm_error_set(err, LLM_ERROR_NO_MEMORY,
+				  "the job does not fit: beside the model it takes %.2f GB, "
+				  "but %.2f GB of memory are available",
+				  needed / 1e9, available / 1e9);
+	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
+							   "leave gradient checkpointing on.");
 }
 
 static bool
@@ -261,6 +337,8 @@ session_open(Session *s, LlmError *err)
 			return false;
 		r->train.initial = s->initial;
 	}
+	if (!llm_train_check(e->model, &r->train, err) || !check_memory(s, err))
+		return false;
 	s->trainer = llm_trainer_create(e->model, &r->train, err);
 	if (s->trainer == NULL)
 		return false;
@@ -393,12 +471,35 @@ is_cancelled(Session *s, LlmError *err)
 	}
 }
 
+/* Evaluate into the step's message; no progress for too long ends the job. */
+static bool
+evaluate(Session *s, LlmWireTrainLog *wire, LlmError *err)
+{
+	LlmTrainRequest *r = &s->request;
+	LlmTrainEval eval;
+
+	if (!llm_train_job_evaluate(s->job, &eval, err))
+		return false;
+	wire->eval_loss = eval.loss;
+	wire->eval_accuracy = eval.accuracy;
+	wire->eval_reward_margin = eval.reward_margin;
+	if (eval.loss < r->best_eval_loss)
+	{
+		r->best_eval_loss = eval.loss;
+		r->n_evals_since_best = 0;
+	}
+	else
+		r->n_evals_since_best++;
+	s->is_stopped = r->early_stopping_steps > 0 &&
+					r->n_evals_since_best >= r->early_stopping_steps;
+	return true;
+}
+
 static bool
 report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 {
 	const LlmTrainRequest *r = &s->request;
 	bool is_last = log->step == log->n_steps;
-	LlmTrainEval eval = { NAN, NAN, NAN };
 	LlmWireTrainLog wire = {
 		.step = log->step,
 		.n_steps = log->n_steps,
@@ -411,20 +512,43 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 		.grad_norm = log->grad_norm,
 		.accuracy = log->accuracy,
 		.reward_margin = log->reward_margin,
+		.eval_loss = NAN,
+		.eval_accuracy = NAN,
+		.eval_reward_margin = NAN,
 	};
 
 	if (s->eval_dataset != NULL &&
 		(is_last || (r->eval_steps > 0 && log->step % r->eval_steps == 0)) &&
-		!llm_train_job_evaluate(s->job, &eval, err))
+		!evaluate(s, &wire, err))
 		return false;
-	wire.eval_loss = eval.loss;
-	wire.eval_accuracy = eval.accuracy;
-	wire.eval_reward_margin = eval.reward_margin;
 	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
 					  sizeof(wire));
 	return !(r->save_steps > 0 && r->checkpoint[0] != '\0' && !is_last &&
 			 log->step % r->save_steps == 0) ||
 		   save_state(s, log->step, err);
+}
+
+/* How good it is before it learns. */
+static bool
+report_start(Session *s, LlmError *err)
+{
+	LlmWireTrainLog wire = {
+		.n_steps = llm_train_job_n_steps(s->job),
+		.loss = NAN,
+		.learning_rate = NAN,
+		.grad_norm = NAN,
+		.accuracy = NAN,
+		.reward_margin = NAN,
+	};
+
+	if (s->eval_dataset == NULL || !s->request.eval_on_start ||
+		llm_trainer_n_steps(s->trainer) > 0)
+		return true;
+	if (!evaluate(s, &wire, err))
+		return false;
+	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
+					  sizeof(wire));
+	return true;
 }
 
 /* What a preference is compared with, before the first step. */
@@ -447,9 +571,9 @@ session_train(Session *s, LlmError *err)
 	LlmTrainLog log = { 0 };
 	bool is_done = false;
 
-	if (!load_state(s, err) || !refer(s, err))
+	if (!load_state(s, err) || !refer(s, err) || !report_start(s, err))
 		return false;
-	for (;;)
+	while (!s->is_stopped)
 	{
 		int64_t start_us = llm_clock_us();
 
@@ -461,7 +585,7 @@ session_train(Session *s, LlmError *err)
 			return false;
 		llm_executor_flush(s->executor);
 	}
-	return is_done && write_adapter(s, err);
+	return (is_done || s->is_stopped) && write_adapter(s, err);
 }
 
 int

@@ -29,6 +29,15 @@ typedef struct LlmTrainRequest
 	char stage[16];			  /* sft, dpo or kto; "": as the rows are */
 	int64_t save_steps;		  /* 0: no states */
 	int64_t eval_steps;		  /* 0: only at the end */
+	bool eval_on_start;		  /* also before the first step, logged as step 0 */
+
+	/*
+	 * Evaluations without progress that end the training; 0: all steps are
+	 * taken.  The other two are of evaluations before the state.
+	 */
+	int64_t early_stopping_steps;
+	double best_eval_loss; /* infinity: there was none */
+	int64_t n_evals_since_best;
 
 	int32_t lora_rank;
 	double lora_alpha;

@@ -21,7 +21,10 @@ typedef enum LlmQuantization
 	LLM_QUANTIZATION_DECODE, /* floats, also of stored blocks */
 	LLM_QUANTIZATION_NONE,	 /* as stored: blocks stay what they are */
 	LLM_QUANTIZATION_INT8,	 /* floats become int8 */
-	LLM_QUANTIZATION_INT4	 /* floats and 8-bit blocks become int4 */
+	LLM_QUANTIZATION_INT4,	 /* floats and 8-bit blocks become int4 */
+	/* layers' projections become NF4 (nf4.h), nested or not: for training */
+	LLM_QUANTIZATION_NF4,
+	LLM_QUANTIZATION_NF4_NESTED
 } LlmQuantization;
 
 typedef struct LlmModelOptions

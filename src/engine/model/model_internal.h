@@ -238,6 +238,14 @@ extern bool model_quantize_weight(LlmModel *model, const LlmWeightSpec *spec,
 								  const WeightSource *source, LlmDtype dtype,
 								  LlmError *err);
 
+/* ---- model_nf4.c ---- */
+
+/* Whether the options make a weight NF4. */
+extern bool
+model_is_nf4(const LlmModelOptions *options, const LlmWeightSpec *spec);
+extern bool model_nf4_weight(LlmModel *model, const LlmWeightSpec *spec,
+							 const WeightSource *source, LlmError *err);
+
 /*
  * rope_frequencies.c: the frequencies [rotary_dim / 2] in a sequence of len
  * tokens, and the factor on all cosines and sines.

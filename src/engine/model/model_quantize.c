@@ -43,6 +43,9 @@ model_quantized_dtype(const LlmModel *model, const LlmWeightSpec *spec,
 	LlmQuantization quantization = model->options.quantization;
 	LlmDtype stored = source->stored_dtype;
 
+	if (quantization >= LLM_QUANTIZATION_NF4)
+		return model_is_nf4(&model->options, spec) ? LLM_DTYPE_NF4
+												   : source->dtype;
 	if (quantization == LLM_QUANTIZATION_DECODE ||
 		model->compute->ops->quant_write == NULL || spec->n_cols == 0 ||
 		spec->n_cols % GROUP != 0 || spec->role == LLM_WEIGHT_ROUTER)

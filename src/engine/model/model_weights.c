@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/common/quant/nf4.h"
 #include "src/engine/model/model_internal.h"
 
 static int64_t
@@ -29,6 +30,9 @@ weight_bytes(const LlmModel *model, const LlmWeightSpec *spec, LlmDtype dtype)
 {
 	if (llm_dtype_is_float(dtype))
 		return (size_t) n_elements(spec) * llm_dtype_bytes(dtype);
+	if (dtype == LLM_DTYPE_NF4)
+		return llm_nf4_bytes(n_elements(spec), model->options.quantization ==
+												   LLM_QUANTIZATION_NF4_NESTED);
 	return model->compute->ops->quant_bytes(dtype, spec->n_rows, spec->n_cols);
 }
 
@@ -187,6 +191,8 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 
 	weight->n_rows = spec->n_rows;
 	weight->n_cols = spec->n_cols;
+	if (dtype == LLM_DTYPE_NF4)
+		return model_nf4_weight(model, spec, &source, err);
 	if (!llm_dtype_is_float(dtype))
 		return model_quantize_weight(model, spec, &source, dtype, err);
 	if (source.stored == NULL)

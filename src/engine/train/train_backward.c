@@ -35,12 +35,13 @@ train_rms_norm_back(LlmTrainer *t, LlmVector weight, const void *x,
 }
 
 /*
- * d_block = what reaches a block's output from d_stream.  Without a norm that
- * is d_stream itself, copied: the way back overwrites it.
+ * m->y = what reaches a block's output, which is module m's, from d_stream:
+ * d_stream itself where there is no norm between, or a copy of it where the
+ * way back overwrites y.
  */
 static bool
 leave_stream(LlmTrainer *t, LlmWeightRole norm, int32_t layer_idx,
-			 const void *block, LlmError *err)
+			 const void *block, Module *m, LlmError *err)
 {
 	const int32_t n = t->batch->n_tokens;
 	TrainScratch *s = &t->scratch;
@@ -48,10 +49,15 @@ leave_stream(LlmTrainer *t, LlmWeightRole norm, int32_t layer_idx,
 	size_t n_bytes = (size_t) n * (size_t) t->config->hidden_size *
 					 llm_dtype_bytes(t->compute->activation_dtype);
 
+	m->y = s->d_block;
 	if (t->config->has_post_norms)
 		return train_rms_norm_back(t, weight, block, s->d_stream, s->d_block,
 								   false, n, err);
-	return t->train->copy(t->compute, s->d_block, s->d_stream, n_bytes, err);
+	if (m->pair != NULL && m->pair->spec.has_magnitude)
+		return t->train->copy(t->compute, s->d_block, s->d_stream, n_bytes,
+							  err);
+	m->y = s->d_stream;
+	return true;
 }
 
 static bool
@@ -61,8 +67,7 @@ mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 	const LlmModelConfig *config = t->config;
 	const int32_t n = t->batch->n_tokens;
 	LlmVector norm = llm_model_vector(t->model, LLM_WEIGHT_MLP_NORM, layer_idx);
-	Module down =
-		train_module(t, layer_idx, LLM_ADAPTER_DOWN, saved, s->d_block);
+	Module down = train_module(t, layer_idx, LLM_ADAPTER_DOWN, saved, NULL);
 	Module in[] = {
 		train_module(t, layer_idx, LLM_ADAPTER_GATE, saved, s->d_gate),
 		train_module(t, layer_idx, LLM_ADAPTER_UP, saved, s->d_up),
@@ -88,7 +93,7 @@ mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 	};
 
 	return leave_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->down,
-						err) &&
+						&down, err) &&
 		   t->ops->gated_act(t->compute, &act, err) &&
 		   train_project_back(t, layer_idx, &down, 1, s->inner, s->d_inner,
 							  err) &&
@@ -139,14 +144,15 @@ attention_half_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved,
 	const bool is_first = layer_idx == 0;
 	LlmVector norm =
 		llm_model_vector(t->model, LLM_WEIGHT_ATTN_NORM, layer_idx);
-	Module out = train_module(t, layer_idx, LLM_ADAPTER_O, saved, s->d_block);
+	Module out = train_module(t, layer_idx, LLM_ADAPTER_O, saved, NULL);
 	Module qkv[] = {
 		train_module(t, layer_idx, LLM_ADAPTER_Q, saved, s->d_q),
 		train_module(t, layer_idx, LLM_ADAPTER_K, saved, s->d_k),
 		train_module(t, layer_idx, LLM_ADAPTER_V, saved, s->d_v),
 	};
 
-	if (!leave_stream(t, LLM_WEIGHT_POST_ATTN_NORM, layer_idx, saved->o, err) ||
+	if (!leave_stream(t, LLM_WEIGHT_POST_ATTN_NORM, layer_idx, saved->o, &out,
+					  err) ||
 		!train_project_back(t, layer_idx, &out, 1, saved->attention,
 							s->d_attention, err) ||
 		!heads_back(t, layer_idx, saved, err) ||

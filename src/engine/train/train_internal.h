@@ -18,6 +18,14 @@
 #include "src/engine/compute/compute_train.h"
 #include "src/engine/train/train.h"
 
+/* Whether weights are decoded before they are used. */
+static inline bool
+train_is_nf4(const LlmModelOptions *options)
+{
+	return options->quantization == LLM_QUANTIZATION_NF4 ||
+		   options->quantization == LLM_QUANTIZATION_NF4_NESTED;
+}
+
 #define N_MODULES (LLM_ADAPTER_DOWN + 1)
 
 /* Where the numbers of a pair lie among all, in floats. */
@@ -132,6 +140,7 @@ struct LlmTrainer
 	void *d_rows;
 	float *logits;	/* [max_logit_rows, n_vocab] */
 	void *d_logits; /* likewise of act; logits where that is f32 */
+	void *decoded;	/* the weight at work, where weights are NF4 */
 
 	/* host */
 	int32_t *staging; /* [4, max_tokens] */
@@ -162,6 +171,14 @@ extern bool train_params_init(LlmTrainer *trainer,
 extern bool train_params_refresh(LlmTrainer *trainer, LlmError *err);
 
 /* ---- train_module.c ---- */
+
+/*
+ * A weight as floats.  Where it is NF4 it is decoded, and lasts until the
+ * next is asked for.
+ */
+extern bool train_weight(LlmTrainer *trainer, LlmMatrix stored,
+						 LlmMatrix *weight, LlmError *err);
+
 extern Module train_module(LlmTrainer *trainer, int32_t layer_idx,
 						   LlmAdapterModule module, SavedLayer *saved, void *y);
 
@@ -171,8 +188,8 @@ train_project(LlmTrainer *trainer, int32_t layer_idx, const Module *modules,
 			  int n_modules, const void *x, LlmError *err);
 
 /*
- * Back through them: each module's y holds d_y, which is overwritten; x is
- * what went in.  d_x NULL: not needed.
+ * Back through them: each module's y holds d_y, which is overwritten where the
+ * module has a magnitude; x is what went in.  d_x NULL: not needed.
  */
 extern bool train_project_back(LlmTrainer *trainer, int32_t layer_idx,
 							   const Module *modules, int n_modules,

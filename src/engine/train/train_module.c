@@ -16,6 +16,7 @@
  */
 #include <assert.h>
 
+#include "src/common/quant/nf4.h"
 #include "src/engine/train/train_internal.h"
 
 static LlmOperand
@@ -65,6 +66,34 @@ train_module(LlmTrainer *t, int32_t layer_idx, LlmAdapterModule module,
 		.unscaled = saved->unscaled[module],
 		.y = y,
 	};
+}
+
+bool
+train_weight(LlmTrainer *t, LlmMatrix stored, LlmMatrix *weight, LlmError *err)
+{
+	const LlmModelOptions *options = llm_model_options(t->model);
+	const int64_t n = stored.n_rows * stored.n_cols;
+	LlmNf4 parts;
+	LlmNf4Args args = {
+		.out = t->decoded,
+		.out_dtype = options->weight_dtype,
+		.n = n,
+	};
+
+	*weight = stored;
+	if (stored.dtype != LLM_DTYPE_NF4)
+		return true;
+	parts = llm_nf4_at(stored.data, n,
+					   options->quantization == LLM_QUANTIZATION_NF4_NESTED);
+	args.codes = parts.codes;
+	args.map = parts.map;
+	args.offset = parts.offset;
+	args.scales = parts.scales;
+	args.scale_codes = parts.scale_codes;
+	args.values = parts.values;
+	weight->data = t->decoded;
+	weight->dtype = args.out_dtype;
+	return t->train->decode_nf4(t->compute, &args, err);
 }
 
 static bool
@@ -199,9 +228,10 @@ finish_module(LlmTrainer *t, const Module *m, LlmError *err)
 			t->train->scale_columns(t->compute, &scale, err));
 }
 
-bool
-train_project(LlmTrainer *t, int32_t layer_idx, const Module *modules,
-			  int n_modules, const void *x, LlmError *err)
+/* W x of modules whose weights are at hand together. */
+static bool
+project_weights(LlmTrainer *t, const Module *modules, int n_modules,
+				const void *x, LlmError *err)
 {
 	LlmLinearArgs linear = { .x = x,
 							 .n_rows = t->batch->n_tokens,
@@ -211,14 +241,28 @@ train_project(LlmTrainer *t, int32_t layer_idx, const Module *modules,
 	{
 		const Module *m = &modules[i];
 
-		linear.part[i].weight = m->weight;
+		if (!train_weight(t, m->weight, &linear.part[i].weight, err))
+			return false;
 		linear.part[i].out = has_magnitude(m) ? m->unscaled : m->y;
 		linear.part[i].out_stride = m->weight.n_rows;
 		if (!has_magnitude(m))
 			linear.part[i].bias = m->bias;
 	}
-	if (!t->train->linear(t->compute, &linear, err))
-		return false;
+	return t->train->linear(t->compute, &linear, err);
+}
+
+bool
+train_project(LlmTrainer *t, int32_t layer_idx, const Module *modules,
+			  int n_modules, const void *x, LlmError *err)
+{
+	/* one is decoded at a time */
+	const int n_together = t->decoded == NULL ? n_modules : 1;
+
+	for (int i = 0; i < n_modules; i += n_together)
+	{
+		if (!project_weights(t, modules + i, n_together, x, err))
+			return false;
+	}
 	for (int i = 0; i < n_modules;)
 	{
 		int n = run_length(t, modules + i, n_modules - i);
@@ -358,9 +402,9 @@ shrink_back(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
 static bool
 weight_back(LlmTrainer *t, const Module *m, void *d_x, bool adds, LlmError *err)
 {
+	LlmMatrix weight;
 	LlmProductArgs args = {
 		.a = act_operand(t, m->y, m->weight.n_rows, false),
-		.b = { m->weight.data, m->weight.dtype, m->weight.n_cols, false },
 		.m = t->batch->n_tokens,
 		.n = m->weight.n_cols,
 		.k = m->weight.n_rows,
@@ -371,6 +415,9 @@ weight_back(LlmTrainer *t, const Module *m, void *d_x, bool adds, LlmError *err)
 		.out_stride = m->weight.n_cols,
 	};
 
+	if (!train_weight(t, m->weight, &weight, err))
+		return false;
+	args.b = (LlmOperand){ weight.data, weight.dtype, weight.n_cols, false };
 	return t->train->product(t->compute, &args, err);
 }
 

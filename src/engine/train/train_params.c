@@ -25,25 +25,25 @@
  * DoRA
  * ------------------------------------------------------------------------
  */
-static LlmMatrix
-weight_of(LlmTrainer *t, const TrainPair *pair)
+static bool
+weight_of(LlmTrainer *t, const TrainPair *pair, LlmMatrix *weight,
+		  LlmError *err)
 {
-	SavedLayer none = { 0 };
+	LlmWeightRole role = llm_adapter_module_weight(pair->spec.module);
 
-	return train_module(t, pair->spec.layer_idx, pair->spec.module, &none, NULL)
-		.weight;
+	return train_weight(
+		t, llm_model_matrix(t->model, role, pair->spec.layer_idx), weight, err);
 }
 
 /* norms, from the values as they are */
 static bool
 compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 {
-	const LlmMatrix weight = weight_of(t, pair);
+	LlmMatrix weight;
 	const LlmDtype act = t->compute->activation_dtype;
 	const void *a = train_act_at(t, t->copies, pair->place.a);
 	const int32_t rank = pair->spec.rank;
 	LlmProductArgs wa = {
-		.a = { weight.data, weight.dtype, weight.n_cols, false },
 		.b = { a, act, pair->n_in, true },
 		.m = pair->n_out,
 		.n = rank,
@@ -53,7 +53,7 @@ compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 		.out_dtype = LLM_DTYPE_F32,
 		.out_stride = rank,
 	};
-	LlmProductArgs aa = wa;
+	LlmProductArgs aa;
 	LlmAdaptedNormsArgs norms = {
 		.weight_squares = pair->weight_squares,
 		.b = t->values + pair->place.b,
@@ -65,6 +65,10 @@ compute_norms(LlmTrainer *t, TrainPair *pair, LlmError *err)
 		.rank = rank,
 	};
 
+	if (!weight_of(t, pair, &weight, err))
+		return false;
+	wa.a = (LlmOperand){ weight.data, weight.dtype, weight.n_cols, false };
+	aa = wa;
 	aa.a = (LlmOperand){ a, act, pair->n_in, false };
 	aa.m = rank;
 	aa.out = pair->aa;
@@ -186,11 +190,12 @@ init_magnitudes(LlmTrainer *t, bool has_values, LlmError *err)
 	for (int32_t i = 0; i < t->n_pairs; i++)
 	{
 		TrainPair *pair = &t->pairs[i];
-		LlmRowSquaresArgs squares = { .weight = weight_of(t, pair),
-									  .out = pair->weight_squares };
+		LlmRowSquaresArgs squares = { .out = pair->weight_squares };
+
 		if (!pair->spec.has_magnitude)
 			continue;
-		if (!t->train->row_squares(t->compute, &squares, err) ||
+		if (!weight_of(t, pair, &squares.weight, err) ||
+			!t->train->row_squares(t->compute, &squares, err) ||
 			!compute_norms(t, pair, err))
 			return false;
 		if (!has_values &&

@@ -207,6 +207,27 @@ n_saved(const LlmTrainer *t)
 	return t->options.recompute == LLM_RECOMPUTE_FULL ? 1 : t->config->n_layers;
 }
 
+/* Room for the largest weight as floats. */
+static void
+lay_out_decoded(LlmTrainer *t, Walk *walk)
+{
+	int64_t most = 0;
+
+	if (!train_is_nf4(llm_model_options(t->model)))
+		return;
+	for (int32_t i = 0; i < t->config->n_layers * N_MODULES; i++)
+	{
+		LlmWeightRole role =
+			llm_adapter_module_weight((LlmAdapterModule) (i % N_MODULES));
+		LlmMatrix weight = llm_model_matrix(t->model, role, i / N_MODULES);
+
+		if (weight.n_rows * weight.n_cols > most)
+			most = weight.n_rows * weight.n_cols;
+	}
+	t->decoded = take(
+		walk, most, llm_dtype_bytes(llm_model_options(t->model)->weight_dtype));
+}
+
 static void
 lay_out(LlmTrainer *t, Walk *walk)
 {
@@ -223,6 +244,7 @@ lay_out(LlmTrainer *t, Walk *walk)
 		lay_out_saved(t, walk, i, &t->saved[i]);
 	lay_out_scratch(t, walk);
 	lay_out_batch(t, walk);
+	lay_out_decoded(t, walk);
 }
 
 /* ------------------------------------------------------------------------
@@ -344,8 +366,14 @@ check_model(const LlmModel *model, LlmError *err)
 	if (config->n_experts > 0)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "mixtures of experts cannot be trained");
-	if (llm_model_options(model)->quantization != LLM_QUANTIZATION_NONE &&
-		llm_model_options(model)->quantization != LLM_QUANTIZATION_DECODE)
+	if (train_is_nf4(llm_model_options(model)) &&
+		llm_model_compute(model)->ops->train->decode_nf4 == NULL)
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "compute backend \"%s\" cannot train on NF4 "
+							 "weights",
+							 llm_model_compute(model)->ops->name);
+	if (llm_model_options(model)->quantization == LLM_QUANTIZATION_INT8 ||
+		llm_model_options(model)->quantization == LLM_QUANTIZATION_INT4)
 		return llm_error_set(
 			err, LLM_ERROR_UNSUPPORTED,
 			"a model that is quantized to int8 or int4 cannot be trained");

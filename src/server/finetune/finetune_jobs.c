@@ -357,6 +357,39 @@ llm_job_log(int64 job_id, const LlmJobLogRow *row)
 				 &params);
 }
 
+static double
+result_float(int column)
+{
+	bool isnull;
+	Datum value = llm_owner_result(column, &isnull);
+
+	return isnull ? NAN : DatumGetFloat8(value);
+}
+
+void
+llm_job_read_evals(int64 job_id, LlmJobEvals *evals)
+{
+	LlmOwnerSection section;
+	LlmOwnerParams params = { 0 };
+
+	llm_owner_begin(&section);
+	llm_owner_int64(&params, job_id);
+	(void) llm_owner_run(
+		"WITH e AS (SELECT step, eval_loss FROM llm.finetune_log "
+		"WHERE job = $1 AND eval_loss IS NOT NULL), "
+		"b AS (SELECT * FROM e ORDER BY eval_loss, step LIMIT 1) "
+		"SELECT (SELECT eval_loss FROM e WHERE step = 0), "
+		"(SELECT eval_loss FROM e ORDER BY step DESC LIMIT 1), "
+		"(SELECT eval_loss FROM b), "
+		"(SELECT count(*) FROM e, b WHERE e.step > b.step)",
+		&params);
+	evals->first = result_float(1);
+	evals->last = result_float(2);
+	evals->best = result_float(3);
+	evals->n_since_best = llm_owner_result_int64(4);
+	llm_owner_end(&section);
+}
+
 void
 llm_job_trim_log(int64 job_id, int64 step)
 {

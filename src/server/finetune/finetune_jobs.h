@@ -146,6 +146,17 @@ typedef struct LlmJobLogRow
 
 extern void llm_job_log(int64 job_id, const LlmJobLogRow *row);
 
+/* Evaluations in the log; NaN where there was none. */
+typedef struct LlmJobEvals
+{
+	double first; /* before the first step */
+	double last;
+	double best;
+	int64 n_since_best;
+} LlmJobEvals;
+
+extern void llm_job_read_evals(int64 job_id, LlmJobEvals *evals);
+
 /* Forget rows of steps behind a checkpoint that is gone on from. */
 extern void llm_job_trim_log(int64 job_id, int64 step);
 

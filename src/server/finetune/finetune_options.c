@@ -45,6 +45,9 @@ static const TrainOption train_options[] = {
 	{ "use_dora", OPTION_BOOL },
 	{ "loraplus_lr_ratio", OPTION_NUMBER, 0, 1e6 },
 	{ "neftune_noise_alpha", OPTION_NUMBER, 0, 1e6 },
+	{ "quantization_bit", OPTION_COUNT, 4, 4 },
+	{ "quantization_type", OPTION_TEXT, .choices = " nf4 " },
+	{ "double_quantization", OPTION_BOOL },
 	{ "stage", OPTION_TEXT, .choices = " sft dpo orpo simpo kto " },
 	{ "pref_loss", OPTION_TEXT, .choices = " sigmoid hinge ipo orpo simpo " },
 	{ "pref_beta", OPTION_NUMBER, 1e-6, 1e6 },
@@ -74,6 +77,8 @@ static const TrainOption train_options[] = {
 	{ "disable_gradient_checkpointing", OPTION_BOOL },
 	{ "save_steps", OPTION_COUNT, 0, MAX_COUNT },
 	{ "eval_steps", OPTION_COUNT, 0, MAX_COUNT },
+	{ "eval_on_start", OPTION_BOOL },
+	{ "early_stopping_steps", OPTION_COUNT, 0, MAX_COUNT },
 	{ "num_threads", OPTION_COUNT, 0, 1024 },
 	{ "device", OPTION_TEXT, .choices = " auto cpu cuda " },
 	{ "dtype", OPTION_TEXT, .choices = " auto float32 bfloat16 float16 " },
@@ -202,8 +207,6 @@ take_own(LlmFinetuneOptions *options, const cJSON *value)
 		options->publish_if_better = take_bool(value);
 	else if (strcmp(name, "logging_steps") == 0)
 		options->logging_steps = take_count(value, 1);
-	else if (strcmp(name, "early_stopping_steps") == 0)
-		options->early_stopping_steps = take_count(value, 0);
 	/* the engine always packs, and the results are the same */
 	else if (strcmp(name, "packing") == 0)
 		(void) take_bool(value);
@@ -266,6 +269,9 @@ static void
 check_together(const LlmFinetuneOptions *options, const cJSON *train)
 {
 	const cJSON *rank = cJSON_GetObjectItemCaseSensitive(train, "lora_rank");
+	const cJSON *stopping =
+		cJSON_GetObjectItemCaseSensitive(train, "early_stopping_steps");
+	bool stops_early = stopping != NULL && stopping->valuedouble > 0;
 	bool evaluates =
 		options->dataset.val_size > 0 || options->dataset.eval_query != NULL;
 
@@ -278,8 +284,7 @@ check_together(const LlmFinetuneOptions *options, const cJSON *train)
 						llm_setting_max_lora_rank),
 				 errhint("Raise llm_ext.max_lora_rank and load the model "
 						 "again.")));
-	if (!evaluates &&
-		(options->publish_if_better || options->early_stopping_steps > 0))
+	if (!evaluates && (options->publish_if_better || stops_early))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("option \"%s\" needs rows to evaluate with",
@@ -301,6 +306,11 @@ take_all(LlmFinetuneOptions *options, const cJSON *object, cJSON *train)
 	}
 	replace_stage(train);
 	check_together(options, train);
+	if (options->publish_if_better)
+	{
+		cJSON_DeleteItemFromObjectCaseSensitive(train, "eval_on_start");
+		(void) cJSON_AddTrueToObject(train, "eval_on_start");
+	}
 	text = cJSON_PrintUnformatted(train);
 	if (text == NULL)
 		ereport(ERROR,

@@ -24,9 +24,8 @@ typedef struct LlmFinetuneOptions
 	bool activate;			/* the version, when it is published */
 	bool continues;			/* from a version of the adapter */
 	int32 continue_from;	/* 0: the active one */
-	bool publish_if_better; /* than the version that was gone on from */
+	bool publish_if_better; /* than before the first step */
 	int64 logging_steps;
-	int64 early_stopping_steps; /* evaluations without progress; 0: all */
 } LlmFinetuneOptions;
 
 /*

@@ -71,6 +71,7 @@ static struct
 	LogSums sums;	  /* since the last row */
 	LogSums all_sums; /* since the executor's start */
 	LlmJobLive live;
+	LlmJobEvals evals; /* before the executor's start */
 } worker;
 
 /* -- transactions -- */
@@ -265,6 +266,13 @@ compose_request(bool has_state)
 	add_default(json, "load_format", llm_setting_load_format);
 	(void) cJSON_AddNumberToObject(json, "cutoff_len",
 								   worker.options.dataset.row.cutoff_len);
+	if (!isnan(worker.evals.best))
+	{
+		(void) cJSON_AddNumberToObject(json, "best_eval_loss",
+									   worker.evals.best);
+		(void) cJSON_AddNumberToObject(json, "n_evals_since_best",
+									   (double) worker.evals.n_since_best);
+	}
 	if (!cJSON_HasObjectItem(json, "save_steps"))
 		(void) cJSON_AddNumberToObject(json, "save_steps", 500);
 	if (!cJSON_HasObjectItem(json, "num_threads"))
@@ -321,13 +329,18 @@ take_log(const LlmWireTrainLog *log)
 {
 	LlmJobLogRow row = { .last = *log };
 
-	add_step(&worker.sums, log);
-	add_step(&worker.all_sums, log);
-	publish_live(log);
+	if (log->step > 0)
+	{
+		add_step(&worker.sums, log);
+		add_step(&worker.all_sums, log);
+		publish_live(log);
+	}
 	if (log->step % worker.options.logging_steps != 0 &&
 		log->step != log->n_steps && isnan(log->eval_loss))
 		return;
-	row.last.loss = worker.sums.loss / (double) worker.sums.n_steps;
+	row.last.loss = worker.sums.n_steps > 0
+						? worker.sums.loss / (double) worker.sums.n_steps
+						: NAN;
 	row.last.n_tokens = worker.sums.n_tokens;
 	row.last.n_labels = worker.sums.n_labels;
 	row.tokens_per_second = tokens_per_second(&worker.sums);
@@ -359,7 +372,9 @@ load_checkpoint(void)
 	begin_transaction("loading a fine-tuning job's checkpoint");
 	has_state = llm_job_load_file(worker.id.job_id, "state",
 								  file_path(LLM_JOB_FILE_STATE));
-	llm_job_trim_log(worker.id.job_id, worker.job.checkpoint_step);
+	llm_job_trim_log(worker.id.job_id,
+					 has_state ? worker.job.checkpoint_step : -1);
+	llm_job_read_evals(worker.id.job_id, &worker.evals);
 	commit_transaction();
 	return has_state;
 }
@@ -475,11 +490,28 @@ store_adapter(const LlmMappedFile *file)
 	llm_job_note_version(worker.id.job_id, version);
 }
 
+/* Is the adapter worth it?  The reason, palloc'ed, where it is not. */
+static char *
+reason_against(void)
+{
+	LlmJobEvals evals;
+
+	if (!worker.options.publish_if_better)
+		return NULL;
+	llm_job_read_evals(worker.id.job_id, &evals);
+	if (evals.last < evals.first)
+		return NULL;
+	return psprintf("not published: the held-out loss is %.6g, and was %.6g "
+					"before the first step",
+					evals.last, evals.first);
+}
+
 /* The version, and that the job is done: one commit. */
 static void
 publish(void)
 {
 	LlmMappedFile file;
+	char *against;
 	LlmError err;
 
 	begin_transaction("publishing a fine-tuned adapter");
@@ -491,8 +523,10 @@ publish(void)
 	{
 		begin_transaction("publishing a fine-tuned adapter");
 		check_adapter();
-		store_adapter(&file);
-		llm_job_set_state(worker.id.job_id, LLM_JOB_DONE, NULL);
+		against = reason_against();
+		if (against == NULL)
+			store_adapter(&file);
+		llm_job_set_state(worker.id.job_id, LLM_JOB_DONE, against);
 		llm_job_forget_data(worker.id.job_id);
 		ForceSyncCommit();
 		commit_transaction();
@@ -571,10 +605,18 @@ leave_error(void)
 }
 
 static void
+add_context(void *arg)
+{
+	errcontext("fine-tuning job " INT64_FORMAT, worker.id.job_id);
+}
+
+static void
 run_and_note_failure(void)
 {
+	ErrorContextCallback context = { .callback = add_context };
 	ErrorData *volatile error = NULL;
 
+	error_context_stack = &context;
 	PG_TRY();
 	{
 		if (take_job())
@@ -585,18 +627,18 @@ run_and_note_failure(void)
 		error = leave_error();
 	}
 	PG_END_TRY();
-	if (error == NULL)
-		return;
 	llm_train_process_end();
 	PG_TRY();
 	{
-		note_failure(error);
+		if (error != NULL)
+			note_failure(error);
 	}
 	PG_CATCH();
 	{
 		(void) leave_error();
 	}
 	PG_END_TRY();
+	error_context_stack = NULL;
 }
 
 /* -- the process -- */

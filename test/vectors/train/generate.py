@@ -21,6 +21,7 @@ the cases named so.
 
 import math
 import os
+import re
 import sys
 
 import numpy
@@ -35,13 +36,17 @@ RANK = 2
 ALPHA = 3.0
 SEGMENTS = (37, 5, 22)
 N_STEPS = 100
+STORED = {"qwen3": torch.bfloat16, "llama3": torch.float16}  # of the models' files
 RATE = 2e-3
 
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
 
-# name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored
+# name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored,
+# "nf4", "nf4_nested": projections are what is left of them as NF4 weights
 CASES = {
+    "qwen3_nf4": (MODULES, False, False),
+    "llama3_nf4_nested": (("q", "v", "down"), False, True),
     "phi3_fused": (("qkv", "gate_up", "down"), False, False),
     "glm4_fused": (("q", "gate_up"), False, False),
     "llama2": (MODULES, False, False),
@@ -112,13 +117,31 @@ def split_fused(model):
 
 def load(name):
     model = AutoModelForCausalLM.from_pretrained(
-        os.path.join(MODELS, name.replace("_fused", "")),
+        os.path.join(MODELS, base_of(name)),
         dtype=torch.float32,
         attn_implementation="eager",
     )
     if not name.endswith("_fused"):
         split_fused(model)
+    if "_nf4" in name:
+        round_to_nf4(name, model)
     return model
+
+
+def base_of(name):
+    return re.sub("_fused|_nf4|_nested", "", name)
+
+
+def round_to_nf4(name, model):
+    import bitsandbytes.functional as bnb
+
+    for key, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and key.split(".")[-1].endswith("_proj"):
+            weight = module.weight.data.to(STORED[base_of(name)])
+            values, state = bnb.quantize_4bit(
+                weight, blocksize=64, compress_statistics=name.endswith("_nested"), quant_type="nf4"
+            )
+            module.weight.data = bnb.dequantize_4bit(values, state).float()
 
 
 def adapted(name, modules, use_rslora, use_dora):
