@@ -334,6 +334,9 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 	LlmMemoryPlan memory = executor->memory;
 	char device[160];
 
+	/* a GPU may pad heads */
+	memory.bytes[LLM_MEMORY_KV_CACHE] =
+		(int64_t) executor->compute->ops->kv_bytes(spec);
 	/* on the CPU weights are mapped, and adapters used where they lie */
 	if (!executor->is_cuda)
 		memory.bytes[LLM_MEMORY_WEIGHTS] =
