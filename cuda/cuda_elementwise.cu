@@ -43,7 +43,8 @@ cuda_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err)
 				 llm_cuda(compute)->stream>>>(
 		args->table.data, args->table.dtype, args->token_ids,
 		(bf16 *) args->out, (int32_t) args->table.n_cols, args->scale);
-	return cuda_launched("embed", err);
+	return cuda_launched("embed", err) &&
+		   cuda_lora_embed(llm_cuda(compute), args, err);
 }
 
 static __global__ void

@@ -529,6 +529,9 @@ extern bool cuda_lora_settle(LlmCuda *cuda, LlmError *err);
 /* the activation together with what was left of its inputs, if anything was */
 extern bool cuda_lora_gated_act(LlmCuda *cuda, const LlmGatedActArgs *args,
 								bool *is_done, LlmError *err);
+/* behind the lookup, where there is anything to do */
+extern bool
+cuda_lora_embed(LlmCuda *cuda, const LlmEmbedArgs *args, LlmError *err);
 
 /* cuda_train.cu and its siblings, see cuda_train.cuh */
 extern const struct LlmTrainOps *cuda_train_ops(void);

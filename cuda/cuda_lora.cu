@@ -1,6 +1,6 @@
 /*
  * cuda_lora.cu
- *	  What adapters add to the outputs of matrix products.
+ *	  What adapters add to the outputs of matrix products, and to embeddings.
  *
  * A step's rows are sorted by their adapters on the host, and cut into tiles
  * of up to 16 rows of one adapter: the height of the tensor cores' product.
@@ -685,6 +685,73 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 		write_outputs(e, old, sums);
 	else
 		change_outputs(p, e, sums);
+}
+
+/* What a token's embedding gets: B times its column of A. */
+typedef struct LoraEmbedParams
+{
+	LoraRows rows;
+	const int32_t *token_ids;
+	bf16 *out; /* [rows, dim] */
+	int64_t down_stride;
+	int32_t dim;
+	int32_t module_idx;
+	float scale;
+} LoraEmbedParams;
+
+#define EMBED_THREADS 256
+
+/* Grid: tiles, the outputs by EMBED_THREADS. */
+static __global__ void
+__launch_bounds__(EMBED_THREADS)
+	lora_embed(const __grid_constant__ LoraEmbedParams p)
+{
+	const LoraTile &tile = p.rows.tiles[blockIdx.x];
+	const int32_t col =
+		(int32_t) blockIdx.y * EMBED_THREADS + (int32_t) threadIdx.x;
+	LlmLoraModule module;
+
+	if ((int32_t) blockIdx.x >= *p.rows.header)
+		return;
+	module = read_module(tile, p.module_idx);
+	if (module.rank == 0 || col >= p.dim)
+		return;
+	for (int32_t i = 0; i < tile.n_rows; i++)
+	{
+		const int64_t row = tile.rows[i];
+		const bf16 *down =
+			(const bf16 *) part_of(tile, module.down) + p.token_ids[row];
+		const bf16 *up = (const bf16 *) part_of(tile, module.up) +
+						 (int64_t) col * module.rank;
+		float sum = 0;
+
+		for (int32_t rank = 0; rank < module.rank; rank++)
+			sum += __bfloat162float(down[rank * p.down_stride]) *
+				   __bfloat162float(up[rank]);
+		p.out[row * p.dim + col] = __float2bfloat16(
+			__bfloat162float(p.out[row * p.dim + col]) + p.scale * sum);
+	}
+}
+
+bool
+cuda_lora_embed(LlmCuda *cuda, const LlmEmbedArgs *args, LlmError *err)
+{
+	LoraEmbedParams params = {};
+
+	if (args->lora.step == NULL || args->lora.step->token_lora == NULL ||
+		cuda->plan.n_lora_tiles == 0)
+		return true;
+	params.rows = cuda->lora->tokens;
+	params.token_ids = args->token_ids;
+	params.out = (bf16 *) args->out;
+	params.down_stride = llm_lora_cols(args->table.n_rows);
+	params.dim = (int32_t) args->table.n_cols;
+	params.module_idx = args->lora.first_module;
+	params.scale = args->scale;
+	lora_embed<<<dim3((unsigned) params.rows.n_tiles,
+					  (unsigned) ceil_div(params.dim, EMBED_THREADS)),
+				 EMBED_THREADS, 0, cuda->stream>>>(params);
+	return cuda_launched("embed", err);
 }
 
 /* ------------------------------------------------------------------------

@@ -365,6 +365,47 @@ scatter(LlmCompute *compute, const LlmScatterArgs *args, LlmError *err)
 						scatter_rows, *args, is_aligned);
 }
 
+/* A token's entries, one after the other. */
+static __global__ void
+__launch_bounds__(THREADS) combine_rows(LlmCombineArgs args, bool is_aligned)
+{
+	const int64_t row = (int64_t) blockIdx.x * args.dim;
+	const int32_t *entries =
+		args.entries + (int64_t) blockIdx.x * args.n_entries;
+
+	for (int32_t i = (int32_t) threadIdx.x * VALUES; i < args.dim;
+		 i += THREADS * VALUES)
+	{
+		float sum[VALUES] = {};
+
+		for (int32_t k = 0; k < args.n_entries; k++)
+		{
+			const float factor = args.factors[entries[k]];
+			float x[VALUES];
+
+			load_values((const bf16 *) args.x + (int64_t) entries[k] * args.dim,
+						i, args.dim, is_aligned, x);
+#pragma unroll
+			for (int j = 0; j < VALUES; j++)
+				sum[j] += factor * x[j];
+		}
+		store_values((bf16 *) args.out + row, i, args.dim, is_aligned, sum);
+	}
+}
+
+static bool
+combine(LlmCompute *compute, const LlmCombineArgs *args, LlmError *err)
+{
+	bool is_aligned = args->dim % VALUES == 0 &&
+					  are_aligned((uintptr_t) args->x | (uintptr_t) args->out);
+
+	if (args->n_rows == 0)
+		return true;
+	return train_launch(llm_cuda(compute),
+						{ dim3((unsigned) args->n_rows), THREADS }, err,
+						combine_rows, *args, is_aligned);
+}
+
 static __global__ void
 __launch_bounds__(THREADS)
 	scale_columns_rows(LlmScaleColumnsArgs args, bool is_aligned)
@@ -616,6 +657,8 @@ cuda_train_ops(void)
 	ops.decode_nf4 = decode_nf4;
 	ops.divide = divide;
 	ops.round = round_to_act;
+	ops.combine = combine;
+	ops.row_dots = cuda_row_dots;
 	ops.adamw = adamw;
 	ops.sum_squares = cuda_sum_squares;
 	ops.clear = clear;

@@ -128,6 +128,8 @@ extern bool cuda_cross_entropy(LlmCompute *compute,
 							   const LlmCrossEntropyArgs *args, LlmError *err);
 extern bool cuda_column_dots(LlmCompute *compute, const LlmColumnDotsArgs *args,
 							 LlmError *err);
+extern bool
+cuda_row_dots(LlmCompute *compute, const LlmRowDotsArgs *args, LlmError *err);
 extern bool cuda_row_squares(LlmCompute *compute, const LlmRowSquaresArgs *args,
 							 LlmError *err);
 extern bool cuda_adapted_norms(LlmCompute *compute,

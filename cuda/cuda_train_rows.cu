@@ -340,6 +340,35 @@ cuda_column_dots(LlmCompute *compute, const LlmColumnDotsArgs *args,
 		column_dots_block, *args);
 }
 
+/* A warp takes a row. */
+static __global__ void
+__launch_bounds__(THREADS) row_dots_rows(LlmRowDotsArgs args)
+{
+	const int64_t row = (int64_t) blockIdx.x * WARPS + (int) threadIdx.x / WARP;
+	const bf16 *a = (const bf16 *) args.a + row * args.dim;
+	const bf16 *b = (const bf16 *) args.b + row * args.dim;
+	float sum = 0;
+
+	if (row >= args.n_rows)
+		return;
+	for (int32_t i = (int32_t) threadIdx.x % WARP; i < args.dim; i += WARP)
+		sum += __bfloat162float(a[i]) * __bfloat162float(b[i]);
+	sum = warp_total(sum);
+	if (threadIdx.x % WARP == 0)
+		args.out[row] = sum;
+}
+
+bool
+cuda_row_dots(LlmCompute *compute, const LlmRowDotsArgs *args, LlmError *err)
+{
+	if (args->n_rows == 0)
+		return true;
+	return train_launch(
+		llm_cuda(compute),
+		{ dim3((unsigned) ceil_div(args->n_rows, WARPS)), THREADS }, err,
+		row_dots_rows, *args);
+}
+
 static __global__ void
 __launch_bounds__(THREADS) row_squares_rows(LlmRowSquaresArgs args)
 {

@@ -888,6 +888,7 @@ CREATE TABLE llm.finetune_data (
 	data bytea NOT NULL,
 	PRIMARY KEY (job, name, part)
 );
+ALTER TABLE llm.finetune_data ALTER data SET STORAGE EXTERNAL;
 COMMENT ON TABLE llm.finetune_data IS
 	'what unfinished jobs go on from: the dataset as it was read, and the last checkpoint';
 
@@ -1069,3 +1070,32 @@ COMMENT ON FUNCTION llm.list_metrics() IS 'rows of the view llm.metrics';
 CREATE VIEW llm.metrics AS SELECT * FROM llm.list_metrics();
 GRANT SELECT ON llm.metrics TO PUBLIC;
 COMMENT ON VIEW llm.metrics IS 'counters since the server started';
+
+CREATE FUNCTION llm_finetune_validate(
+	query text, options jsonb DEFAULT NULL, OUT row_number bigint,
+	OUT key jsonb, OUT severity text, OUT reason text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10;
+COMMENT ON FUNCTION llm_finetune_validate(text, jsonb) IS
+	'rows of a query that fine-tuning could not learn from, or would cut or leave out, and why';
+
+CREATE FUNCTION llm_finetune_preview(
+	query text, options jsonb DEFAULT NULL, n_rows integer DEFAULT 3,
+	OUT row_number bigint, OUT example text, OUT token_idx integer,
+	OUT token_id integer, OUT token text, OUT is_trained boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000 ROWS 1000;
+COMMENT ON FUNCTION llm_finetune_preview(text, jsonb, integer) IS
+	'the tokens that fine-tuning makes of a query''s first rows, and which of them are learned';
+
+CREATE FUNCTION llm_finetune_preview_text(
+	query text, options jsonb DEFAULT NULL, n_rows integer DEFAULT 3,
+	OUT row_number bigint, OUT example text, OUT rendered text,
+	OUT trained text[], OUT n_tokens integer, OUT n_trained integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000 ROWS 3;
+COMMENT ON FUNCTION llm_finetune_preview_text(text, jsonb, integer) IS
+	'the texts that fine-tuning makes of a query''s first rows, and what of them is learned';

@@ -124,6 +124,39 @@ is( $node->safe_psql(
 	'praise bug question|1.000000',
 	'labels in their order, probabilities of sum 1');
 
+# -- the prompt's tokens in llm_completion --
+
+# What was generated, sent again as a prompt, has the same log-probabilities.
+is( $node->safe_psql(
+		'postgres', q{
+	WITH first AS MATERIALIZED (
+		SELECT llm_completion('{"prompt": "The lamp", "max_tokens": 6, "temperature": 0,
+			"ignore_eos": true, "logprobs": 1, "return_token_ids": true}') AS r),
+	second AS MATERIALIZED (
+		SELECT r, llm_completion(json_build_object('prompt',
+			(r->'prompt_token_ids') || (r->'choices'->0->'token_ids'),
+			'max_tokens', 1, 'echo', true, 'logprobs', 1, 'prompt_logprobs', 2)) AS s
+		FROM first),
+	parts AS (SELECT jsonb_array_length(r->'prompt_token_ids') AS n, r->'choices'->0 AS a,
+			s->'choices'->0 AS b FROM second)
+	SELECT position(a->>'text' IN b->>'text') > 0,
+		jsonb_array_length(b->'logprobs'->'tokens') - n,
+		b->'logprobs'->'token_logprobs'->0,
+		jsonb_array_length(b->'prompt_logprobs') - n,
+		b->'prompt_logprobs'->0,
+		(SELECT count(*) FROM generate_series(0, 5) i
+		 WHERE abs((a->'logprobs'->'token_logprobs'->>i)::float8
+				   - (b->'logprobs'->'token_logprobs'->>(n + i))::float8) < 1e-3
+		   AND abs((a->'logprobs'->'token_logprobs'->>i)::float8
+				   - (b->'prompt_logprobs'->(n + i)->(a->'token_ids'->>i)->>'logprob')::float8) < 1e-3
+		   AND (b->'prompt_logprobs'->(n + i)->(a->'token_ids'->>i)->>'rank')::int = 1)
+	FROM parts}),
+	't|7|null|6|null|6',
+	'the log-probabilities of a prompt are those it was generated with');
+my (undef, undef, $complaint) = $node->psql('postgres',
+	q{SELECT llm_completion('{"messages": [], "echo": true}')});
+like($complaint, qr/"echo" goes with "prompt"/, 'a chat has no echo');
+
 # -- many at once, with a killed executor in the middle --
 
 $node->safe_psql(

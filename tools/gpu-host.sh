@@ -22,7 +22,7 @@
 #	models     reference vectors of all families; the executor
 #	sanitizer  compute-sanitizer on the operations (SANITIZED: of which)
 #	regress    regression tests with llm_ext.device = cuda
-#	tap-1 ..   TAP tests likewise: tap-1, tap-2, tap-3
+#	tap-1 ..   TAP tests likewise: tap-1, tap-2, tap-3, tap-4
 #
 # "bench [PART...]" measures, likewise in parts:
 #
@@ -165,8 +165,11 @@ test_part() {
 				025_pid_one 026_resume 027_gguf 028_embed_scores"
 			;;
 		tap-3)
-			server_tests tap "029_accounts 029_adapters 030_batching
-				031_batching_random 032_faults 040_valid_answers"
+			server_tests tap "029_adapters 030_batching 031_batching_random
+				032_faults 033_accounts 040_valid_answers"
+			;;
+		tap-4)
+			server_tests tap "032_finetune 033_many_rows 034_adapter_changes"
 			;;
 		*) fail "no part \"$1\" of the tests" ;;
 	esac
@@ -196,14 +199,20 @@ server_tests() {
 		n_failed=$((n_failed + 1))
 }
 
+# Training alone: operations, trainer, jobs, then steps beside PEFT's.
 run_train() {
+	local weights
 	build build/release/llm_executor cuda \
 		build/release/test/{ops/test_train_ops,bench/bench_train} \
 		build/release/test/unit/test_{train,train_job,train_session}
-	run_programs ops/test_train_ops unit/test_{train,train_session}
+	run_programs ops/test_train_ops unit/test_{train,train_job,train_session}
 	part 'compute-sanitizer, test_train_ops' "$sanitizer" --tool memcheck \
 		--error-exitcode 9 build/release/test/ops/test_train_ops
 	build/release/test/bench/bench_train --parts || n_failed=$((n_failed + 1))
+	for weights in '' --nf4; do
+		build/release/test/bench/bench_train --layers 4 ${weights:+"$weights"} ||
+			n_failed=$((n_failed + 1))
+	done
 	python3 tools/bench-peft.py || n_failed=$((n_failed + 1))
 	[ $n_failed = 0 ] || fail "$n_failed parts failed"
 }
@@ -284,7 +293,7 @@ case ${1:-} in
 	train) run_train ;;
 	test)
 		shift
-		run_parts test_part 'ops models sanitizer regress tap-1 tap-2 tap-3' "$@"
+		run_parts test_part 'ops models sanitizer regress tap-1 tap-2 tap-3 tap-4' "$@"
 		;;
 	bench)
 		shift

@@ -156,14 +156,14 @@ make_image(Bench *bench)
 		{ bench->rank, h, inner, false }, { bench->rank, h, inner, false },
 		{ bench->rank, inner, h, false },
 	};
-	int32_t n = config->n_layers * 7 + 1;
+	int32_t n = config->n_layers * 7 + 2;
 	LlmLoraShape *shapes = calloc((size_t) n, sizeof(*shapes));
 	LlmError err = { 0 };
 	size_t table = (size_t) n * sizeof(LlmLoraModule);
 
 	if (shapes == NULL)
 		abort();
-	for (int32_t i = 0; i < n - 1; i++)
+	for (int32_t i = 0; i < n - 2; i++)
 		shapes[i] = layer[i % 7];
 	bench->host.n_bytes = llm_lora_image_bytes(format, shapes, n);
 	bench->host.image = bench->compute->ops->host_alloc(

@@ -8,7 +8,10 @@
  * back to their inputs, at the rate of one large product, and for attention's
  * (2 there, 5 back) likewise.
  *
- *	  bench_train [--csv] [--device cpu|cuda] [--layers N] [--parts]
+ *	  bench_train [--csv] [--device cpu|cuda] [--layers N] [--nf4] [--parts]
+ *
+ * --nf4: the base model's projections in NF4 with nested scales (QLoRA), which
+ * the host makes: with few layers, beside as many without.
  *
  * Without a GPU it takes one layer, a small vocabulary and short rows.
  *
@@ -33,6 +36,7 @@ typedef struct Bench
 	bool csv;
 	bool parts;
 	bool is_cpu;
+	bool is_nf4;
 	LlmModelConfig config;
 	LlmCompute *compute;
 	LlmModel *model;
@@ -70,8 +74,10 @@ bench_open(Bench *bench)
 		.max_logit_rows = 64,
 	};
 
-	if (bench->is_cpu)
+	if (bench->is_cpu || bench->is_nf4)
 		compute_options.arena_bytes = 0;
+	if (bench->is_nf4)
+		model_options.quantization = LLM_QUANTIZATION_NF4_NESTED;
 	bench->compute = bench->is_cpu
 						 ? llm_compute_cpu_open(&compute_options, &err)
 						 : llm_compute_cuda_load(&compute_options, &err);
@@ -595,6 +601,8 @@ parse_options(int argc, char **argv, Bench *bench)
 	{
 		if (strcmp(argv[i], "--csv") == 0)
 			bench->csv = true;
+		else if (strcmp(argv[i], "--nf4") == 0)
+			bench->is_nf4 = true;
 		else if (strcmp(argv[i], "--parts") == 0)
 			bench->parts = true;
 		else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
@@ -604,7 +612,7 @@ parse_options(int argc, char **argv, Bench *bench)
 		else
 		{
 			fprintf(stderr, "usage: bench_train [--csv] [--device cpu|cuda] "
-							"[--layers N] [--parts]\n");
+							"[--layers N] [--nf4] [--parts]\n");
 			exit(2);
 		}
 	}
@@ -650,9 +658,9 @@ main(int argc, char **argv)
 	if (bench.csv)
 		printf("what,segments,tokens,us,tokens_per_s,bound_us,of_bound,gb\n");
 	else
-		printf("%d layers; copy %.2f TB/s, product %.2f TFLOP/s\n",
-			   bench.config.n_layers, bench.copy_rate / 1e12,
-			   bench.product_rate / 1e12);
+		printf("%d layers%s; copy %.2f TB/s, product %.2f TFLOP/s\n",
+			   bench.config.n_layers, bench.is_nf4 ? " in NF4" : "",
+			   bench.copy_rate / 1e12, bench.product_rate / 1e12);
 	for (size_t i = 0; i < sizeof(gpu_cases) / sizeof(StepCase); i++)
 		if (!bench.is_cpu)
 			measure_step(&bench, &gpu_cases[i]);

@@ -861,6 +861,46 @@ mirror_decode_nf4(LlmCompute *compute, const LlmNf4Args *host, LlmError *err)
 }
 
 static inline bool
+mirror_combine(LlmCompute *compute, const LlmCombineArgs *host, LlmError *err)
+{
+	LlmCombineArgs args = *host;
+	int64_t n_visits = (int64_t) args.n_rows * args.n_entries;
+	int64_t n_out = (int64_t) args.n_rows * args.dim;
+	int32_t last = 0;
+	bool ok;
+
+	for (int64_t i = 0; i < n_visits; i++)
+		last = host->entries[i] > last ? host->entries[i] : last;
+	args.x = mirror_in(compute, host->x, (int64_t) (last + 1) * args.dim);
+	args.entries = mirror_floats(compute, host->entries, n_visits);
+	args.factors = mirror_floats(compute, host->factors, last + 1);
+	args.out = mirror_in(compute, host->out, n_out);
+	ok = mirrored_train(compute)->combine(mirrored(compute), &args, err);
+	mirror_out(compute, host->out, args.out, n_out);
+	mirror_free(compute, args.x);
+	mirror_free(compute, args.entries);
+	mirror_free(compute, args.factors);
+	return ok;
+}
+
+static inline bool
+mirror_row_dots(LlmCompute *compute, const LlmRowDotsArgs *host, LlmError *err)
+{
+	LlmRowDotsArgs args = *host;
+	int64_t n = (int64_t) args.n_rows * args.dim;
+	bool ok;
+
+	args.a = mirror_in(compute, host->a, n);
+	args.b = mirror_in(compute, host->b, n);
+	args.out = mirror_floats(compute, host->out, args.n_rows);
+	ok = mirrored_train(compute)->row_dots(mirrored(compute), &args, err);
+	mirror_floats_out(compute, host->out, args.out, args.n_rows);
+	mirror_free(compute, args.a);
+	mirror_free(compute, args.b);
+	return ok;
+}
+
+static inline bool
 mirror_divide(LlmCompute *compute, const LlmDivideArgs *host, LlmError *err)
 {
 	LlmDivideArgs args = *host;
@@ -940,6 +980,8 @@ static const LlmTrainOps mirror_train = {
 	.adapted_norms = mirror_adapted_norms,
 	.decode_nf4 = mirror_decode_nf4,
 	.divide = mirror_divide,
+	.combine = mirror_combine,
+	.row_dots = mirror_row_dots,
 	.round = mirror_round_values,
 	.adamw = mirror_adamw,
 	.sum_squares = mirror_sum_squares,

@@ -357,6 +357,84 @@ test_values(void)
 	}
 }
 
+/* ---- embeddings ---- */
+
+#define EMBED_SCALE 1.5f
+
+/* The first part's adapters as those of a table: n_cols tokens. */
+static void
+check_embeddings(const LoraData *d, LlmCompute *compute, const char *isa,
+				 const LlmStepInputs *step, const int32_t *token_ids)
+{
+	const LoraCase *c = d->c;
+	int dim = c->n_out[0];
+	int64_t n = (int64_t) c->n_rows * dim;
+	Tensor table = tensor_random((int64_t) c->n_cols * dim, c->dtype, 1.0f, 0);
+	double *expected = need((size_t) n * sizeof(double));
+	float *out = need((size_t) n * sizeof(float));
+	LlmEmbedArgs args = {
+		.table = { table.data, c->dtype, c->n_cols, dim },
+		.token_ids = token_ids,
+		.out = out,
+		.n_rows = c->n_rows,
+		.scale = EMBED_SCALE,
+		.lora = { step, FIRST_MODULE, false },
+	};
+	LlmError err = { 0 };
+
+	CHECK(compute->ops->embed(compute, &args, &err));
+	for (int64_t i = 0; i < n; i++)
+	{
+		int row = (int) (i / dim);
+		int o = (int) (i % dim);
+		int lora = d->token_lora[row];
+		const Adapter *adapter = lora >= 0 ? &d->adapters[lora] : NULL;
+		int rank = adapter != NULL ? adapter->shapes[FIRST_MODULE].rank : 0;
+		double sum = table.value[token_ids[row] * dim + o];
+
+		for (int r = 0; r < rank; r++)
+			sum += (double) adapter->down[0][r * c->n_cols + token_ids[row]] *
+				   (double) adapter->up[0][o * rank + r];
+		expected[i] = sum * (double) EMBED_SCALE;
+	}
+	CHECK_NMSE(out, expected, n, F32_NMSE,
+			   "%s embedding of %d tokens, %d rows, %d adapters of rank %d",
+			   isa, c->n_cols, c->n_rows, c->n_loras, c->max_rank);
+	free(out);
+	free(expected);
+	tensor_free(&table);
+}
+
+static void
+test_embeddings(void)
+{
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		const LoraCase *c = &cases[i];
+
+		if (c->has_gains || c->of_logit_rows)
+			continue;
+		FOR_EACH_PATH(c->dtype, 1 + (int) i % 3)
+		{
+			bool is_cuda = strcmp(isa, "cuda") == 0;
+			LoraData *d = setup(c, &compute->lora_format);
+			int32_t *token_ids = need((size_t) c->n_rows * sizeof(int32_t));
+			LlmStepInputs step;
+			LlmError err = { 0 };
+
+			for (int row = 0; row < c->n_rows; row++)
+				token_ids[row] = random_int(0, c->n_cols - 1);
+			d->step.token_ids = token_ids;
+			upload_images(compute, d, is_cuda);
+			CHECK(compute->ops->step_upload(compute, &d->step, &step, &err));
+			check_embeddings(d, compute, isa, &step, token_ids);
+			free_images(compute, d, is_cuda);
+			tear_down(d);
+			free(token_ids);
+		}
+	}
+}
+
 /* A row alone has the bits that it has among others, with any threads. */
 static void
 check_alone(const LoraCase *c, const char *isa)
@@ -574,6 +652,7 @@ main(void)
 {
 	RUN_TEST(skip_missing_isas);
 	RUN_TEST(test_values);
+	RUN_TEST(test_embeddings);
 	RUN_TEST(test_company);
 	RUN_TEST(test_none);
 	RUN_TEST(activation_completes_products);

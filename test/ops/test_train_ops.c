@@ -823,6 +823,8 @@ check_simple(LlmCompute *compute, const char *isa)
 	LlmDivideArgs divide = { a.data, b.data, out, N };
 	LlmScatterArgs scatter = { a.data, rows, out, ROWS, 2 * ROWS, DIM };
 	LlmRoundArgs rounds = { a.data, out, N };
+	LlmRowDotsArgs row_dots = { a.data, b.data, out, ROWS, DIM };
+	LlmCombineArgs combine = { a.data, rows, b.data, out, ROWS / 2, 2, DIM };
 	LlmError err = { 0 };
 
 	scale.bias.n = DIM;
@@ -854,6 +856,24 @@ check_simple(LlmCompute *compute, const char *isa)
 	CHECK_NMSE(out, expected, N, F32_NMSE, "divide, %s", isa);
 	CHECK(train->sum_squares(compute, a.data, N, &sum, &err));
 	CHECK(fabs(sum / squares - 1) < 1e-12);
+	for (int i = 0; i < ROWS; i++)
+	{
+		expected[i] = dot(a.value + i * DIM, b.value + i * DIM, DIM);
+		rows[i] = (i * 37 + 5) % ROWS;
+	}
+	CHECK(train->row_dots(compute, &row_dots, &err));
+	CHECK_NMSE(out, expected, ROWS, F32_NMSE, "row_dots, %s", isa);
+	for (int i = 0; i < N / 2; i++)
+	{
+		const int32_t *entries = rows + i / DIM * 2;
+
+		expected[i] = 0;
+		for (int k = 0; k < 2; k++)
+			expected[i] +=
+				b.value[entries[k]] * a.value[entries[k] * DIM + i % DIM];
+	}
+	CHECK(train->combine(compute, &combine, &err));
+	CHECK_NMSE(out, expected, N / 2, F32_NMSE, "combine, %s", isa);
 	fill_random(out, N, 1);
 	CHECK(train->round(compute, &rounds, &err));
 	CHECK_NMSE(out, a.value, N, 0, "round, %s", isa);

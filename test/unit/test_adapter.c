@@ -514,6 +514,23 @@ check_merged(const LlmSafetensors *merged, const char *adapter)
 	llm_strbuf_free(&text);
 }
 
+/* A merged model has its base's norms, but is another base. */
+static void
+check_twin(const char *model_dir, const char *merged_dir)
+{
+	uint8_t of_base[LLM_FINGERPRINT_BYTES];
+	uint8_t of_merged[LLM_FINGERPRINT_BYTES];
+	LlmModelConfig model;
+	LlmError err;
+
+	REQUIRE(llm_model_config_read(model_dir, &model, &err) &&
+			llm_model_fingerprint(&model, model_dir, of_base, &err));
+	REQUIRE(llm_model_config_read(merged_dir, &model, &err) &&
+			llm_model_fingerprint(&model, merged_dir, of_merged, &err));
+	CHECK(memcmp(of_base, of_merged, 16) == 0);
+	CHECK(llm_model_fingerprint_compare(of_base, of_merged) == LLM_BASE_OTHER);
+}
+
 static void
 merge_and_check(const char *adapter, const char *model_dir, int n_merged)
 {
@@ -543,6 +560,7 @@ merge_and_check(const char *adapter, const char *model_dir, int n_merged)
 		check_merged(merged, adapter);
 		/* and it is a model */
 		CHECK(llm_model_config_read(out, &model, &err));
+		check_twin(model_dir, out);
 		CHECK_INT_EQ(model.dtype, LLM_DTYPE_F32);
 	}
 	llm_safetensors_close(merged);

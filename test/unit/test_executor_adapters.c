@@ -9,20 +9,20 @@
  *
  * test/unit/test_executor_adapters.c
  */
-#include <stdio.h>
+#include <math.h>
 
-#include "src/common/adapter/adapter.h"
+#include "test/unit/adapter_rig.h"
 #include "test/unit/executor_rig.h"
 #include "test/unit/unit_test.h"
 
 #define MODEL "test/vectors/model/llama3"
 #define MAX_ANSWER 24
-#define MAX_REQUESTS 128
+#define MAX_REQUESTS 1200
 #define N_PATHS 2
 
 /* Two adapters for one model; many ids are given to each. */
 static const char *const names[N_PATHS] = { "llama3_patterns", "llama3_head" };
-static char paths[N_PATHS][64];
+static char paths[N_PATHS][IMAGE_PATH_BYTES];
 
 typedef struct Answer
 {
@@ -37,39 +37,6 @@ static Answer answers[MAX_REQUESTS];
 
 /* The last state that was told of an adapter. */
 static uint32_t residency[MAX_REQUESTS];
-
-static bool
-import_adapter(const char *name, char path[64])
-{
-	char dir[100];
-	char tensors[200];
-	LlmModelConfig config;
-	uint8_t fingerprint[LLM_FINGERPRINT_BYTES];
-	LlmModelFile file;
-	LlmAdapterSource source;
-	LlmStrbuf image;
-	LlmError err;
-	FILE *out;
-	bool ok;
-
-	snprintf(dir, sizeof(dir), "test/vectors/lora/%s", name);
-	snprintf(tensors, sizeof(tensors), "%s/adapter_model.safetensors", dir);
-	strcpy(path, "/tmp/llm_test_adapter_XXXXXX");
-	close(mkstemp(path));
-	if (!llm_model_config_read(MODEL, &config, &err) ||
-		!llm_model_fingerprint(&config, MODEL, fingerprint, &err) ||
-		!llm_model_file_open(&file, dir, "adapter_config.json", &err))
-		return false;
-	source = (LlmAdapterSource){ file.data, file.size, tensors };
-	llm_strbuf_init(&image);
-	ok = llm_adapter_import(&source, &config, fingerprint, &image, &err);
-	out = fopen(path, "wb");
-	ok = ok && fwrite(image.data, 1, image.len, out) == image.len;
-	fclose(out);
-	llm_strbuf_free(&image);
-	llm_model_file_close(&file);
-	return ok;
-}
 
 static void
 announce(uint64_t adapter_id, const char *path, bool is_pinned)
@@ -217,6 +184,101 @@ many_adapters_share_few_slots(void)
 	CHECK_INT_EQ(stop_executor(), 0);
 }
 
+static int
+count_resident(uint64_t first_id, int n)
+{
+	int n_resident = 0;
+
+	for (int i = 0; i < n; i++)
+		n_resident +=
+			residency[first_id + (uint64_t) i] == LLM_ADAPTER_ON_HOST ||
+			residency[first_id + (uint64_t) i] == LLM_ADAPTER_ON_DEVICE;
+	return n_resident;
+}
+
+/* Images beyond max_cpu_loras go, the one used longest ago first. */
+static void
+the_hosts_cache_is_trimmed(void)
+{
+	Answer alone[3];
+
+	if (!load(", \"max_loras\": 2, \"max_cpu_loras\": 4"))
+		return;
+	ask_alone(alone);
+	forget(101);
+	forget(102);
+	for (uint64_t i = 1; i <= 10; i++)
+	{
+		announce(i, paths[i % 2], i == 1);
+		ask(i, i, 0);
+		collect(1);
+		CHECK(same_answer(&answers[i], &alone[1 + i % 2]));
+		CHECK(residency[i] == LLM_ADAPTER_ON_DEVICE);
+		CHECK(count_resident(1, 10) <= 4);
+	}
+	/* the pinned one stayed, the others are the last */
+	CHECK_INT_EQ(count_resident(1, 10), 4);
+	CHECK(residency[1] == LLM_ADAPTER_ON_DEVICE);
+	CHECK_INT_EQ(count_resident(8, 3), 3);
+	/* one that went comes again */
+	CHECK_INT_EQ(residency[3], LLM_ADAPTER_ABSENT);
+	ask(11, 3, 0);
+	collect(1);
+	CHECK(same_answer(&answers[11], &alone[2]));
+	CHECK_INT_EQ(residency[8], LLM_ADAPTER_ABSENT);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
+#define N_REGISTERED 1000
+
+/* The request's adapter: number k with a probability of about 1 / k. */
+static uint64_t
+draw_adapter(uint64_t *state)
+{
+	double u;
+
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	u = (double) (*state >> 11) / (double) (UINT64_C(1) << 53);
+	return (uint64_t) pow(N_REGISTERED, u);
+}
+
+/* A thousand known ones, a few asked for all the time and most hardly ever. */
+static void
+a_thousand_adapters_share_64_slots(void)
+{
+	enum
+	{
+		N_ASKED = 300
+	};
+	static uint64_t of_request[N_ASKED];
+	uint64_t state = 7;
+	int n_loaded;
+	Answer alone[3];
+
+	if (!load(", \"max_loras\": 64, \"max_cpu_loras\": 96, "
+			  "\"max_num_seqs\": 64"))
+		return;
+	ask_alone(alone);
+	forget(101);
+	forget(102);
+	for (uint64_t i = 1; i <= N_REGISTERED; i++)
+		announce(i, paths[i % 2], false);
+	for (uint64_t i = 0; i < N_ASKED; i++)
+	{
+		of_request[i] = draw_adapter(&state);
+		ask(i, of_request[i], 0);
+	}
+	collect(N_ASKED);
+	for (uint64_t i = 0; i < N_ASKED; i++)
+		if (!same_answer(&answers[i], &alone[1 + of_request[i] % 2]))
+			CHECK_FAIL("request %d, adapter %d: another answer", (int) i,
+					   (int) of_request[i]);
+	n_loaded = count_resident(1, N_REGISTERED);
+	if (n_loaded < 64 || n_loaded > 96)
+		CHECK_FAIL("%d adapters are resident", n_loaded);
+	CHECK_INT_EQ(stop_executor(), 0);
+}
+
 /* Blocks are shared within an adapter, never with another or the base. */
 static void
 prefixes_are_an_adapters_own(void)
@@ -314,10 +376,15 @@ bad_adapters_fail_their_requests_alone(void)
 int
 main(int argc, char **argv)
 {
+	LlmError err;
+
 	find_executor(argv[0]);
 	for (int i = 0; i < N_PATHS; i++)
-		CHECK(import_adapter(names[i], paths[i]));
+		if (!import_adapter(names[i], MODEL, paths[i], &err))
+			CHECK_FAIL("%s: %s", names[i], err.message);
 	RUN_TEST(many_adapters_share_few_slots);
+	RUN_TEST(the_hosts_cache_is_trimmed);
+	RUN_TEST(a_thousand_adapters_share_64_slots);
 	RUN_TEST(prefixes_are_an_adapters_own);
 	RUN_TEST(requests_end_while_they_wait);
 	RUN_TEST(bad_adapters_fail_their_requests_alone);

@@ -20,15 +20,18 @@ static const struct
 	const char *file;
 	const char *dir;
 	bool is_exact;
-	double bound; /* against transformers in f32 */
+	double bound;		/* against transformers in f32 */
+	LlmBaseMatch match; /* that adapters for the directory find */
 } models[] = {
 	{ "llama2-bf16", "llama2", true, 1e-4 },
-	{ "llama2-q8_0", "llama2", false, 3e-2 }, /* quantized to 1/254 */
+	/* quantized to 1/254 */
+	{ "llama2-q8_0", "llama2", false, 3e-2, LLM_BASE_ROUNDED },
 	{ "llama3-f16", "llama3", false, 1e-4 },
 	{ "linear-f32", "linear", true, 1e-4 },
 	{ "qwen3-bf16", "qwen3", true, 1e-4 },
 	{ "qwen25_yarn-bf16", "qwen25_yarn", true, 1e-4 },
-	{ "gemma2-bf16", "gemma2", true, 1e-4 },
+	/* its q is twice the directory's: GGUF cannot say the scale of scores */
+	{ "gemma2-bf16", "gemma2", true, 1e-4, LLM_BASE_OTHER },
 	{ "gemma3-f32", "gemma3", false, 1e-4 },
 	{ "glm4-bf16", "glm4", true, 1e-4 },
 	{ "phi3_longrope-bf16", "phi3_longrope", false, 1e-4 },
@@ -120,6 +123,43 @@ converted_models_compute_the_same_in_bf16(void)
 		check_model(i, LLM_DTYPE_BF16);
 }
 
+/* ---- what adapters know their base by ---- */
+
+/* The converted file is its directory's model, and no other one's. */
+static void
+fingerprints_survive_conversion(void)
+{
+	uint8_t of_dir[N_MODELS][LLM_FINGERPRINT_BYTES];
+	uint8_t of_file[N_MODELS][LLM_FINGERPRINT_BYTES];
+	LlmModelConfig config;
+	LlmError err = { 0 };
+
+	for (size_t i = 0; i < N_MODELS; i++)
+	{
+		char path[200];
+
+		snprintf(path, sizeof(path), VECTORS "/%s", models[i].dir);
+		REQUIRE(llm_model_config_read(path, &config, &err) &&
+				llm_model_fingerprint(&config, path, of_dir[i], &err));
+		snprintf(path, sizeof(path), GGUF_VECTORS "/%s.gguf", models[i].file);
+		REQUIRE(llm_model_config_read(path, &config, &err) &&
+				llm_model_fingerprint(&config, path, of_file[i], &err));
+	}
+	for (size_t i = 0; i < N_MODELS; i++)
+		for (size_t k = 0; k < N_MODELS; k++)
+		{
+			LlmBaseMatch match =
+				llm_model_fingerprint_compare(of_dir[i], of_file[k]);
+			LlmBaseMatch right = strcmp(models[i].dir, models[k].dir) == 0
+									 ? models[k].match
+									 : LLM_BASE_OTHER;
+
+			if (match != right)
+				CHECK_FAIL("%s and %s: %d, not %d", models[i].dir,
+						   models[k].file, match, right);
+		}
+}
+
 /* ---- all block formats, in a file split into pieces ---- */
 
 /* The rig of a file with its matrices decoded to f32, or as they are. */
@@ -199,6 +239,7 @@ int
 main(void)
 {
 	RUN_TEST(block_formats_compute_what_they_say);
+	RUN_TEST(fingerprints_survive_conversion);
 	RUN_TEST(converted_models_compute_the_same_in_f32);
 	RUN_TEST(converted_models_compute_the_same_in_bf16);
 	return unit_test_finish();

@@ -5,13 +5,9 @@
  *
  * test/unit/test_lora_model.c
  */
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "src/common/adapter/adapter.h"
+#include "test/unit/adapter_rig.h"
 #include "test/unit/model_rig.h"
 
-#define ADAPTERS "test/vectors/lora"
 #define MAX_RANK 8
 
 /* Adapters that PEFT made, and the models they were made for. */
@@ -37,56 +33,11 @@ static const struct
 	{ "glm_dora", "glm" },
 	{ "gemma", "gemma" },
 	{ "gemma2", "gemma2" },
+	{ "llama3_embed", "llama3" },
+	{ "gemma2_embed", "gemma2" },
 	{ "gemma3_dora", "gemma3" },
 };
 #define N_PEFT (sizeof(peft_adapters) / sizeof(peft_adapters[0]))
-
-static bool
-write_file(const char *path, const LlmStrbuf *text)
-{
-	FILE *file = fopen(path, "wb");
-	bool ok =
-		file != NULL && fwrite(text->data, 1, text->len, file) == text->len;
-
-	if (file != NULL)
-		fclose(file);
-	return ok;
-}
-
-/* Import a PEFT directory: its image's path, in a file to be unlinked. */
-static bool
-import_adapter(const char *name, const char *base, char path[64], LlmError *err)
-{
-	char dir[200];
-	char tensors[240];
-	LlmModelConfig config;
-	uint8_t fingerprint[LLM_FINGERPRINT_BYTES];
-	LlmModelFile file;
-	LlmAdapterSource source;
-	LlmStrbuf image;
-	bool ok;
-
-	snprintf(dir, sizeof(dir), VECTORS "/%s", base);
-	if (!llm_model_config_read(dir, &config, err) ||
-		!llm_model_fingerprint(&config, dir, fingerprint, err))
-		return false;
-	snprintf(dir, sizeof(dir), ADAPTERS "/%s", name);
-	snprintf(tensors, sizeof(tensors), "%s/adapter_model.safetensors", dir);
-	if (!llm_model_file_open(&file, dir, "adapter_config.json", err))
-		return false;
-	source = (LlmAdapterSource){ file.data, file.size, tensors };
-	llm_strbuf_init(&image);
-	ok = llm_adapter_import(&source, &config, fingerprint, &image, err);
-	strcpy(path, "/tmp/llm_test_adapter_XXXXXX");
-	if (ok)
-	{
-		close(mkstemp(path));
-		ok = write_file(path, &image);
-	}
-	llm_strbuf_free(&image);
-	llm_model_file_close(&file);
-	return ok;
-}
 
 /* ---- images on a rig's device ---- */
 
@@ -130,11 +81,13 @@ static bool
 load_adapter(Rig *rig, const char *name, const char *base, Loaded *loaded,
 			 LlmError *err)
 {
-	char path[64];
+	char path[IMAGE_PATH_BYTES];
+	char dir[200];
 	bool ok;
 
+	snprintf(dir, sizeof(dir), VECTORS "/%s", base);
 	memset(loaded, 0, sizeof(*loaded));
-	if (!import_adapter(name, base, path, err))
+	if (!import_adapter(name, dir, path, err))
 		return false;
 	ok = llm_model_adapter_load(rig->model, path, MAX_RANK, &loaded->host,
 								err) &&
@@ -181,7 +134,7 @@ check_prompts(Rig *rig, size_t i, const Loaded *adapter, bool is_f32)
 	LlmSafetensors *expected;
 	static float logits[MAX_STEP_TOKENS * MAX_VOCAB];
 
-	snprintf(path, sizeof(path), ADAPTERS "/%s/expected.safetensors",
+	snprintf(path, sizeof(path), PEFT_ADAPTERS "/%s/expected.safetensors",
 			 peft_adapters[i].name);
 	expected = llm_safetensors_open(path, &err);
 	CHECK(expected != NULL);
@@ -253,6 +206,52 @@ logits_are_those_of_peft(void)
 	}
 }
 
+/* ---- on converted models ---- */
+
+/* Adapters for a model directory serve its GGUF file, whose rows of q and k
+ * lie in another order. */
+static void
+adapters_serve_converted_models(void)
+{
+	static const char *const files[][2] = {
+		{ "llama2_dora", "llama2-bf16" },
+		{ "llama3_embed", "llama3-f16" },
+		{ "llama3_patterns", "llama3-f16" },
+		{ "linear_dora", "linear-f32" },
+		{ "qwen3_dora", "qwen3-bf16" },
+		{ "qwen3_moe", "qwen3_moe-bf16" },
+		{ "mixtral", "mixtral-bf16" },
+		{ "glm4", "glm4-bf16" },
+		{ "gemma3_dora", "gemma3-f32" },
+		{ "phi3_longrope_dora", "phi3_longrope-bf16" },
+	};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+	{
+		size_t of_peft = 0;
+		char path[200];
+		Rig rig;
+		Loaded loaded;
+		LlmError err;
+
+		while (strcmp(peft_adapters[of_peft].name, files[i][0]) != 0)
+			of_peft++;
+		snprintf(path, sizeof(path), "test/vectors/gguf/%s.gguf", files[i][1]);
+		if (!rig_open(&rig, path, NULL, LLM_DTYPE_F32, &err))
+		{
+			CHECK_FAIL("%s: %s", path, err.message);
+			continue;
+		}
+		if (load_adapter(&rig, files[i][0], peft_adapters[of_peft].base,
+						 &loaded, &err))
+			check_prompts(&rig, of_peft, &loaded, true);
+		else
+			CHECK_FAIL("%s: %s", files[i][0], err.message);
+		unload(&rig, &loaded);
+		rig_close(&rig);
+	}
+}
+
 /* ---- many at once ---- */
 
 #define N_MIXED 64
@@ -271,11 +270,11 @@ make_up(Rig *rig, Loaded *loaded, uint64_t seed)
 									  { h, kv_dim }, { q_dim, h },
 									  { h, inner },	 { h, inner },
 									  { inner, h } };
-	int32_t n = config->n_layers * 7 + 1;
+	int32_t n = config->n_layers * 7 + 2;
 	LlmLoraShape *shapes = calloc((size_t) n, sizeof(*shapes));
 	uint64_t state = seed * 7919 + 1;
 
-	for (int32_t i = 0; i < n - 1; i++)
+	for (int32_t i = 0; i < n - 2; i++)
 	{
 		if ((i + (int32_t) seed) % 5 != 0)
 			shapes[i] = (LlmLoraShape){ 1 + (int32_t) seed % MAX_RANK,
@@ -505,12 +504,12 @@ spoil(const char *path, const LlmModelConfig *config)
 static void
 adapters_that_cannot_be_served_are_refused(void)
 {
-	char path[64];
+	char path[IMAGE_PATH_BYTES];
 	Rig llama2;
 	Rig qwen2;
 	LlmError err;
 
-	CHECK(import_adapter("llama2_dora", "llama2", path, &err));
+	CHECK(import_adapter("llama2_dora", VECTORS "/llama2", path, &err));
 	CHECK(rig_open(&llama2, VECTORS "/llama2", NULL, LLM_DTYPE_F32, &err));
 	CHECK(rig_open(&qwen2, VECTORS "/mistral", NULL, LLM_DTYPE_F32, &err));
 	expect_refusal(&llama2, path, 1, LLM_ERROR_LIMIT, "rank 2");
@@ -532,6 +531,7 @@ int
 main(void)
 {
 	RUN_TEST(logits_are_those_of_peft);
+	RUN_TEST(adapters_serve_converted_models);
 	RUN_TEST(mixed_batches_equal_each_alone);
 	RUN_TEST(adapters_that_cannot_be_served_are_refused);
 	return unit_test_finish();

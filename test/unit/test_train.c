@@ -72,6 +72,9 @@ static const TrainCase cases[] = {
 	{ "gemma3", "qkvogud", false, true },
 	{ "yarn", "ogu", true, false },
 	{ "dynamic", "qkv", false, false },
+	{ "mixtral", "qkvo", false, false },
+	{ "qwen3_moe", "qkvo", false, false },
+	{ "qwen3_moe_step", "vo", false, true },
 	{ "qwen3_nf4", "qkvogud", false, false, "qwen3", NULL,
 	  LLM_QUANTIZATION_NF4 },
 	{ "llama3_nf4_nested", "qvd", false, true, "llama3", NULL,
@@ -847,8 +850,7 @@ test_refusals(void)
 {
 	TrainRig rig;
 	LlmTrainOptions options;
-	Rig mixture;
-	LlmError err = { 0 };
+	TrainCase mixture = { "mixtral", "qkvo", false, false };
 
 	if (!rig_make(&rig, &cases[1], NULL, NULL))
 		return;
@@ -874,11 +876,11 @@ test_refusals(void)
 	check_refused(&rig, "share A");
 	rig_free(&rig);
 
-	REQUIRE(rig_open(&mixture, VECTORS "/mixtral", NULL, LLM_DTYPE_F32, &err));
-	rig.model = mixture;
-	rig.options = options;
-	check_refused(&rig, "experts");
-	rig_close(&mixture);
+	if (!rig_make(&rig, &mixture, NULL, NULL))
+		return;
+	rig.pairs[1].module = LLM_ADAPTER_UP;
+	check_refused(&rig, "module up of layer 0");
+	rig_free(&rig);
 }
 
 /* ------------------------------------------------------------------------

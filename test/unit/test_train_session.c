@@ -311,6 +311,28 @@ test_going_on(void)
 	llm_strbuf_free(&outputs[1]);
 }
 
+/* What an adapter can change of a mixture of experts: its attention. */
+static void
+test_mixture(void)
+{
+	Outcome outcome = run_job("qwen3_moe_step", "plain", "adapter",
+							  ", \"num_train_epochs\": 4");
+	LlmModelConfig config;
+	LlmAdapterImage *image;
+	LlmError err = { 0 };
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(outcome.n_logs == 12);
+	CHECK(outcome.logs[11].loss < outcome.logs[0].loss);
+	REQUIRE(llm_model_config_read(MODELS "/qwen3_moe_step", &config, &err));
+	image = llm_adapter_image_open(path_of("adapter"), &config, &err);
+	REQUIRE(image != NULL);
+	CHECK(image->n_pairs >= 4 * config.n_layers &&
+		  image->n_pairs < 7 * config.n_layers);
+	llm_adapter_image_close(image);
+}
+
 /* Who names a part of what is stored as one trains all of it. */
 static void
 test_fused(void)
@@ -359,7 +381,8 @@ test_refusals(void)
 {
 	check_refused("qwen3", "missing", "", "missing");
 	check_refused("nothing", "plain", "", "nothing");
-	check_refused("mixtral", "plain", "", "experts");
+	check_refused("mixtral", "plain", ", \"lora_target\": \"v_proj,up_proj\"",
+				  "module \"up\"");
 	check_refused("qwen3", "plain", ", \"lora_target\": \"q_proj,x\"",
 				  "module \"x\"");
 	check_refused("qwen3", "plain", ", \"lora_rank\": 0", "lora_rank");
@@ -421,6 +444,7 @@ main(int argc, char **argv)
 	RUN_TEST(test_pairs);
 	RUN_TEST(test_singles);
 	RUN_TEST(test_going_on);
+	RUN_TEST(test_mixture);
 	RUN_TEST(test_fused);
 	RUN_TEST(test_refusals);
 	RUN_TEST(test_cuda);

@@ -87,10 +87,16 @@ refuse_features(const cJSON *json, LlmError *err)
 
 	for (size_t i = 0; i < sizeof(refused_keys) / sizeof(*refused_keys); i++)
 	{
-		if (!is_unset(llm_json_get(json, refused_keys[i])))
-			return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-								 WHAT ": \"%s\" is set, which is not supported",
-								 refused_keys[i]);
+		if (is_unset(llm_json_get(json, refused_keys[i])))
+			continue;
+		llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+					  WHAT ": \"%s\" is set, which is not supported",
+					  refused_keys[i]);
+		if (strcmp(refused_keys[i], "modules_to_save") == 0)
+			llm_error_hint(err, "Whole matrices of its own are a model: merge "
+								"the adapter, or train \"lm_head\" and "
+								"\"embed_tokens\" as target_modules.");
+		return false;
 	}
 	if (!is_unset(llm_json_get(json, "fan_in_fan_out")))
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,

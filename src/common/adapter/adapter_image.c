@@ -149,6 +149,10 @@ read_pair(ImageReader *reader, const AdapterTarget *target, int part)
 							 "%s: \"%s\" lacks a matrix", reader->path, name);
 	if (pair.a->n_dims == 2 && pair.a->shape[0] <= LLM_ADAPTER_MAX_RANK)
 		pair.rank = (int32_t) pair.a->shape[0];
+	if (pair.magnitude != NULL && pair.module == LLM_ADAPTER_EMBED)
+		return llm_error_set(reader->err, LLM_ERROR_FORMAT,
+							 "%s: an embedding has no magnitudes",
+							 reader->path);
 	if (!check_shapes(reader, &pair, name) ||
 		!read_scale(reader, name, &pair.scale))
 		return false;

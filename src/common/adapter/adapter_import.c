@@ -49,7 +49,7 @@ typedef enum Part
 	PART_A,
 	PART_B,
 	PART_MAGNITUDE,
-	PART_BASE /* a copy of the base's embedding, which PEFT adds */
+	PART_BASE /* a copy of the base's embedding or head, which PEFT adds */
 } Part;
 
 typedef struct Suffix
@@ -66,7 +66,7 @@ static const Suffix suffixes[] = {
 	{ ".lora_magnitude_vector.weight", PART_MAGNITUDE, false },
 	{ ".lora_embedding_A", PART_A, true },
 	{ ".lora_embedding_B", PART_B, true },
-	{ ".base_layer.weight", PART_BASE, true },
+	{ ".base_layer.weight", PART_BASE, false },
 };
 
 /* Cut a known suffix off; NULL where there is none. */
@@ -126,7 +126,7 @@ assign_tensor(Import *import, const LlmStoredTensor *tensor)
 	char plain[ADAPTER_NAME_BYTES];
 	const LlmStoredTensor **slot;
 	const Suffix *suffix;
-	bool is_embedding;
+	LlmAdapterModule module;
 	int idx;
 
 	if (strlen(tensor->name) >= ADAPTER_NAME_BYTES ||
@@ -137,11 +137,12 @@ assign_tensor(Import *import, const LlmStoredTensor *tensor)
 	idx = suffix != NULL ? find_target(import, plain) : -1;
 	if (idx < 0)
 		return unmatched(import, tensor->name);
-	is_embedding = import->targets[idx].parts[0].module == LLM_ADAPTER_EMBED;
-	if (suffix->is_embedding != is_embedding)
-		return unmatched(import, tensor->name);
-	if (suffix->part == PART_BASE)
+	module = import->targets[idx].parts[0].module;
+	if (suffix->part == PART_BASE && module >= LLM_ADAPTER_LM_HEAD)
 		return true;
+	if (suffix->part == PART_BASE ||
+		suffix->is_embedding != (module == LLM_ADAPTER_EMBED))
+		return unmatched(import, tensor->name);
 	slot = suffix->part == PART_A	? &import->found[idx].a
 		   : suffix->part == PART_B ? &import->found[idx].b
 									: &import->found[idx].magnitude;

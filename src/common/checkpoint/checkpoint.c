@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "src/common/checkpoint/checkpoint_internal.h"
+#include "src/common/util/half_float.h"
 #include "src/common/util/mapped_file.h"
 
 struct LlmCheckpoint
@@ -106,13 +107,62 @@ llm_checkpoint_find(const LlmCheckpoint *checkpoint, const char *name)
 	return tensor != NULL ? &tensor->stored : NULL;
 }
 
+static float
+read_element(const LlmStoredTensor *tensor, int64_t idx)
+{
+	const char *data = tensor->data;
+	float value;
+	uint16_t bits;
+
+	if (tensor->dtype == LLM_DTYPE_F32)
+	{
+		memcpy(&value, data + 4 * idx, sizeof(value));
+		return value;
+	}
+	memcpy(&bits, data + 2 * idx, sizeof(bits));
+	return tensor->dtype == LLM_DTYPE_F16 ? llm_f16_to_float(bits)
+										  : llm_bf16_to_float(bits);
+}
+
+bool
+llm_checkpoint_read(const LlmCheckpoint *checkpoint,
+					const LlmStoredTensor *tensor, int64_t row, int64_t first,
+					int64_t n, float *values)
+{
+	/* the stored tensor is the first member of the translated one */
+	const TranslatedTensor *translated = checkpoint->safetensors == NULL
+											 ? (const TranslatedTensor *) tensor
+											 : NULL;
+	bool adds_one =
+		translated != NULL && translated->change == LLM_GGUF_ADDED_ONE;
+	int64_t n_cols = tensor->shape[tensor->n_dims - 1];
+
+	assert(tensor->n_dims == 2 || (tensor->n_dims == 1 && row == 0));
+	assert(first >= 0 && first + n <= n_cols);
+	if (!tensor->is_known_dtype || !llm_dtype_is_float(tensor->dtype))
+		return false;
+	if (translated != NULL && tensor->n_dims == 2)
+		row = translated_tensor_row(translated, row);
+	for (int64_t i = 0; i < n; i++)
+		values[i] = read_element(tensor, row * n_cols + first + i) -
+					(adds_one ? 1.0f : 0.0f);
+	return true;
+}
+
+bool
+llm_checkpoint_is_exact(const LlmCheckpoint *checkpoint,
+						const LlmStoredTensor *tensor)
+{
+	return tensor->is_known_dtype && llm_dtype_is_float(tensor->dtype) &&
+		   (checkpoint->safetensors != NULL || tensor->dtype != LLM_DTYPE_F16);
+}
+
 const char *
 llm_checkpoint_path(const LlmCheckpoint *checkpoint,
 					const LlmStoredTensor *tensor)
 {
 	if (checkpoint->safetensors != NULL)
 		return llm_safetensors_path(checkpoint->safetensors, tensor);
-	/* the stored tensor is the first member of the translated one */
 	return llm_gguf_path(checkpoint->translated.gguf,
 						 ((const TranslatedTensor *) tensor)->file_idx);
 }

@@ -39,6 +39,22 @@ llm_checkpoint_get(const LlmCheckpoint *checkpoint, int tensor_idx);
 extern const LlmStoredTensor *
 llm_checkpoint_find(const LlmCheckpoint *checkpoint, const char *name);
 
+/*
+ * Elements first .. first + n - 1 of a row (of a vector: row 0) as the Hugging
+ * Face checkpoint has them, whether the data was made ready or not.  False:
+ * they are not stored as floats.
+ */
+extern bool llm_checkpoint_read(const LlmCheckpoint *checkpoint,
+								const LlmStoredTensor *tensor, int64_t row,
+								int64_t first, int64_t n, float *values);
+
+/*
+ * Whether a matrix has the values that its model was published with: GGUF
+ * files of other formats than F32 and BF16 may have rounded them.
+ */
+extern bool llm_checkpoint_is_exact(const LlmCheckpoint *checkpoint,
+									const LlmStoredTensor *tensor);
+
 /* The file that holds a tensor of these; borrowed. */
 extern const char *llm_checkpoint_path(const LlmCheckpoint *checkpoint,
 									   const LlmStoredTensor *tensor);

@@ -198,26 +198,32 @@ translated_tensors_close(TranslatedTensors *translated)
 
 /* ---- the data ---- */
 
-/* Row h, i, t of [n_heads, d / 2, 2] is row h, t, i of [n_heads, 2, d / 2]. */
+/* Row h, t, i of [n_heads, 2, d / 2] is row h, i, t of [n_heads, d / 2, 2]. */
+int64_t
+translated_tensor_row(const TranslatedTensor *tensor, int64_t row)
+{
+	int64_t half;
+	int64_t head;
+
+	if (tensor->change != LLM_GGUF_PAIRED_ROWS)
+		return row;
+	half = tensor->stored.shape[0] / tensor->n_heads / 2;
+	head = row / (2 * half);
+	return (head * half + row % half) * 2 + row / half % 2;
+}
+
 static void
 unpair_rows(const TranslatedTensor *tensor, char *out)
 {
 	const LlmStoredTensor *stored = &tensor->stored;
 	const char *rows = stored->data;
 	size_t row_bytes = stored->n_bytes / (size_t) stored->shape[0];
-	int64_t half = stored->shape[0] / tensor->n_heads / 2;
 
-	assert(half * 2 * tensor->n_heads == stored->shape[0]);
-	for (int64_t head = 0; head < tensor->n_heads; head++)
-	{
-		for (int64_t i = 0; i < half; i++)
-		{
-			for (int64_t t = 0; t < 2; t++)
-				memcpy(out + (size_t) ((head * 2 + t) * half + i) * row_bytes,
-					   rows + (size_t) ((head * half + i) * 2 + t) * row_bytes,
-					   row_bytes);
-		}
-	}
+	assert(stored->shape[0] % (2 * tensor->n_heads) == 0);
+	for (int64_t row = 0; row < stored->shape[0]; row++)
+		memcpy(out + (size_t) row * row_bytes,
+			   rows + (size_t) translated_tensor_row(tensor, row) * row_bytes,
+			   row_bytes);
 }
 
 static void

@@ -38,4 +38,8 @@ extern void translated_tensors_close(TranslatedTensors *translated);
 extern bool
 translated_tensors_undo_changes(TranslatedTensors *translated, LlmError *err);
 
+/* Where a row is as long as the tensor's change is not undone. */
+extern int64_t
+translated_tensor_row(const TranslatedTensor *tensor, int64_t row);
+
 #endif /* LLM_CHECKPOINT_INTERNAL_H */

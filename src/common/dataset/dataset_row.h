@@ -137,7 +137,7 @@ extern void llm_row_converter_free(LlmRowConverter *converter);
 typedef enum LlmRowOutcome
 {
 	LLM_ROW_GOOD = 0,
-	LLM_ROW_TRUNCATED, /* good, but its beginning was left out */
+	LLM_ROW_TRUNCATED, /* good, but in part left out; *err says how much */
 	LLM_ROW_DROPPED,   /* too long, to be left out; *err says how long */
 	LLM_ROW_BAD		   /* *err; LLM_ERROR_CANCELLED: interrupted */
 } LlmRowOutcome;

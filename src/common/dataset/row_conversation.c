@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "src/common/dataset/row_internal.h"
+#include "src/common/util/json.h"
 
 void
 llm_conversation_reset(LlmConversation *conversation)
@@ -19,6 +20,7 @@ llm_conversation_reset(LlmConversation *conversation)
 	llm_strbuf_reset(&conversation->json);
 	llm_strbuf_reset(&conversation->turns);
 	conversation->tools = (LlmJsonSlice){ 0 };
+	conversation->n_before = 0;
 	llm_strbuf_append_char(&conversation->json, '[');
 }
 
@@ -26,7 +28,8 @@ llm_conversation_reset(LlmConversation *conversation)
 static size_t
 next_number(const LlmConversation *conversation)
 {
-	return llm_conversation_n_turns(conversation) + 1;
+	return llm_conversation_number(conversation,
+								   llm_conversation_n_turns(conversation));
 }
 
 static bool
@@ -252,18 +255,22 @@ add_function_call(LlmConversation *conversation, LlmJsonSlice content,
 {
 	LlmTurn turn = { .is_assistant = true, .is_trained = is_trained };
 	LlmStrbuf text;
+	cJSON *parsed = NULL;
 	bool ok;
 
 	llm_strbuf_init(&text);
+	if (llm_json_slice_append_text(content, &text))
+		parsed = llm_json_parse(llm_strbuf_str(&text), text.len, "call", NULL);
 	begin_turn(conversation, &turn);
 	llm_strbuf_append_str(&conversation->json,
 						  "{\"role\":\"assistant\",\"content\":\"\","
 						  "\"tool_calls\":[");
-	ok = llm_json_slice_append_text(content, &text) &&
+	ok = parsed != NULL &&
 		 append_calls(&conversation->json,
 					  (LlmJsonSlice){ llm_strbuf_str(&text), text.len });
 	llm_strbuf_append_str(&conversation->json, "]}");
 	llm_strbuf_free(&text);
+	cJSON_Delete(parsed);
 	if (!ok)
 		return fail_message(conversation, err,
 							"is no call of a function: a JSON object with "

@@ -184,8 +184,13 @@ static bool
 truncate_row(LlmRowConverter *converter, LlmError *err)
 {
 	const size_t cutoff = (size_t) converter->options.cutoff_len;
-	const size_t n_cut = longest(converter) - cutoff;
+	const size_t n_tokens = longest(converter);
+	const size_t n_cut = n_tokens - cutoff;
 
+	/* no failure, but something to know */
+	llm_error_set(err, LLM_ERROR_LIMIT,
+				  "the row has %zu tokens; %zu of them are left out", n_tokens,
+				  n_cut);
 	if (converter->format.base == LLM_PART_TEXT)
 	{
 		converter->examples[0].ids.n_ids = cutoff;

@@ -31,6 +31,7 @@ typedef struct LlmConversation
 	LlmStrbuf json;
 	LlmStrbuf turns; /* LlmTurn */
 	LlmJsonSlice tools;
+	size_t n_before; /* messages that were put before the row's own */
 } LlmConversation;
 
 static inline size_t
@@ -43,6 +44,13 @@ static inline LlmTurn *
 llm_conversation_turn(const LlmConversation *conversation, size_t turn_idx)
 {
 	return (LlmTurn *) (void *) conversation->turns.data + turn_idx;
+}
+
+/* A message's number for people: the row's own begin with 1. */
+static inline size_t
+llm_conversation_number(const LlmConversation *conversation, size_t turn_idx)
+{
+	return turn_idx + 1 - conversation->n_before;
 }
 
 /* Text with the places to be learned. */

@@ -52,20 +52,22 @@ render_turns(LlmRowConverter *converter, const LlmConversation *conversation,
 	return ok;
 }
 
-/* Append a place; one that touches the place before is joined with it. */
+/* Append a place; one that overlaps the place before is joined with it. */
 static bool
 add_span(LlmRendering *rendering, LlmTemplateSpan span, LlmError *err)
 {
 	const size_t n = rendering->spans.len / sizeof(span);
-	LlmTemplateSpan *last =
-		(LlmTemplateSpan *) (void *) rendering->spans.data + n - 1;
+	LlmTemplateSpan *spans = (LlmTemplateSpan *) (void *) rendering->spans.data;
 
 	if (span.begin >= span.end)
 		return true;
-	if (n > 0 && span.begin < last->end)
+	if (n > 0 && span.begin < spans[n - 1].end)
 	{
-		last->begin = last->begin < span.begin ? last->begin : span.begin;
-		last->end = last->end > span.end ? last->end : span.end;
+		/* a block within a block */
+		if (span.begin < spans[n - 1].begin)
+			spans[n - 1].begin = span.begin;
+		if (span.end > spans[n - 1].end)
+			spans[n - 1].end = span.end;
 	}
 	else
 		llm_strbuf_append(&rendering->spans, &span, sizeof(span));
@@ -138,17 +140,29 @@ take_generations(const LlmRowConverter *converter, LlmRowExample *example,
 /* ---- templates that do not ---- */
 
 static bool
-fail_prefix(size_t turn_idx, LlmError *err)
+fail_prefix(const LlmConversation *conversation, size_t turn_idx, LlmError *err)
 {
 	llm_error_set(err, LLM_ERROR_TEMPLATE,
 				  "the chat template changes what stands before the end of "
 				  "message %zu when later messages follow",
-				  turn_idx + 1);
+				  llm_conversation_number(conversation, turn_idx));
 	return llm_error_hint(
 		err,
 		"The model would learn an answer to a prompt that it never sees. Set "
 		"\"mask_history\" to learn the last answer alone, or make the messages "
 		"up to each answer a row of their own.");
+}
+
+static bool
+fail_prompt(const LlmConversation *conversation, size_t turn_idx, LlmError *err)
+{
+	llm_error_set(err, LLM_ERROR_TEMPLATE,
+				  "the assistant's message %zu does not begin as the chat "
+				  "template has the model begin it",
+				  llm_conversation_number(conversation, turn_idx));
+	return llm_error_hint(
+		err, "The generation prompt is not part of the conversation's text: "
+			 "see whether \"chat_template_kwargs\" can make them agree.");
 }
 
 /* Does the whole text begin like the prefix buffer? */
@@ -161,40 +175,88 @@ is_prefix(const LlmRowConverter *converter, const LlmRendering *rendering)
 				   converter->prefix.len) == 0);
 }
 
+/* Some templates end every text, but not its beginnings, with this token. */
+static void
+strip_end_token(LlmRowConverter *converter)
+{
+	LlmStrbuf *prefix = &converter->prefix;
+	const LlmJsonSlice tokens = { converter->model.special_tokens.data,
+								  converter->model.special_tokens.len };
+	LlmStrbuf *end = &converter->token;
+
+	llm_strbuf_reset(end);
+	if (llm_json_slice_append_text(llm_json_slice_member(tokens, "eos_token"),
+								   end) &&
+		end->len > 0 && end->len <= prefix->len &&
+		memcmp(prefix->data + prefix->len - end->len, end->data, end->len) == 0)
+		prefix->len -= end->len;
+}
+
+/* The place where a message ends that others follow. */
 static bool
-find_turn(LlmRowConverter *converter, LlmRowExample *example, size_t turn_idx,
-		  LlmError *err)
+find_end(LlmRowConverter *converter, const LlmRowExample *example,
+		 size_t turn_idx, size_t *end, LlmError *err)
 {
 	const LlmConversation *conversation = &example->conversation;
-	LlmRendering *rendering = &example->rendering;
-	LlmTemplateInput prompt = { .add_generation_prompt = true };
-	LlmTemplateInput whole = { .add_generation_prompt = false };
-	LlmTemplateSpan span;
+	LlmTemplateInput input = { .add_generation_prompt = false };
+
+	if (!render_turns(converter, conversation, turn_idx + 1, &input,
+					  &converter->prefix, err))
+		return false;
+	if (!is_prefix(converter, &example->rendering))
+		strip_end_token(converter);
+	if (!is_prefix(converter, &example->rendering))
+		return fail_prefix(conversation, turn_idx, err);
+	*end = converter->prefix.len;
+	return true;
+}
+
+/* The place where an answer begins, behind the prompt for it. */
+static bool
+find_begin(LlmRowConverter *converter, const LlmRowExample *example,
+		   size_t turn_idx, size_t *begin, LlmError *err)
+{
+	const LlmConversation *conversation = &example->conversation;
+	LlmTemplateInput input = { .add_generation_prompt = true };
 
 	if (turn_idx == 0)
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "nothing precedes the assistant's first message");
-	if (!render_turns(converter, conversation, turn_idx, &prompt,
+	if (!render_turns(converter, conversation, turn_idx, &input,
 					  &converter->prefix, err))
 		return false;
-	if (!is_prefix(converter, rendering))
-		return fail_prefix(turn_idx, err);
-	span.begin = converter->prefix.len;
-	span.end = rendering->text.len;
-	if (turn_idx + 1 < llm_conversation_n_turns(conversation))
-	{
-		if (!render_turns(converter, conversation, turn_idx + 1, &whole,
-						  &converter->prefix, err))
-			return false;
-		if (!is_prefix(converter, rendering))
-			return fail_prefix(turn_idx, err);
-		span.end = converter->prefix.len;
-	}
+	*begin = converter->prefix.len;
+	if (is_prefix(converter, &example->rendering))
+		return true;
+	/* is it the generation prompt, or what stands before it? */
+	input.add_generation_prompt = false;
+	if (!render_turns(converter, conversation, turn_idx, &input,
+					  &converter->prefix, err))
+		return false;
+	if (!is_prefix(converter, &example->rendering))
+		strip_end_token(converter);
+	return is_prefix(converter, &example->rendering)
+			   ? fail_prompt(conversation, turn_idx, err)
+			   : fail_prefix(conversation, turn_idx, err);
+}
+
+static bool
+find_turn(LlmRowConverter *converter, LlmRowExample *example, size_t turn_idx,
+		  LlmError *err)
+{
+	LlmRendering *rendering = &example->rendering;
+	LlmTemplateSpan span = { 0, rendering->text.len };
+
+	if (!find_begin(converter, example, turn_idx, &span.begin, err) ||
+		(turn_idx + 1 < llm_conversation_n_turns(&example->conversation) &&
+		 !find_end(converter, example, turn_idx, &span.end, err)))
+		return false;
 	if (span.end <= span.begin)
-		return llm_error_set(err, LLM_ERROR_TEMPLATE,
-							 "the chat template makes no text of the "
-							 "assistant's message %zu",
-							 turn_idx + 1);
+		return llm_error_set(
+			err, LLM_ERROR_TEMPLATE,
+			"the chat template makes no text of the "
+			"assistant's message %zu",
+			llm_conversation_number(&example->conversation, turn_idx));
 	return add_span(rendering, span, err);
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "src/common/dataset/row_internal.h"
+#include "src/common/util/json.h"
 
 /* The fields of a row on their way into an example. */
 typedef struct RowReader
@@ -132,16 +133,34 @@ add_messages(const RowReader *reader, LlmJsonSlice array, size_t from,
 	return true;
 }
 
-/* A part's messages: an array, which a JSON string or a text may hold. */
+/*
+ * A part's JSON; absent stays absent.  A text, or a JSON string, may hold it,
+ * and then nobody has checked before that it is JSON.
+ */
+static bool
+read_json(const RowReader *reader, LlmRowPart part, LlmJsonSlice *value)
+{
+	const bool is_json = reader->converter->format.is_json[part];
+	cJSON *parsed;
+
+	*value = field_of(reader, part);
+	if (value->data == NULL || (is_json && llm_json_slice_kind(*value) != '"'))
+		return true;
+	if (is_json && !decode_string(reader, *value, value))
+		return false;
+	parsed = llm_json_parse(value->data, value->len, llm_row_part_names[part],
+							reader->err);
+	cJSON_Delete(parsed);
+	return parsed != NULL;
+}
+
 static bool
 read_messages(const RowReader *reader, LlmRowPart part, LlmJsonSlice *array)
 {
-	*array = field_of(reader, part);
+	if (!read_json(reader, part, array))
+		return false;
 	if (array->data == NULL)
 		return fail_part(reader, part, "is null");
-	if (llm_json_slice_kind(*array) == '"' &&
-		!decode_string(reader, *array, array))
-		return false;
 	if (llm_json_slice_kind(*array) != '[')
 		return fail_part(reader, part, "is no array of messages");
 	return true;
@@ -183,8 +202,11 @@ add_system(const RowReader *reader, LlmJsonSlice first)
 		system = (LlmJsonSlice){ fallback, strlen(fallback) };
 	else
 		return true;
-	return llm_conversation_add_text(reader->conversation, "system", system,
-									 false, reader->err);
+	if (!llm_conversation_add_text(reader->conversation, "system", system,
+								   false, reader->err))
+		return false;
+	reader->conversation->n_before = 1;
+	return true;
 }
 
 static LlmJsonSlice
@@ -213,13 +235,13 @@ count_items(LlmJsonSlice array)
 static bool
 read_tools(const RowReader *reader)
 {
-	LlmJsonSlice tools = field_of(reader, LLM_PART_TOOLS);
+	LlmJsonSlice tools;
 
-	if (llm_json_slice_kind(tools) == '"' &&
-		!decode_string(reader, tools, &tools))
+	if (field_of(reader, LLM_PART_TOOLS).len == 0)
+		return true;
+	if (!read_json(reader, LLM_PART_TOOLS, &tools))
 		return false;
-	if (tools.data == NULL || llm_json_slice_kind(tools) == '\0' ||
-		llm_json_slice_kind(tools) == 'n')
+	if (llm_json_slice_kind(tools) == 'n')
 		return true;
 	if (llm_json_slice_kind(tools) != '[')
 		return fail_part(reader, LLM_PART_TOOLS, "is no array");
@@ -255,10 +277,12 @@ add_answer(const RowReader *reader, LlmRowPart part)
 static bool
 add_history(const RowReader *reader)
 {
-	LlmJsonSlice history = field_of(reader, LLM_PART_HISTORY);
+	LlmJsonSlice history;
 	LlmJsonSlice pair;
 	size_t off = 0;
 
+	if (!read_json(reader, LLM_PART_HISTORY, &history))
+		return false;
 	if (history.data == NULL)
 		return true;
 	if (llm_json_slice_kind(history) != '[')
@@ -436,7 +460,7 @@ set_plain(LlmRowExample *example, LlmJsonSlice context, LlmJsonSlice answer,
 	return true;
 }
 
-/* What both texts begin with, without the blank before they part. */
+/* Bytes that both texts begin with. */
 static size_t
 common_text(LlmJsonSlice left, LlmJsonSlice right)
 {
@@ -444,12 +468,16 @@ common_text(LlmJsonSlice left, LlmJsonSlice right)
 
 	while (n < left.len && n < right.len && left.data[n] == right.data[n])
 		n++;
-	/* not within a character */
-	while (n > 0 && n < left.len && (left.data[n] & 0xC0) == 0x80)
-		n--;
-	if (n > 0 && left.data[n - 1] == ' ')
-		n--;
 	return n;
+}
+
+/* Back to a word's beginning, and before the blank in front of it. */
+static size_t
+back_to_word(LlmJsonSlice text, size_t n)
+{
+	while (n > 0 && text.data[n - 1] != ' ' && text.data[n - 1] != '\n')
+		n--;
+	return n > 0 && text.data[n - 1] == ' ' ? n - 1 : n;
 }
 
 static bool
@@ -465,10 +493,11 @@ read_split_texts(const RowReader *reader, LlmRowExample *example,
 		return false;
 	n = common_text(texts[0], texts[1]);
 	own = texts[answer == LLM_PART_CHOSEN ? 0 : 1];
-	if (own.len == n)
+	if (texts[0].len == n || texts[1].len == n)
 		return llm_error_set(reader->err, LLM_ERROR_INVALID,
 							 "\"chosen\" and \"rejected\" are the same, or one "
 							 "begins the other");
+	n = back_to_word(own, n);
 	return set_plain(example, (LlmJsonSlice){ own.data, n },
 					 (LlmJsonSlice){ own.data + n, own.len - n }, reader->err);
 }

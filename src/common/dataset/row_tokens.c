@@ -47,8 +47,7 @@ typedef struct Walk
 	LlmRowConverter *converter;
 	const char *text;
 	size_t len;
-	size_t at;			  /* bytes that tokens account for */
-	bool after_swallower; /* the token before may have swallowed white space */
+	size_t at; /* bytes that tokens account for */
 } Walk;
 
 /* Bytes of the text that a token's bytes stand for here, or -1. */
@@ -84,19 +83,16 @@ match_token(const Walk *walk, size_t at, int32_t token_id)
 static bool
 step(Walk *walk, int32_t token_id, LlmTemplateSpan *place)
 {
-	const LlmTokenizer *tokenizer = walk->converter->model.tokenizer;
-	const bool is_special = llm_tokenizer_is_special(tokenizer, token_id);
 	size_t at = walk->at;
 	ptrdiff_t n = match_token(walk, at, token_id);
 
-	while (n < 0 && (is_special || walk->after_swallower) && at < walk->len &&
-		   is_space(walk->text[at]))
+	/* white space that this token, or the one before, has swallowed */
+	while (n < 0 && at < walk->len && is_space(walk->text[at]))
 		n = match_token(walk, ++at, token_id);
 	if (n < 0)
 		return false;
 	*place = (LlmTemplateSpan){ at, at + (size_t) n };
 	walk->at = place->end;
-	walk->after_swallower = is_special;
 	return true;
 }
 
@@ -123,8 +119,7 @@ walk_along(LlmRowConverter *converter, const LlmStrbuf *text,
 		if (!step(&walk, ids[i], &places[i]))
 			return true;
 	}
-	while (walk.after_swallower && walk.at < walk.len &&
-		   is_space(walk.text[walk.at]))
+	while (walk.at < walk.len && is_space(walk.text[walk.at]))
 		walk.at++;
 	*is_exact = walk.at == walk.len;
 	return true;
@@ -219,19 +214,28 @@ is_blank(LlmRowConverter *converter, int32_t token_id)
 	return true;
 }
 
-/* Make the range of a turn's tokens end with the one that ends the turn. */
+/*
+ * Make the range of a turn's tokens end with the one that ends the turn: the
+ * first at which serving stops of those that only blanks follow.
+ */
 static bool
 end_at_stop(LlmRowConverter *converter, LlmRowExample *example,
 			LlmTemplateSpan *range, LlmError *err)
 {
 	const int32_t *ids = example->ids.ids;
-	size_t end = range->end;
+	size_t first_stop = 0;
+	size_t end;
 
-	while (end > range->begin && is_blank(converter, ids[end - 1]))
-		end--;
-	if (end > range->begin && is_stop(converter, ids[end - 1]))
+	for (end = range->end; end > range->begin; end--)
 	{
-		range->end = end;
+		if (is_stop(converter, ids[end - 1]))
+			first_stop = end;
+		else if (!is_blank(converter, ids[end - 1]))
+			break;
+	}
+	if (first_stop > 0)
+	{
+		range->end = first_stop;
 		return true;
 	}
 	end = range->end;

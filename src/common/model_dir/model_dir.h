@@ -271,15 +271,26 @@ extern int llm_model_check_tensors(const LlmModelConfig *config,
 extern int64_t llm_model_n_params(const LlmModelConfig *config);
 
 /*
- * Tell base models apart: a hash of what an adapter's matrices depend on, the
- * family, its shapes and its rotary embedding, and of the final norm's values,
- * which differ between models of equal shapes but not between the formats in
- * which their matrices are stored.  A directory without weights hashes
- * without them.
+ * Tell base models apart: what an adapter's matrices depend on, the family,
+ * its shapes and its rotary embedding, hashed together with the final norm;
+ * then some values of every matrix.  The same for a model's safetensors and
+ * its unquantized GGUF file.  A directory without weights hashes without them.
  */
 extern bool llm_model_fingerprint(const LlmModelConfig *config, const char *dir,
 								  uint8_t fingerprint[LLM_FINGERPRINT_BYTES],
 								  LlmError *err);
+
+typedef enum LlmBaseMatch
+{
+	LLM_BASE_SAME,
+	LLM_BASE_ROUNDED, /* as far as can be told: one of them is stored in a
+					   * format that rounds */
+	LLM_BASE_OTHER
+} LlmBaseMatch;
+
+extern LlmBaseMatch
+llm_model_fingerprint_compare(const uint8_t a[LLM_FINGERPRINT_BYTES],
+							  const uint8_t b[LLM_FINGERPRINT_BYTES]);
 
 /* KV cache bytes of one token. */
 extern int64_t

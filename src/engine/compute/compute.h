@@ -126,7 +126,24 @@ typedef struct LlmKvCacheSpec
 					 * src/common/util/unit_code.h */
 } LlmKvCacheSpec;
 
-/* out[i] = table[token_ids[i]] * scale */
+/*
+ * The adapters of an operation's rows, which are the step's tokens or, with
+ * of_logit_rows, its logit rows.  Part i of a linear operation is their module
+ * first_module + i, an embedding their module first_module.
+ */
+typedef struct LlmLoraRows
+{
+	const LlmStepInputs *step; /* as uploaded; NULL: no adapters */
+	int32_t first_module;
+	bool of_logit_rows;
+} LlmLoraRows;
+
+/*
+ * out[i] = table[token_ids[i]] * scale
+ *
+ * A row with an adapter gets (table[token_ids[i]] + B A[:, token_ids[i]]) *
+ * scale, where A is [rank, n_vocab] and B [dim, rank]; no gains.
+ */
 typedef struct LlmEmbedArgs
 {
 	LlmMatrix table;		  /* [n_vocab, dim] */
@@ -134,6 +151,7 @@ typedef struct LlmEmbedArgs
 	void *out;				  /* [n_rows, dim] */
 	int32_t n_rows;
 	float scale;
+	LlmLoraRows lora;
 } LlmEmbedArgs;
 
 /*
@@ -154,17 +172,6 @@ typedef struct LlmRmsNormArgs
 } LlmRmsNormArgs;
 
 #define LLM_LINEAR_MAX_PARTS 3
-
-/*
- * The adapters of a linear operation's rows, which are the step's tokens or,
- * with of_logit_rows, its logit rows.  Part i is their module first_module + i.
- */
-typedef struct LlmLoraRows
-{
-	const LlmStepInputs *step; /* as uploaded; NULL: no adapters */
-	int32_t first_module;
-	bool of_logit_rows;
-} LlmLoraRows;
 
 /*
  * out_i = x W_i^T + bias_i for up to three weights that share their input

@@ -257,6 +257,31 @@ typedef struct LlmNf4Args
 	int64_t n;
 } LlmNf4Args;
 
+/*
+ * out[i] = the sum over k of factors[e] * x[e], e = entries[i][k], one after
+ * the other.
+ */
+typedef struct LlmCombineArgs
+{
+	const void *x;			/* [any, dim] */
+	const int32_t *entries; /* [n_rows, n_entries] */
+	const float *factors;	/* [any] */
+	void *out;				/* [n_rows, dim] */
+	int32_t n_rows;
+	int32_t n_entries;
+	int32_t dim;
+} LlmCombineArgs;
+
+/* out[i] = the sum over j of a[i][j] * b[i][j] */
+typedef struct LlmRowDotsArgs
+{
+	const void *a; /* [n_rows, dim] */
+	const void *b;
+	float *out; /* [n_rows] */
+	int32_t n_rows;
+	int32_t dim;
+} LlmRowDotsArgs;
+
 /* out[i] = a[i] / b[i] */
 typedef struct LlmDivideArgs
 {
@@ -327,6 +352,10 @@ typedef struct LlmTrainOps
 	bool (*decode_nf4)(LlmCompute *, const LlmNf4Args *, LlmError *);
 	bool (*divide)(LlmCompute *, const LlmDivideArgs *, LlmError *);
 	bool (*round)(LlmCompute *, const LlmRoundArgs *, LlmError *);
+
+	/* of mixtures of experts */
+	bool (*combine)(LlmCompute *, const LlmCombineArgs *, LlmError *);
+	bool (*row_dots)(LlmCompute *, const LlmRowDotsArgs *, LlmError *);
 	bool (*adamw)(LlmCompute *, const LlmAdamwArgs *, LlmError *);
 
 	/* *sum of the squares of n floats, in double; waits for it */

@@ -73,6 +73,8 @@ llm_cpu_embed(LlmCompute *compute, const LlmEmbedArgs *args, LlmError *err)
 		assert(args->token_ids[i] >= 0 &&
 			   args->token_ids[i] < args->table.n_rows);
 	run_rows(cpu, &job);
+	if (args->lora.step != NULL)
+		llm_cpu_lora_embed(cpu, args);
 	return true;
 }
 

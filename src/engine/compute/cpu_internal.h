@@ -377,11 +377,12 @@ extern LlmCpuMoe *llm_cpu_moe_create(const LlmComputeOptions *options,
 									 int n_threads, LlmError *err);
 extern void llm_cpu_moe_free(LlmCpuMoe *moe);
 
-/* cpu_lora.c: what adapters add to a linear operation's outputs */
+/* cpu_lora.c: what adapters add to an operation's outputs */
 extern LlmCpuLora *
 llm_cpu_lora_create(const LlmComputeOptions *options, LlmError *err);
 extern void llm_cpu_lora_free(LlmCpuLora *lora);
 extern void llm_cpu_lora(LlmCpu *cpu, const LlmLinearArgs *args);
+extern void llm_cpu_lora_embed(LlmCpu *cpu, const LlmEmbedArgs *args);
 
 /* scratch that an operation wants from open, in bytes */
 extern size_t llm_cpu_linear_x_bytes(void);

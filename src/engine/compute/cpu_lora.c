@@ -1,11 +1,12 @@
 /*
  * cpu_lora.c
- *	  What adapters add to the outputs of a linear operation.
+ *	  What adapters add to the outputs of a linear operation, and to
+ *	  embeddings.
  *
  * Rows are grouped by their adapter, so that its matrices are read once for
  * all of them, and each group's products with each of the operation's parts
  * are cut into units that threads take from a counter: first all of x A^T,
- * then all of what B makes of them.
+ * then all of what B makes of them.  Of an embedding x A^T are columns of A.
  *
  * src/engine/compute/cpu_lora.c
  */
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/common/util/half_float.h"
 #include "src/engine/compute/cpu_internal.h"
 
 /* Rows, ranks and outputs of a unit. */
@@ -245,11 +247,11 @@ lora_job(void *arg, int thread_idx, int n_threads)
 	}
 }
 
-void
-llm_cpu_lora(LlmCpu *cpu, const LlmLinearArgs *args)
+/* Every adapter's part of the operation, where there is any. */
+static void
+list_pieces(LlmCpu *cpu, const LlmLinearArgs *args, LoraJob *job)
 {
 	LlmCpuLora *lora = cpu->lora;
-	LoraJob job = { .kernels = &cpu->lora_kernels };
 
 	assert(lora != NULL);
 	group_rows(lora, args);
@@ -257,13 +259,70 @@ llm_cpu_lora(LlmCpu *cpu, const LlmLinearArgs *args)
 	{
 		for (int p = 0;
 			 lora->starts[i] < lora->starts[i + 1] && p < args->n_parts; p++)
-			add_piece(cpu, args, i, p, &job.n_pieces);
+			add_piece(cpu, args, i, p, &job->n_pieces);
 	}
+	job->pieces = lora->pieces;
+}
+
+static void
+run_expand(LlmCpu *cpu, LoraJob *job)
+{
+	job->is_expand = true;
+	atomic_store(&job->next_unit, 0);
+	llm_cpu_threads_run(cpu->threads, lora_job, job);
+}
+
+void
+llm_cpu_lora(LlmCpu *cpu, const LlmLinearArgs *args)
+{
+	LoraJob job = { .kernels = &cpu->lora_kernels };
+
+	list_pieces(cpu, args, &job);
 	if (job.n_pieces == 0)
 		return;
-	job.pieces = lora->pieces;
 	llm_cpu_threads_run(cpu->threads, lora_job, &job);
-	job.is_expand = true;
-	atomic_store(&job.next_unit, 0);
-	llm_cpu_threads_run(cpu->threads, lora_job, &job);
+	run_expand(cpu, &job);
+}
+
+/* The tokens' columns of A, times scale, for all rows of a piece. */
+static void
+take_columns(const LlmCpuLoraTask *task, const LlmEmbedArgs *args)
+{
+	for (int32_t i = 0; i < task->n_rows; i++)
+	{
+		int64_t token_id = args->token_ids[task->rows[i]];
+		float *inner = task->inner + i * task->inner_stride;
+
+		for (int32_t r = 0; r < task->rank; r++)
+		{
+			int64_t at = r * task->down_stride + token_id;
+
+			inner[r] =
+				args->scale *
+				(task->dtype == LLM_DTYPE_BF16
+					 ? llm_bf16_to_float(((const uint16_t *) task->down)[at])
+					 : ((const float *) task->down)[at]);
+		}
+	}
+}
+
+void
+llm_cpu_lora_embed(LlmCpu *cpu, const LlmEmbedArgs *args)
+{
+	/* the table from the other side: its rows are the columns of A */
+	LlmLinearArgs transposed = { .n_rows = args->n_rows,
+								 .n_parts = 1,
+								 .lora = args->lora };
+	LoraJob job = { .kernels = &cpu->lora_kernels };
+
+	transposed.part[0].weight.n_rows = args->table.n_cols;
+	transposed.part[0].weight.n_cols = args->table.n_rows;
+	transposed.part[0].out = args->out;
+	transposed.part[0].out_stride = args->table.n_cols;
+	list_pieces(cpu, &transposed, &job);
+	if (job.n_pieces == 0)
+		return;
+	for (int i = 0; i < job.n_pieces; i++)
+		take_columns(&job.pieces[i].task, args);
+	run_expand(cpu, &job);
 }

@@ -505,6 +505,63 @@ round_values(LlmCompute *compute, const LlmRoundArgs *args, LlmError *err)
 	return true;
 }
 
+static void
+combine_range(const LlmCpu *cpu, const void *arg, int64_t begin, int64_t end)
+{
+	const LlmCombineArgs *args = arg;
+	const int64_t dim = args->dim;
+
+	(void) cpu;
+	for (int64_t i = begin; i < end; i++)
+	{
+		float *out = (float *) args->out + i * dim;
+
+		memset(out, 0, (size_t) dim * sizeof(float));
+		for (int32_t k = 0; k < args->n_entries; k++)
+		{
+			const int64_t entry = args->entries[i * args->n_entries + k];
+			const float *x = (const float *) args->x + entry * dim;
+			const float factor = args->factors[entry];
+
+			for (int64_t j = 0; j < dim; j++)
+				out[j] += factor * x[j];
+		}
+	}
+}
+
+static bool
+combine(LlmCompute *compute, const LlmCombineArgs *args, LlmError *err)
+{
+	(void) err;
+	return run_range(compute, combine_range, args, args->n_rows,
+					 (int64_t) args->n_entries * args->dim);
+}
+
+static void
+row_dots_range(const LlmCpu *cpu, const void *arg, int64_t begin, int64_t end)
+{
+	const LlmRowDotsArgs *args = arg;
+
+	(void) cpu;
+	for (int64_t i = begin; i < end; i++)
+	{
+		const float *a = (const float *) args->a + i * args->dim;
+		const float *b = (const float *) args->b + i * args->dim;
+		double sum = 0;
+
+		for (int32_t j = 0; j < args->dim; j++)
+			sum += (double) a[j] * (double) b[j];
+		args->out[i] = (float) sum;
+	}
+}
+
+static bool
+row_dots(LlmCompute *compute, const LlmRowDotsArgs *args, LlmError *err)
+{
+	(void) err;
+	return run_range(compute, row_dots_range, args, args->n_rows, args->dim);
+}
+
 static bool
 sum_squares(LlmCompute *compute, const float *x, int64_t n, double *sum,
 			LlmError *err)
@@ -569,6 +626,8 @@ const LlmTrainOps llm_cpu_train_ops = {
 	.decode_nf4 = decode_nf4,
 	.divide = divide,
 	.round = round_values,
+	.combine = combine,
+	.row_dots = row_dots,
 	.adamw = adamw,
 	.sum_squares = sum_squares,
 	.clear = clear,

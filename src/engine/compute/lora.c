@@ -85,13 +85,38 @@ llm_lora_image_init(void *image, const LlmLoraFormat *format,
 		at = place_module(format, &shapes[i], at, &table[i]);
 }
 
+/* dest[first + i] = from[i * stride] */
 static void
-write_number(void *dest, LlmDtype dtype, int64_t i, float value)
+write_row(void *dest, LlmDtype dtype, int64_t first, const float *from,
+		  int64_t stride, int64_t n)
 {
+	uint16_t *halves = (uint16_t *) dest + first;
+	float *floats = (float *) dest + first;
+
 	if (dtype == LLM_DTYPE_BF16)
-		((uint16_t *) dest)[i] = llm_float_to_bf16(value);
+		for (int64_t i = 0; i < n; i++)
+			halves[i] = llm_float_to_bf16(from[i * stride]);
 	else
-		((float *) dest)[i] = value;
+		for (int64_t i = 0; i < n; i++)
+			floats[i] = from[i * stride];
+}
+
+/* B [n_out, rank] as [rank, n_out], so many outputs at a time. */
+static void
+write_by_rank(void *up, LlmDtype dtype, const LlmLoraShape *shape,
+			  const float *from)
+{
+	const int64_t tile = 512;
+	int64_t cols = llm_lora_cols(shape->n_out);
+
+	for (int64_t o = 0; o < shape->n_out; o += tile)
+	{
+		int64_t n = shape->n_out - o < tile ? shape->n_out - o : tile;
+
+		for (int64_t r = 0; r < shape->rank; r++)
+			write_row(up, dtype, r * cols + o, from + o * shape->rank + r,
+					  shape->rank, n);
+	}
 }
 
 void
@@ -103,21 +128,18 @@ llm_lora_image_write(void *image, const LlmLoraFormat *format,
 	char *base = image;
 	void *down = base + (size_t) module->down * LLM_LORA_ALIGN_BYTES;
 	void *up = base + (size_t) module->up * LLM_LORA_ALIGN_BYTES;
-	int64_t down_cols = llm_lora_cols(shape->n_in);
-	int64_t up_cols =
-		format->up_by_rank ? llm_lora_cols(shape->n_out) : module->rank;
 
 	assert(shape->rank > 0 && module->rank == llm_lora_rank(shape->rank));
 	assert((numbers->gain != NULL) == (module->gain != 0));
 	for (int64_t r = 0; r < shape->rank; r++)
-		for (int64_t i = 0; i < shape->n_in; i++)
-			write_number(down, format->dtype, r * down_cols + i,
-						 numbers->down[r * shape->n_in + i]);
-	for (int64_t o = 0; o < shape->n_out; o++)
-		for (int64_t r = 0; r < shape->rank; r++)
-			write_number(up, format->dtype,
-						 format->up_by_rank ? r * up_cols + o : o * up_cols + r,
-						 numbers->up[o * shape->rank + r]);
+		write_row(down, format->dtype, r * llm_lora_cols(shape->n_in),
+				  numbers->down + r * shape->n_in, 1, shape->n_in);
+	if (format->up_by_rank)
+		write_by_rank(up, format->dtype, shape, numbers->up);
+	else
+		for (int64_t o = 0; o < shape->n_out; o++)
+			write_row(up, format->dtype, o * module->rank,
+					  numbers->up + o * shape->rank, 1, shape->rank);
 	if (numbers->gain != NULL)
 		memcpy(base + (size_t) module->gain * LLM_LORA_ALIGN_BYTES,
 			   numbers->gain, (size_t) shape->n_out * sizeof(float));

@@ -332,7 +332,6 @@ take_loaded(LlmExecutor *executor, int64_t now_us)
 			set_state(executor, entry, ENTRY_ON_HOST);
 			if (entry->first_parked != NULL || entry->is_pinned)
 				entry->wanted_us = now_us;
-			trim_host(executor);
 		}
 		else
 		{
@@ -737,6 +736,7 @@ llm_adapter_slots_turn(LlmExecutor *executor, int64_t now_us)
 	take_loaded(executor, now_us);
 	if (!move_adapters(executor, now_us, &err))
 		llm_executor_give_up(executor, &err);
+	trim_host(executor);
 	for (int32_t i = 0; i < slots->n_slots; i++)
 	{
 		Entry *entry = slots->holders[i];

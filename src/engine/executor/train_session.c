@@ -22,6 +22,7 @@
 
 /* Labels whose logits exist at a time. */
 #define GPU_LOGIT_ROWS 2048
+#define ALL_MODULES ((1u << (LLM_ADAPTER_DOWN + 1)) - 1)
 
 typedef struct Session
 {
@@ -85,6 +86,8 @@ choose_pairs(Session *s, LlmError *err)
 	const LlmModelConfig *config = &s->executor->config;
 	double root = r->use_rslora ? sqrt(r->lora_rank) : r->lora_rank;
 	bool shares[LLM_ADAPTER_DOWN + 1];
+	uint32_t found = 0;
+	LlmWeightSpec spec;
 
 	s->pairs = calloc((size_t) config->n_layers * (LLM_ADAPTER_DOWN + 1),
 					  sizeof(LlmTrainPair));
@@ -94,8 +97,6 @@ choose_pairs(Session *s, LlmError *err)
 	r->targets = whole_modules(config, r->targets);
 	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
 	{
-		LlmWeightSpec spec;
-
 		shares[m] =
 			find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
 					  0, &spec) &&
@@ -105,8 +106,11 @@ choose_pairs(Session *s, LlmError *err)
 	{
 		int m = i % (LLM_ADAPTER_DOWN + 1);
 
-		if ((r->targets >> m & 1) == 0)
+		if ((r->targets >> m & 1) == 0 ||
+			!find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
+					   i / (LLM_ADAPTER_DOWN + 1), &spec))
 			continue;
+		found |= 1u << m;
 		s->pairs[r->train.n_pairs++] = (LlmTrainPair){
 			.layer_idx = i / (LLM_ADAPTER_DOWN + 1),
 			.module = (LlmAdapterModule) m,
@@ -117,6 +121,15 @@ choose_pairs(Session *s, LlmError *err)
 		};
 	}
 	r->train.pairs = s->pairs;
+	/* "all" are those that there are: mixtures of experts lack some */
+	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
+	{
+		if (r->targets != ALL_MODULES && (r->targets & ~found & 1u << m) != 0)
+			return llm_error_set(err, LLM_ERROR_INVALID,
+								 "no layer of the model has a module \"%s\" "
+								 "that an adapter could change",
+								 llm_adapter_module_name((LlmAdapterModule) m));
+	}
 	return true;
 }
 
@@ -127,6 +140,7 @@ describe_adapter(const Session *s)
 	const LlmTrainRequest *r = &s->request;
 	cJSON *json = cJSON_CreateObject();
 	cJSON *targets = cJSON_AddArrayToObject(json, "target_modules");
+	uint32_t named = 0;
 	char *text;
 
 	cJSON_AddStringToObject(json, "peft_type", "LORA");
@@ -142,17 +156,18 @@ describe_adapter(const Session *s)
 		cJSON_AddBoolToObject(json, "use_rslora", true);
 	if (r->use_dora)
 		cJSON_AddBoolToObject(json, "use_dora", true);
-	for (int32_t i = 0; i < r->train.n_pairs && s->pairs[i].layer_idx == 0; i++)
+	for (int32_t i = 0; i < r->train.n_pairs; i++)
 	{
 		LlmWeightSpec spec;
 		char *end;
 
-		if (s->pairs[i].shares_a)
+		if (s->pairs[i].shares_a || (named >> s->pairs[i].module & 1) != 0)
 			continue;
+		named |= 1u << s->pairs[i].module;
 		/* ...layers.0.self_attn.q_proj.weight */
 		(void) find_spec(&s->executor->config,
-						 llm_adapter_module_weight(s->pairs[i].module), 0,
-						 &spec);
+						 llm_adapter_module_weight(s->pairs[i].module),
+						 s->pairs[i].layer_idx, &spec);
 		end = strrchr(spec.name, '.');
 		if (end != NULL)
 			*end = '\0';

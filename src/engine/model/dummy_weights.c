@@ -91,6 +91,13 @@ weight_convert(const void *src, LlmDtype from, void *dest, LlmDtype to,
 		convert_blocks(src, from, dest, to, n);
 		return;
 	}
+	if (from == LLM_DTYPE_BF16 && to == LLM_DTYPE_F32)
+	{
+		/* the usual one, so that the loop knows both */
+		for (int64_t i = 0; i < n; i++)
+			store(dest, i, LLM_DTYPE_F32, load(src, i, LLM_DTYPE_BF16));
+		return;
+	}
 	for (int64_t i = 0; i < n; i++)
 		store(dest, i, to, load(src, i, from));
 }

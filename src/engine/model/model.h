@@ -55,12 +55,16 @@ extern const LlmModelConfig *llm_model_config(const LlmModel *model);
 
 /*
  * Parts of a model, as operations take them.  A vector that the model lacks
- * has data NULL; experts are not to be had here.
+ * has data NULL.
  */
 extern LlmMatrix
 llm_model_matrix(LlmModel *model, LlmWeightRole role, int32_t layer_idx);
 extern LlmVector
 llm_model_vector(LlmModel *model, LlmWeightRole role, int32_t layer_idx);
+
+/* [n_experts] of a mixture's layer: their gates, ups or downs. */
+extern const LlmMatrix *
+llm_model_experts(const LlmModel *model, LlmWeightRole role, int32_t layer_idx);
 
 /* A layer's rotary embedding, and the table that rope_rows count in. */
 extern const LlmRopeConfig *

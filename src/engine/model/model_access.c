@@ -28,6 +28,12 @@ llm_model_vector(LlmModel *model, LlmWeightRole role, int32_t layer_idx)
 	return (LlmVector){ weight->data, weight->dtype, weight->n_rows };
 }
 
+const LlmMatrix *
+llm_model_experts(const LlmModel *model, LlmWeightRole role, int32_t layer_idx)
+{
+	return model->expert_matrices + model_expert_idx(model, role, layer_idx);
+}
+
 const LlmRopeConfig *
 llm_model_rope(const LlmModel *model, int32_t layer_idx, const float **cos_sin)
 {

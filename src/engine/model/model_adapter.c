@@ -18,12 +18,14 @@
 static int32_t
 n_modules(const LlmModelConfig *config)
 {
-	return model_lora_head(config) + 1;
+	return model_lora_embed(config) + 1;
 }
 
 static int32_t
 module_idx_of(const LlmModelConfig *config, const LlmAdapterPair *pair)
 {
+	if (pair->module == LLM_ADAPTER_EMBED)
+		return model_lora_embed(config);
 	return pair->module == LLM_ADAPTER_LM_HEAD
 			   ? model_lora_head(config)
 			   : model_lora_module(pair->layer_idx, pair->module);
@@ -64,13 +66,16 @@ llm_model_adapter_max_bytes(const LlmModelConfig *config,
 		{ max_rank, hidden, inner, true },	{ max_rank, hidden, inner, true },
 		{ max_rank, inner, hidden, true },
 	};
-	const LlmLoraShape head = { max_rank, hidden, config->n_vocab, true };
+	const LlmLoraShape outside[] = {
+		{ max_rank, hidden, config->n_vocab, true },
+		{ max_rank, config->n_vocab, hidden, false },
+	};
 
 	_Static_assert(sizeof(layer) / sizeof(layer[0]) == LLM_ADAPTER_LM_HEAD,
 				   "a shape for each module of a layer");
 	return (size_t) config->n_layers *
 			   llm_lora_image_bytes(format, layer, LORA_LAYER_MODULES) +
-		   llm_lora_image_bytes(format, &head, 1);
+		   llm_lora_image_bytes(format, outside, 2);
 }
 
 /* An adapter on its way to its image. */
@@ -82,6 +87,7 @@ typedef struct AdapterLoad
 	LlmLoraShape *shapes;
 	LlmModelAdapter *adapter;
 	DoraWork *dora; /* NULL: no DoRA */
+	float *numbers; /* room for those of any pair */
 	LlmError *err;
 } AdapterLoad;
 
@@ -117,49 +123,35 @@ check_finite(const AdapterLoad *load, const LlmAdapterPair *pair,
 						 llm_adapter_module_name(pair->module));
 }
 
-static bool
-write_numbers(const AdapterLoad *load, const LlmAdapterPair *pair,
-			  PairNumbers *numbers)
+static size_t
+n_numbers(const LlmAdapterPair *pair)
 {
-	const LlmModel *model = load->model;
-	int32_t idx = module_idx_of(&model->config, pair);
-	LlmLoraNumbers out = { numbers->down, numbers->up, numbers->gain };
-	bool is_finite =
-		read_floats(pair->a, pair->rank * pair->n_in, 1, numbers->down) &&
-		read_floats(pair->b, pair->rank * pair->n_out, pair->scale,
-					numbers->up);
-
-	if (pair->magnitude == NULL)
-		out.gain = NULL;
-	if (is_finite && pair->magnitude != NULL)
-		is_finite = read_floats(pair->magnitude, pair->n_out, 1, numbers->gain);
-	if (!check_finite(load, pair, is_finite) ||
-		(out.gain != NULL &&
-		 !model_dora_gain(load->dora, pair, numbers, load->err)))
-		return false;
-	llm_lora_image_write(load->adapter->image, &model->compute->lora_format,
-						 idx, &load->shapes[idx], &out);
-	return true;
+	return (size_t) (pair->rank * (pair->n_in + pair->n_out) + pair->n_out);
 }
 
 static bool
 write_pair(const AdapterLoad *load, const LlmAdapterPair *pair)
 {
-	size_t n_down = (size_t) (pair->rank * pair->n_in);
-	size_t n_up = (size_t) (pair->rank * pair->n_out);
-	size_t n = n_down + n_up + (size_t) pair->n_out;
-	PairNumbers numbers;
-	bool ok;
+	const LlmModel *model = load->model;
+	int32_t idx = module_idx_of(&model->config, pair);
+	float *up = load->numbers + pair->rank * pair->n_in;
+	PairNumbers numbers = { load->numbers, up, up + pair->rank * pair->n_out };
+	LlmLoraNumbers out = { numbers.down, numbers.up, numbers.gain };
+	bool is_finite =
+		read_floats(pair->a, pair->rank * pair->n_in, 1, numbers.down) &&
+		read_floats(pair->b, pair->rank * pair->n_out, pair->scale, numbers.up);
 
-	numbers.down = malloc(n * sizeof(float));
-	if (numbers.down == NULL)
-		return llm_error_no_memory(load->err, n * sizeof(float),
-								   "an adapter's matrices");
-	numbers.up = numbers.down + n_down;
-	numbers.gain = numbers.up + n_up;
-	ok = write_numbers(load, pair, &numbers);
-	free(numbers.down);
-	return ok;
+	if (pair->magnitude == NULL)
+		out.gain = NULL;
+	if (is_finite && pair->magnitude != NULL)
+		is_finite = read_floats(pair->magnitude, pair->n_out, 1, numbers.gain);
+	if (!check_finite(load, pair, is_finite) ||
+		(out.gain != NULL &&
+		 !model_dora_gain(load->dora, pair, &numbers, load->err)))
+		return false;
+	llm_lora_image_write(load->adapter->image, &model->compute->lora_format,
+						 idx, &load->shapes[idx], &out);
+	return true;
 }
 
 static bool
@@ -169,14 +161,10 @@ check_file(const AdapterLoad *load, int32_t max_rank)
 	const LlmModel *model = load->model;
 
 	if (!model->options.dummy_weights &&
-		memcmp(file->base, model->fingerprint, sizeof(file->base)) != 0)
+		llm_model_fingerprint_compare(file->base, model->fingerprint) ==
+			LLM_BASE_OTHER)
 		return llm_error_set(load->err, LLM_ERROR_INVALID,
 							 "%s: the adapter was made for another base model",
-							 load->path);
-	if (llm_adapter_image_find(file, -1, LLM_ADAPTER_EMBED) != NULL)
-		return llm_error_set(load->err, LLM_ERROR_UNSUPPORTED,
-							 "%s: the adapter changes the embedding, which is "
-							 "not served",
 							 load->path);
 	if (file->max_rank <= max_rank)
 		return true;
@@ -216,8 +204,26 @@ create_image(AdapterLoad *load)
 }
 
 static bool
+create_numbers(AdapterLoad *load)
+{
+	size_t n = 0;
+
+	for (int32_t i = 0; i < load->file->n_pairs; i++)
+	{
+		if (n_numbers(&load->file->pairs[i]) > n)
+			n = n_numbers(&load->file->pairs[i]);
+	}
+	load->numbers = malloc(n * sizeof(float));
+	return load->numbers != NULL ||
+		   llm_error_no_memory(load->err, n * sizeof(float),
+							   "an adapter's matrices");
+}
+
+static bool
 fill_image(AdapterLoad *load)
 {
+	if (!create_numbers(load))
+		return false;
 	if (load->file->has_dora)
 	{
 		load->dora = model_dora_create(load->model, load->err);
@@ -247,6 +253,7 @@ llm_model_adapter_load(const LlmModel *model, const char *path,
 	ok = load.file != NULL && check_file(&load, max_rank) &&
 		 create_image(&load) && fill_image(&load);
 	free(load.shapes);
+	free(load.numbers);
 	model_dora_free(load.dora);
 	llm_adapter_image_close(load.file);
 	if (!ok)

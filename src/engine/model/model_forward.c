@@ -66,6 +66,17 @@ mark(Pass *pass, LlmModelPart part)
 	return true;
 }
 
+/* The adapters of an operation whose first part is that module. */
+static LlmLoraRows
+lora_of(const Pass *pass, int32_t module_idx)
+{
+	return (LlmLoraRows){
+		.step = pass->step->token_lora != NULL ? pass->step : NULL,
+		.first_module = module_idx,
+		.of_logit_rows = pass->is_narrow,
+	};
+}
+
 static bool
 embed(Pass *pass)
 {
@@ -75,6 +86,7 @@ embed(Pass *pass)
 		.out = pass->residual,
 		.n_rows = pass->n_rows,
 		.scale = llm_model_embed_scale(pass->model),
+		.lora = lora_of(pass, model_lora_embed(pass->config)),
 	};
 
 	return pass->ops->embed(pass->compute, &args, pass->err) &&
@@ -127,17 +139,6 @@ post_norm(Pass *pass, LlmWeightRole role, int32_t layer_idx)
 		return true;
 	return pass->ops->rms_norm(pass->compute, &args, pass->err) &&
 		   mark(pass, LLM_PART_NORM);
-}
-
-/* The adapters of an operation whose first part is that module. */
-static LlmLoraRows
-lora_of(const Pass *pass, int32_t module_idx)
-{
-	return (LlmLoraRows){
-		.step = pass->step->token_lora != NULL ? pass->step : NULL,
-		.first_module = module_idx,
-		.of_logit_rows = pass->is_narrow,
-	};
 }
 
 /* Add an output to a linear operation on x. */
@@ -307,7 +308,6 @@ static bool
 mixture(Pass *pass, int32_t layer)
 {
 	const LlmModelConfig *config = pass->config;
-	const LlmMatrix *matrices = pass->model->expert_matrices;
 	void *const *buffers = pass->model->buffers;
 	LlmLinearArgs router = { .x = buffers[BUFFER_EXPERT_X],
 							 .n_rows = pass->n_rows,
@@ -326,12 +326,9 @@ mixture(Pass *pass, int32_t layer)
 	};
 	LlmVector no_bias = { 0 };
 
-	args.gate =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_GATE, layer);
-	args.up =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
-	args.down =
-		matrices + model_expert_idx(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
+	args.gate = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_GATE, layer);
+	args.up = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_UP, layer);
+	args.down = llm_model_experts(pass->model, LLM_WEIGHT_EXPERT_DOWN, layer);
 	add_part(pass, &router,
 			 llm_model_matrix(pass->model, LLM_WEIGHT_ROUTER, layer), no_bias,
 			 BUFFER_ROUTER);

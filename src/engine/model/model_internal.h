@@ -198,11 +198,17 @@ model_lora_module(int32_t layer_idx, LlmAdapterModule module)
 	return layer_idx * LORA_LAYER_MODULES + (int32_t) module;
 }
 
-/* The head's is behind those of all layers. */
+/* The head's is behind those of all layers, the embedding's the last. */
 static inline int32_t
 model_lora_head(const LlmModelConfig *config)
 {
 	return config->n_layers * LORA_LAYER_MODULES;
+}
+
+static inline int32_t
+model_lora_embed(const LlmModelConfig *config)
+{
+	return model_lora_head(config) + 1;
 }
 
 /* A pair's numbers as f32, the scale in "up". */

@@ -84,8 +84,8 @@ typedef struct LlmTrainBatch
 } LlmTrainBatch;
 
 /*
- * Whether a model can be trained: false, and why, for mixtures of experts,
- * quantized weights, and compute backends without the operations.
+ * Whether a model can be trained: false, and why, for experts of a mixture,
+ * int8 and int4 weights, and compute backends without the operations.
  */
 extern bool llm_train_check(const LlmModel *model,
 							const LlmTrainOptions *options, LlmError *err);

@@ -60,14 +60,18 @@ leave_stream(LlmTrainer *t, LlmWeightRole norm, int32_t layer_idx,
 	return true;
 }
 
+/*
+ * d_block becomes what reaches the MLP's input, the normed stream, which is made
+ * again.
+ */
 static bool
-mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+dense_mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved,
+			   const Module *down, LlmError *err)
 {
 	TrainScratch *s = &t->scratch;
 	const LlmModelConfig *config = t->config;
 	const int32_t n = t->batch->n_tokens;
 	LlmVector norm = llm_model_vector(t->model, LLM_WEIGHT_MLP_NORM, layer_idx);
-	Module down = train_module(t, layer_idx, LLM_ADAPTER_DOWN, saved, NULL);
 	Module in[] = {
 		train_module(t, layer_idx, LLM_ADAPTER_GATE, saved, s->d_gate),
 		train_module(t, layer_idx, LLM_ADAPTER_UP, saved, s->d_up),
@@ -92,16 +96,37 @@ mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 		.activation = activation,
 	};
 
-	return leave_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->down,
-						&down, err) &&
-		   t->ops->gated_act(t->compute, &act, err) &&
-		   train_project_back(t, layer_idx, &down, 1, s->inner, s->d_inner,
+	return t->ops->gated_act(t->compute, &act, err) &&
+		   train_project_back(t, layer_idx, down, 1, s->inner, s->d_inner,
 							  err) &&
 		   t->train->gated_act_back(t->compute, &act_back, err) &&
 		   train_rms_norm(t, norm, saved->middle, s->normed, n, err) &&
-		   train_project_back(t, layer_idx, in, 2, s->normed, s->d_block,
-							  err) &&
-		   train_rms_norm_back(t, norm, saved->middle, s->d_block, s->d_stream,
+		   train_project_back(t, layer_idx, in, 2, s->normed, s->d_block, err);
+}
+
+static bool
+mlp_back(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+{
+	TrainScratch *s = &t->scratch;
+	const int32_t n = t->batch->n_tokens;
+	LlmVector norm = llm_model_vector(t->model, LLM_WEIGHT_MLP_NORM, layer_idx);
+	Module down = { 0 }; /* a mixture has none */
+
+	if (!train_is_mixture(t, layer_idx))
+		down = train_module(t, layer_idx, LLM_ADAPTER_DOWN, saved, NULL);
+	if (!leave_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->down,
+					  &down, err))
+		return false;
+	if (train_is_mixture(t, layer_idx))
+	{
+		if (!train_rms_norm(t, norm, saved->middle, s->normed, n, err) ||
+			!train_mixture_back(t, layer_idx, s->normed, down.y, s->d_block,
+								err))
+			return false;
+	}
+	else if (!dense_mlp_back(t, layer_idx, saved, &down, err))
+		return false;
+	return train_rms_norm_back(t, norm, saved->middle, s->d_block, s->d_stream,
 							   true, n, err);
 }
 

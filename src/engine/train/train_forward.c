@@ -162,11 +162,11 @@ attention_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved,
 					   t->inputs[layer_idx], o, saved->middle, err);
 }
 
+/* The MLP's output of the normed stream. */
 static bool
-mlp_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+dense_mlp(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, void *down_out,
+		  LlmError *err)
 {
-	void *down_out =
-		t->config->has_post_norms ? saved->down : t->scratch.d_block;
 	Module in[] = {
 		train_module(t, layer_idx, LLM_ADAPTER_GATE, saved, saved->gate),
 		train_module(t, layer_idx, LLM_ADAPTER_UP, saved, saved->up),
@@ -182,11 +182,22 @@ mlp_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
 		.activation = llm_model_activation(t->model),
 	};
 
+	return train_project(t, layer_idx, in, 2, t->scratch.normed, err) &&
+		   t->ops->gated_act(t->compute, &act, err) &&
+		   train_project(t, layer_idx, &down, 1, t->scratch.inner, err);
+}
+
+static bool
+mlp_half(LlmTrainer *t, int32_t layer_idx, SavedLayer *saved, LlmError *err)
+{
+	void *down_out =
+		t->config->has_post_norms ? saved->down : t->scratch.d_block;
+
 	return norm_layer(t, LLM_WEIGHT_MLP_NORM, layer_idx, saved->middle,
 					  t->scratch.normed, err) &&
-		   train_project(t, layer_idx, in, 2, t->scratch.normed, err) &&
-		   t->ops->gated_act(t->compute, &act, err) &&
-		   train_project(t, layer_idx, &down, 1, t->scratch.inner, err) &&
+		   (train_is_mixture(t, layer_idx)
+				? train_mixture(t, layer_idx, t->scratch.normed, down_out, err)
+				: dense_mlp(t, layer_idx, saved, down_out, err)) &&
 		   join_stream(t, LLM_WEIGHT_POST_MLP_NORM, layer_idx, saved->middle,
 					   down_out, t->inputs[layer_idx + 1], err);
 }

@@ -7,6 +7,7 @@
  *	  train_forward.c	a micro-batch through the layers
  *	  train_module.c	a projection with its pair, there and back
  *	  train_backward.c	gradients through the layers
+ *	  train_mixture.c	a mixture of experts, there and back
  *	  train_image.c		an adapter as it is now, to be kept
  *	  train_loss.c		from the last layer to labels, and back
  *
@@ -94,6 +95,34 @@ typedef struct TrainScratch
 	float *d_out_sums; /* [n_heads, max_tokens] */
 } TrainScratch;
 
+/*
+ * A mixture of experts at work: what is used anew by every layer.  An entry is
+ * a token's visit to an expert; there are n_tokens * n_experts_per_token.
+ */
+typedef struct TrainMixture
+{
+	/* on the device */
+	float *device_logits; /* [max_tokens, n_experts] */
+	float *device_shares; /* [entries] */
+	int32_t *device_entry_rows;
+	int32_t *device_row_entries;
+	void *x; /* [entries, hidden] */
+	void *y;
+	void *gate; /* [entries, expert_intermediate_size] */
+	void *up;
+	void *inner;
+	void *d_inner;
+
+	/* on the host, where memory is one piece that begins with the first */
+	float *probabilities; /* [max_tokens, n_experts] */
+	float *shares;		  /* [entries] of the token's output */
+	float *d_shares;	  /* [entries] */
+	int32_t *chosen;	  /* [max_tokens, n_experts_per_token] ascending */
+	int32_t *entry_rows;  /* [entries] tokens */
+	int32_t *row_entries; /* like chosen: their entries */
+	int32_t *first_entry; /* [n_experts + 1] of each expert */
+} TrainMixture;
+
 /* The micro-batch on the device. */
 typedef struct DeviceBatch
 {
@@ -134,6 +163,7 @@ struct LlmTrainer
 					* behind the last */
 	SavedLayer *saved; /* [n_layers or 1] host */
 	TrainScratch scratch;
+	TrainMixture mixture;
 	DeviceBatch device;
 	void *rows; /* [max_tokens, hidden] the stream at labels */
 	void *rows_normed;
@@ -205,6 +235,16 @@ extern bool train_rotate(LlmTrainer *trainer, int32_t layer_idx, void *q,
 						 void *k, bool is_inverse, LlmError *err);
 extern LlmSegmentAttentionArgs
 train_attention_args(const LlmTrainer *trainer, int32_t layer_idx);
+
+/* ---- train_mixture.c ---- */
+extern bool train_is_mixture(const LlmTrainer *trainer, int32_t layer_idx);
+
+/* out = the mixture's output of x, both [n_tokens, hidden]; and back. */
+extern bool train_mixture(LlmTrainer *trainer, int32_t layer_idx, const void *x,
+						  void *out, LlmError *err);
+extern bool
+train_mixture_back(LlmTrainer *trainer, int32_t layer_idx, const void *x,
+				   const void *d_out, void *d_x, LlmError *err);
 
 /* ---- train_backward.c ---- */
 

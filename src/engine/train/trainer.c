@@ -94,8 +94,13 @@ lay_out_saved(const LlmTrainer *t, Walk *walk, int32_t layer_idx,
 	saved->log_sums =
 		take_floats(walk, (int64_t) config->n_heads * t->options.max_tokens);
 	saved->middle = take_rows(t, walk, config->hidden_size);
-	saved->gate = take_rows(t, walk, config->intermediate_size);
-	saved->up = take_rows(t, walk, config->intermediate_size);
+	/* a mixture keeps nothing */
+	if (t->options.recompute == LLM_RECOMPUTE_FULL ||
+		!train_is_mixture(t, layer_idx))
+	{
+		saved->gate = take_rows(t, walk, config->intermediate_size);
+		saved->up = take_rows(t, walk, config->intermediate_size);
+	}
 	if (config->has_post_norms)
 	{
 		saved->o = take_rows(t, walk, config->hidden_size);
@@ -167,6 +172,29 @@ lay_out_scratch(LlmTrainer *t, Walk *walk)
 }
 
 static void
+lay_out_mixture(LlmTrainer *t, Walk *walk)
+{
+	const LlmModelConfig *config = t->config;
+	const int64_t n_top = config->n_experts_per_token;
+	const int64_t n = t->options.max_tokens * n_top;
+	TrainMixture *m = &t->mixture;
+
+	if (config->n_experts == 0)
+		return;
+	m->device_logits =
+		take_floats(walk, (int64_t) t->options.max_tokens * config->n_experts);
+	m->device_shares = take_floats(walk, n);
+	m->device_entry_rows = take(walk, n, sizeof(int32_t));
+	m->device_row_entries = take(walk, n, sizeof(int32_t));
+	m->x = take_rows(t, walk, n_top * config->hidden_size);
+	m->y = take_rows(t, walk, n_top * config->hidden_size);
+	m->gate = take_rows(t, walk, n_top * config->expert_intermediate_size);
+	m->up = take_rows(t, walk, n_top * config->expert_intermediate_size);
+	m->inner = take_rows(t, walk, n_top * config->expert_intermediate_size);
+	m->d_inner = take_rows(t, walk, n_top * config->expert_intermediate_size);
+}
+
+static void
 lay_out_batch(LlmTrainer *t, Walk *walk)
 {
 	const int64_t n = t->options.max_tokens;
@@ -207,6 +235,15 @@ n_saved(const LlmTrainer *t)
 	return t->options.recompute == LLM_RECOMPUTE_FULL ? 1 : t->config->n_layers;
 }
 
+/* A mixture has no gate, up and down of its own. */
+static bool
+has_module(const LlmModelConfig *config, int32_t layer_idx,
+		   LlmAdapterModule module)
+{
+	return module < LLM_ADAPTER_GATE ||
+		   !llm_layer_set_has(&config->expert_layers, layer_idx);
+}
+
 /* Room for the largest weight as floats. */
 static void
 lay_out_decoded(LlmTrainer *t, Walk *walk)
@@ -219,8 +256,12 @@ lay_out_decoded(LlmTrainer *t, Walk *walk)
 	{
 		LlmWeightRole role =
 			llm_adapter_module_weight((LlmAdapterModule) (i % N_MODULES));
-		LlmMatrix weight = llm_model_matrix(t->model, role, i / N_MODULES);
+		LlmMatrix weight;
 
+		if (!has_module(t->config, i / N_MODULES,
+						(LlmAdapterModule) (i % N_MODULES)))
+			continue;
+		weight = llm_model_matrix(t->model, role, i / N_MODULES);
 		if (weight.n_rows * weight.n_cols > most)
 			most = weight.n_rows * weight.n_cols;
 	}
@@ -243,6 +284,7 @@ lay_out(LlmTrainer *t, Walk *walk)
 	for (int32_t i = 0; i < n_saved(t); i++)
 		lay_out_saved(t, walk, i, &t->saved[i]);
 	lay_out_scratch(t, walk);
+	lay_out_mixture(t, walk);
 	lay_out_batch(t, walk);
 	lay_out_decoded(t, walk);
 }
@@ -330,7 +372,8 @@ check_pair(const LlmModelConfig *config, const LlmTrainOptions *options,
 		   const LlmTrainPair *pair, LlmError *err)
 {
 	if (pair->layer_idx < 0 || pair->layer_idx >= config->n_layers ||
-		(int) pair->module < 0 || (int) pair->module >= N_MODULES)
+		(int) pair->module < 0 || (int) pair->module >= N_MODULES ||
+		!has_module(config, pair->layer_idx, pair->module))
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "module %s of layer %d cannot be trained",
 							 llm_adapter_module_name(pair->module),
@@ -363,9 +406,13 @@ check_model(const LlmModel *model, LlmError *err)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "compute backend \"%s\" cannot train",
 							 llm_model_compute(model)->ops->name);
-	if (config->n_experts > 0)
+	if (config->n_experts > 0 &&
+		(llm_model_compute(model)->ops->train->combine == NULL ||
+		 llm_model_compute(model)->ops->train->row_dots == NULL))
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
-							 "mixtures of experts cannot be trained");
+							 "compute backend \"%s\" cannot train mixtures of "
+							 "experts",
+							 llm_model_compute(model)->ops->name);
 	if (train_is_nf4(llm_model_options(model)) &&
 		llm_model_compute(model)->ops->train->decode_nf4 == NULL)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
@@ -422,6 +469,29 @@ llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
  * ------------------------------------------------------------------------
  */
 static bool
+alloc_mixture(LlmTrainer *t, LlmError *err)
+{
+	const size_t n_tokens = (size_t) t->options.max_tokens;
+	const size_t n_experts = (size_t) t->config->n_experts;
+	const size_t n = n_tokens * (size_t) t->config->n_experts_per_token;
+	const size_t n_all = n_tokens * n_experts + 5 * n + n_experts + 1;
+	TrainMixture *m = &t->mixture;
+
+	if (n_experts == 0)
+		return true;
+	m->probabilities = malloc(n_all * sizeof(float));
+	if (m->probabilities == NULL)
+		return llm_error_no_memory(err, n_all * sizeof(float), "the trainer");
+	m->shares = m->probabilities + n_tokens * n_experts;
+	m->d_shares = m->shares + n;
+	m->chosen = (int32_t *) (m->d_shares + n);
+	m->entry_rows = m->chosen + n;
+	m->row_entries = m->entry_rows + n;
+	m->first_entry = m->row_entries + n;
+	return true;
+}
+
+static bool
 alloc_host(LlmTrainer *t, LlmError *err)
 {
 	const size_t n_layers = (size_t) t->config->n_layers;
@@ -437,7 +507,7 @@ alloc_host(LlmTrainer *t, LlmError *err)
 		t->saved == NULL || t->staging == NULL || t->rope_len == NULL)
 		return llm_error_no_memory(err, 5 * n_tokens * sizeof(int32_t),
 								   "the trainer");
-	return true;
+	return alloc_mixture(t, err);
 }
 
 /* All but device memory. */
@@ -518,6 +588,7 @@ llm_trainer_free(LlmTrainer *trainer)
 	free(trainer->inputs);
 	free(trainer->saved);
 	free(trainer->staging);
+	free(trainer->mixture.probabilities);
 	free(trainer->rope_len);
 	free(trainer);
 }

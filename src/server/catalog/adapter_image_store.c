@@ -100,7 +100,7 @@ write_file(const LlmAdapterNewImage *new_image, uint8 digest[LLM_SHA256_BYTES])
 }
 
 int32
-llm_adapter_store_image(const LlmAdapterNewImage *new_image)
+llm_adapter_store_image(const LlmAdapterNewImage *new_image, int32 *rank)
 {
 	uint8 digest[LLM_SHA256_BYTES];
 	char path[MAXPGPATH];
@@ -122,6 +122,8 @@ llm_adapter_store_image(const LlmAdapterNewImage *new_image)
 							"was loaded",
 							new_image->model),
 					 errhint("Load it again.")));
+		if (rank != NULL)
+			*rank = image->max_rank;
 		number = store_tensors(new_image, image, digest);
 	}
 	PG_FINALLY();

@@ -27,9 +27,11 @@ typedef struct LlmAdapterNewImage
 
 /*
  * Write the image where executors look for it, and add it as a version, which
- * is returned; see llm_adapter_store_version.  Where the transaction is rolled
+ * is returned, its largest rank in *rank (or NULL); see
+ * llm_adapter_store_version.  Where the transaction is rolled
  * back a file stays, which no row names and the next clean-up takes.
  */
-extern int32 llm_adapter_store_image(const LlmAdapterNewImage *image);
+extern int32
+llm_adapter_store_image(const LlmAdapterNewImage *image, int32 *rank);
 
 #endif /* LLM_ADAPTER_IMAGE_STORE_H */

@@ -9,6 +9,7 @@
 #include "src/server/catalog/adapter_store.h"
 #include "src/server/catalog/owner_sql.h"
 #include "src/server/pg_compat.h"
+#include "src/server/settings.h"
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -61,6 +62,7 @@ begin_change(LlmOwnerSection *section, const char *name, NameRow *row)
 	lock_name(section, name, row);
 }
 
+/* The first column of the only row is the version's rank. */
 static void
 check_version(const char *name, int32 version)
 {
@@ -68,13 +70,26 @@ check_version(const char *name, int32 version)
 
 	llm_owner_text(&params, name);
 	llm_owner_int(&params, version);
-	if (llm_owner_run("SELECT 1 FROM llm.adapter_versions "
+	if (llm_owner_run("SELECT rank FROM llm.adapter_versions "
 					  "WHERE adapter = $1 AND version = $2",
 					  &params) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("adapter \"%s\" has no version %d", name, version),
 				 errhint("Its versions are listed in llm.adapters.")));
+}
+
+/* The model that will serve it may have been loaded with another limit. */
+static void
+check_rank(const char *name, int32 version, int32 rank)
+{
+	if (rank > llm_setting_max_lora_rank)
+		ereport(WARNING,
+				(errmsg("version %d of adapter \"%s\" has rank %d, but "
+						"llm_ext.max_lora_rank is %d",
+						version, name, rank, llm_setting_max_lora_rank),
+				 errhint("Raise llm_ext.max_lora_rank and load the model "
+						 "again.")));
 }
 
 /* -- registering -- */
@@ -206,6 +221,7 @@ llm_adapter_store_activate(const char *name, int32 version)
 
 	begin_change(&section, name, &row);
 	check_version(name, version);
+	check_rank(name, version, llm_owner_result_int(1));
 	llm_owner_text(&params, name);
 	llm_owner_int(&params, version);
 	if (row.active != version)

@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 
 /* Rows may be large. */
 #define ROWS_PER_FETCH 50
@@ -299,6 +300,14 @@ read_row(QueryReader *reader, HeapTuple tuple, LlmRowSink sink, void *arg)
 
 /* -- the query -- */
 
+static CommandTag
+command_of(SPIPlanPtr plan)
+{
+	const CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+
+	return source->commandTag;
+}
+
 static Portal
 open_query(const char *query)
 {
@@ -310,14 +319,13 @@ open_query(const char *query)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the query of a dataset cannot be prepared: %s",
 							   SPI_result_code_string(SPI_result))));
-	if (!SPI_is_cursor_plan(plan))
+	/* what changes rows is no dataset, even where it returns them */
+	if (!SPI_is_cursor_plan(plan) || command_of(plan) != CMDTAG_SELECT)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the query of a dataset must be one SELECT")));
 	/* read-only: in the snapshot of the caller, and without changing a thing */
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-	if (portal->tupDesc == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("the query of a dataset must return rows")));
+	Assert(portal->tupDesc != NULL);
 	return portal;
 }
 

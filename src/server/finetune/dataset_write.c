@@ -236,7 +236,7 @@ refuse_bad_rows(const LlmDatasetSummary *summary)
 	{
 		const LlmBadRow *bad = &summary->named[i];
 
-		appendStringInfo(&list, "%sRow " INT64_FORMAT "%s%s: %s.",
+		appendStringInfo(&list, "%sRow " INT64_FORMAT "%s%s: %s",
 						 i == 0 ? "" : "\n", bad->row_number,
 						 bad->key == NULL ? "" : " ",
 						 bad->key == NULL ? "" : bad->key, bad->reason);
@@ -264,7 +264,10 @@ check_rows(const WriteRun *run)
 		return;
 	if (summary->n_read == run->n_read_before)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("the query of the dataset returns no rows")));
+						run->out == &run->files[EVAL_FILE]
+							? errmsg("\"eval_query\" returns no rows")
+							: errmsg("the query of the dataset returns no "
+									 "rows")));
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("the dataset has no rows to learn from"),
 					errdetail(INT64_FORMAT " rows are bad and " INT64_FORMAT

@@ -84,8 +84,8 @@ static const TrainOption train_options[] = {
 	{ "dtype", OPTION_TEXT, .choices = " auto float32 bfloat16 float16 " },
 };
 
-pg_attribute_noreturn() static void fail_value(const char *name,
-											   const char *wanted)
+static void __attribute__((noreturn))
+fail_value(const char *name, const char *wanted)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("option \"%s\" must be %s", name, wanted)));

@@ -481,7 +481,7 @@ store_adapter(const LlmMappedFile *file)
 	if (!llm_model_config_read(worker.model_path, config, &err))
 		llm_report(ERROR, &err);
 	image.config = config;
-	version = llm_adapter_store_image(&image);
+	version = llm_adapter_store_image(&image, NULL);
 	if (worker.options.description != NULL)
 		llm_adapter_store_describe(worker.job.adapter,
 								   worker.options.description);
@@ -583,6 +583,7 @@ note_failure(const ErrorData *error)
 						  is_cancelled ? NULL : describe_error(error));
 		if (is_cancelled)
 			llm_job_forget_data(worker.id.job_id);
+		ForceSyncCommit();
 	}
 	commit_transaction();
 }

@@ -194,6 +194,8 @@ typedef struct Facts
 {
 	int64_t max_model_len;
 	int64_t n_vocab;
+	int64_t max_loras;
+	int64_t max_lora_rank;
 	char device[64];
 } Facts;
 
@@ -206,9 +208,11 @@ parse_facts(const char *text, Size n_bytes, Facts *facts, LlmError *err)
 
 	if (json == NULL)
 		return false;
-	facts->max_model_len = facts->n_vocab = 0;
+	memset(facts, 0, sizeof(*facts));
 	ok = llm_json_get_int(json, "max_model_len", &facts->max_model_len, err) &&
 		 llm_json_get_int(json, "n_vocab", &facts->n_vocab, err) &&
+		 llm_json_get_int(json, "max_loras", &facts->max_loras, err) &&
+		 llm_json_get_int(json, "max_lora_rank", &facts->max_lora_rank, err) &&
 		 llm_json_get_string(json, "device", &device, err);
 	if (ok &&
 		(facts->max_model_len <= 0 || facts->n_vocab <= 0 ||
@@ -303,6 +307,8 @@ llm_models_executor_ready(LlmExecutor *executor, const char *text, Size n_bytes,
 		entry->error.code = LLM_OK;
 		entry->max_model_len = (int32) facts.max_model_len;
 		entry->n_vocab = (int32) facts.n_vocab;
+		entry->max_lora_rank =
+			facts.max_loras > 0 ? (int32) facts.max_lora_rank : 0;
 	}
 	llm_scheduler_unlock();
 	if (old_idx != LLM_NONE)

@@ -56,6 +56,7 @@ copy_info(int32 model_idx, LlmModelInfo *info)
 	strlcpy(info->image_path, entry->image_path, sizeof(info->image_path));
 	info->max_model_len = entry->max_model_len;
 	info->n_vocab = entry->n_vocab;
+	info->max_lora_rank = entry->max_lora_rank;
 	info->loaded_at = entry->loaded_at;
 	info->error = entry->error;
 }

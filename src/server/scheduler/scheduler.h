@@ -137,6 +137,7 @@ typedef struct LlmModelInfo
 										 * model_image.h */
 	int32 max_model_len;
 	int32 n_vocab;
+	int32 max_lora_rank; /* of adapters that it serves; 0: none */
 	TimestampTz loaded_at;
 	LlmError error; /* of the last attempt, while not READY */
 } LlmModelInfo;

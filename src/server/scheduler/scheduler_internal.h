@@ -140,6 +140,7 @@ typedef struct LlmModelEntry
 	int32 executor_idx;					  /* LLM_NONE while EMPTY */
 	int32 max_model_len;
 	int32 n_vocab;
+	int32 max_lora_rank;
 	TimestampTz loaded_at;
 	LlmError error;
 

@@ -30,4 +30,11 @@ llm_adapter_choose(const char *adapter, const char *key,
 				   const int32 *prompt_ids, uint32 n_prompt,
 				   LlmModelHandle *handle, LlmAdapterChoice *choice);
 
+/*
+ * Raise an error where a version was made for another model; where its weights
+ * cannot be compared with the model's, warn once in a session.
+ */
+extern void llm_adapter_check_base(const LlmAdapterVersion *version,
+								   const LlmModelHandle *handle);
+
 #endif /* LLM_ADAPTER_CHOICE_H */

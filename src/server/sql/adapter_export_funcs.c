@@ -16,6 +16,7 @@
 #include "src/server/adapter_files.h"
 #include "src/server/catalog/adapter_catalog.h"
 #include "src/server/report.h"
+#include "src/server/sql/adapter_choice.h"
 #include "src/server/sql/model_handle.h"
 #include "src/server/sql/server_path.h"
 #include "src/server/sql/text_convert.h"
@@ -50,14 +51,7 @@ open_adapter(const char *reference, const char *model)
 
 	llm_adapter_resolve(reference, NULL, 0, GetUserId(), &adapter->version);
 	adapter->handle = llm_model_handle_get(model);
-	if (memcmp(adapter->version.base, adapter->handle->facts->fingerprint,
-			   LLM_FINGERPRINT_BYTES) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("adapter \"%s\", version %d, was made for another "
-						"model than \"%s\"",
-						adapter->version.name, adapter->version.version,
-						adapter->handle->info.name)));
+	llm_adapter_check_base(&adapter->version, adapter->handle);
 	if (!llm_model_config_read(adapter->handle->info.path, &adapter->config,
 							   &err))
 		llm_report(ERROR, &err);
@@ -307,8 +301,11 @@ llm_adapter_facts(PG_FUNCTION_ARGS)
 
 		put_fact(rsinfo, "version", psprintf("%d", adapter->version.version));
 		put_fact(rsinfo, "model", adapter->handle->info.name);
-		put_comparison(rsinfo, "base model", adapter->version.base,
-					   facts->fingerprint);
+		put_fact(rsinfo, "base model",
+				 llm_model_fingerprint_compare(
+					 adapter->version.base, facts->fingerprint) == LLM_BASE_SAME
+					 ? "same"
+					 : "same as far as quantized weights tell");
 		put_comparison(rsinfo, "chat template", adapter->version.template_hash,
 					   facts->template_hash);
 		put_comparison(rsinfo, "tokenizer", adapter->version.tokenizer_hash,

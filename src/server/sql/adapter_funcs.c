@@ -284,6 +284,31 @@ find_model(Registration *registration)
 		llm_report(ERROR, &err);
 }
 
+/* An adapter that the model cannot serve can still be exported and merged. */
+static void
+check_rank(const Registration *registration, int32 rank)
+{
+	const LlmModelInfo *info = &registration->handle->info;
+
+	if (rank <= info->max_lora_rank)
+		return;
+	if (info->max_lora_rank == 0)
+		ereport(registration->activate ? ERROR : WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("model \"%s\" was loaded without room for adapters",
+						info->name),
+				 errhint("Set llm_ext.max_loras above 0 and load the model "
+						 "again, or register with {\"activate\": false}.")));
+	else
+		ereport(registration->activate ? ERROR : WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the adapter has rank %d, but model \"%s\" serves at "
+						"most %d",
+						rank, info->name, info->max_lora_rank),
+				 errhint("Raise llm_ext.max_lora_rank and load the model "
+						 "again, or register with {\"activate\": false}.")));
+}
+
 /* -- registering -- */
 
 /* What is wrong with our copy is wrong with the file that the user knows. */
@@ -313,6 +338,7 @@ import_and_store(Registration *registration)
 	const LlmModelImageFacts *facts = registration->handle->facts;
 	LlmAdapterNewImage image;
 	int32 number;
+	int32 rank;
 	LlmError err;
 
 	if (!llm_adapter_import(&source, &registration->config,
@@ -333,7 +359,8 @@ import_and_store(Registration *registration)
 		.bytes = registration->image.data,
 		.n_bytes = registration->image.len,
 	};
-	number = llm_adapter_store_image(&image);
+	number = llm_adapter_store_image(&image, &rank);
+	check_rank(registration, rank);
 	if (registration->description != NULL)
 		llm_adapter_store_describe(registration->name,
 								   registration->description);

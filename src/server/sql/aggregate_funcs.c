@@ -114,7 +114,7 @@ llm_agg_transition(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(1) && !PG_ARGISNULL(2))
 	{
-		LlmTemplateText input = llm_text_to_utf8(PG_GETARG_TEXT_PP(1));
+		LlmTemplateText input = llm_text_argument(fcinfo, 1);
 
 		set_instruction(state, PG_GETARG_TEXT_PP(2));
 		if (input.len > 0)

@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "src/common/util/json.h"
+#include "src/server/settings.h"
 #include "src/server/sql/batch_call.h"
 #include "src/server/sql/generation.h"
 #include "src/server/sql/text_convert.h"
@@ -35,7 +36,10 @@ typedef struct Completion
 	LlmGenerateOptions options;
 	LlmModelHandle *handle;
 	LlmPrompt prompt;
+	LlmTemplateText prompt_text; /* to be echoed */
 	LlmGeneration *choices[LLM_MAX_CHOICES];
+	LlmRequest *scoring; /* of the prompt's tokens but the first; or NULL */
+	const LlmRequestResult *scores;
 } Completion;
 
 PG_FUNCTION_INFO_V1(llm_completion);
@@ -73,6 +77,24 @@ read_prompt_ids(Completion *completion, LlmTemplateText json)
 			 errmsg("\"prompt\" must be a string or an array of token ids")));
 }
 
+/* The text to echo where the prompt was given as ids. */
+static bool
+decode_prompt(Completion *completion, LlmError *err)
+{
+	const LlmPrompt *prompt = &completion->prompt;
+	LlmStrbuf text = { 0 };
+	bool ok = llm_tokenizer_decode(
+		completion->handle->tokenizer, prompt->ids, prompt->n_ids,
+		completion->options.skip_special_tokens, &text, err);
+
+	if (ok)
+		completion->prompt_text.data =
+			pnstrdup(llm_strbuf_str(&text), text.len);
+	completion->prompt_text.len = text.len;
+	llm_strbuf_free(&text);
+	return ok;
+}
+
 static bool
 read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 {
@@ -82,7 +104,7 @@ read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 	if (llm_json_kind(prompt) == '[')
 	{
 		read_prompt_ids(completion, prompt);
-		return true;
+		return !completion->options.echo || decode_prompt(completion, err);
 	}
 	json = llm_json_parse_value(prompt, "prompt");
 	PG_TRY();
@@ -96,6 +118,8 @@ read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 							"ids")));
 		text.data = json->valuestring;
 		text.len = strlen(json->valuestring);
+		completion->prompt_text.data = pstrdup(text.data);
+		completion->prompt_text.len = text.len;
 		ok = llm_prompt_from_text(completion->handle, text,
 								  !completion->options.has_add_special_tokens ||
 									  completion->options.add_special_tokens,
@@ -121,6 +145,11 @@ make_prompt(Completion *completion, LlmError *err)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a request needs either \"messages\" or \"prompt\"")));
 	completion->is_chat = messages.data != NULL;
+	if (completion->is_chat && completion->options.echo)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"echo\" goes with \"prompt\", not with \"messages\"")));
 	if (completion->is_chat)
 		ok = llm_prompt_from_messages(completion->handle, &completion->options,
 									  messages, &completion->prompt, err);
@@ -167,6 +196,52 @@ start_choices(Completion *completion)
 	return true;
 }
 
+/* Alternatives wanted beside the prompt's tokens; -1: they are not weighed. */
+static int
+n_prompt_logprobs(const LlmGenerateOptions *options)
+{
+	int n = options->has_prompt_logprobs ? options->n_prompt_logprobs : -1;
+
+	return options->echo ? Max(n, options->params.n_logprobs) : n;
+}
+
+/*
+ * Have the prompt's tokens weighed, but the first, before which there is
+ * nothing.  False: the model was replaced meanwhile.
+ */
+static bool
+start_scoring(Completion *completion)
+{
+	const LlmGenerateOptions *options = &completion->options;
+	const LlmModelHandle *handle = completion->handle;
+	const LlmPrompt *prompt = &completion->prompt;
+	LlmRequestSpec spec = {
+		.kind = LLM_REQUEST_SCORE,
+		.model_idx = handle->info.model_idx,
+		.model_generation = handle->info.generation,
+		.prompt_ids = prompt->ids,
+		.n_prompt = prompt->n_ids,
+		.params = llm_sampling_params_default(),
+		.is_batch = options->is_batch,
+		.cache_salt = options->cache_salt,
+		.timeout_ms = options->timeout_ms > 0 ? options->timeout_ms
+											  : llm_setting_request_timeout_ms,
+	};
+
+	completion->scoring = NULL;
+	if (n_prompt_logprobs(options) < 0 || prompt->n_ids < 2)
+		return true;
+	spec.n_scored = prompt->n_ids - 1;
+	spec.params.n_logprobs = n_prompt_logprobs(options);
+	spec.params.max_tokens = spec.n_scored;
+	memcpy(spec.adapter, completion->choices[0]->adapter.version.digest,
+		   sizeof(spec.adapter));
+	completion->scoring = llm_request_submit(&spec);
+	if (completion->scoring == NULL)
+		end_choices(completion);
+	return completion->scoring != NULL;
+}
+
 static bool
 start_completion(Completion *completion, bool is_batch)
 {
@@ -182,10 +257,11 @@ start_completion(Completion *completion, bool is_batch)
 		completion->handle = llm_model_handle_get(completion->options.model);
 		if (!make_prompt(completion, &completion->batch.err))
 			return false;
-	} while (!start_choices(completion));
-	completion->batch.n_requests = completion->options.n_choices;
+	} while (!start_choices(completion) || !start_scoring(completion));
+	completion->batch.n_requests =
+		completion->options.n_choices + (completion->scoring != NULL);
 	completion->batch.n_prompt_tokens =
-		(uint64) completion->prompt.n_ids * completion->options.n_choices;
+		(uint64) completion->prompt.n_ids * completion->batch.n_requests;
 	completion->batch.is_repeatable =
 		llm_generate_options_repeatable(&completion->options);
 	return true;
@@ -288,33 +364,175 @@ append_top_object(StringInfo json, const Completion *completion,
 	appendStringInfoChar(json, '}');
 }
 
+/* What a list of tokens with log-probabilities is made of. */
+typedef struct TokenRun
+{
+	uint32 n_tokens;
+	const int32 *ids;
+	const float4 *logprobs;
+	const uint32 *n_top;
+	const LlmTopLogprob *top;
+	bool has_first; /* before them: the prompt's first, which nothing weighs */
+	int32 first_id;
+} TokenRun;
+
+static TokenRun
+answer_run(const LlmGeneration *generation)
+{
+	const LlmRequestResult *result = generation->result;
+
+	return (TokenRun){ .n_tokens = generation->n_tokens,
+					   .ids = result->token_ids,
+					   .logprobs = result->logprobs,
+					   .n_top = result->n_top,
+					   .top = result->top };
+}
+
+static TokenRun
+prompt_run(const Completion *completion)
+{
+	const LlmRequestResult *scores = completion->scores;
+	TokenRun run = { .has_first = completion->prompt.n_ids > 0 };
+
+	if (run.has_first)
+		run.first_id = completion->prompt.ids[0];
+	if (scores != NULL)
+	{
+		run.n_tokens = scores->n_tokens;
+		run.ids = scores->token_ids;
+		run.logprobs = scores->logprobs;
+		run.n_top = scores->n_top;
+		run.top = scores->top;
+	}
+	return run;
+}
+
+typedef enum TokenPart
+{
+	PART_TOKENS,
+	PART_LOGPROBS,
+	PART_TOP
+} TokenPart;
+
+/* One of the arrays of a text completion's logprobs, from one run. */
+static void
+append_part(StringInfo json, const Completion *completion, const TokenRun *run,
+			TokenPart part, LlmStrbuf *buf)
+{
+	uint32 n_wanted = (uint32) completion->options.params.n_logprobs;
+
+	for (uint32 i = 0; i < run->n_tokens + run->has_first; i++)
+	{
+		bool is_first = run->has_first && i == 0;
+		uint32 at = i - run->has_first;
+
+		/* the array was opened, or has elements */
+		if (json->data[json->len - 1] != '[')
+			appendStringInfoString(json, ", ");
+		if (part == PART_TOKENS)
+		{
+			token_text(completion, is_first ? run->first_id : run->ids[at],
+					   buf);
+			llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
+		}
+		else if (is_first)
+			appendStringInfoString(json, "null");
+		else if (part == PART_LOGPROBS)
+			append_logprob(json, run->logprobs[at]);
+		else
+			append_top_object(json, completion,
+							  &run->top[(Size) at * LLM_MAX_LOGPROBS],
+							  Min(run->n_top[at], n_wanted), buf);
+	}
+}
+
 static void
 append_text_logprobs(StringInfo json, const Completion *completion,
 					 const LlmGeneration *generation, LlmStrbuf *buf)
 {
-	const LlmRequestResult *result = generation->result;
+	static const char *const names[] = { "{\"tokens\": [",
+										 "], \"token_logprobs\": [",
+										 "], \"top_logprobs\": [" };
+	TokenRun prompt = prompt_run(completion);
+	TokenRun answer = answer_run(generation);
 
-	appendStringInfoString(json, "{\"tokens\": [");
-	for (uint32 i = 0; i < generation->n_tokens; i++)
+	for (int part = PART_TOKENS; part <= PART_TOP; part++)
 	{
-		token_text(completion, result->token_ids[i], buf);
-		appendStringInfoString(json, i > 0 ? ", " : "");
-		llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
-	}
-	appendStringInfoString(json, "], \"token_logprobs\": [");
-	for (uint32 i = 0; i < generation->n_tokens; i++)
-	{
-		appendStringInfoString(json, i > 0 ? ", " : "");
-		append_logprob(json, result->logprobs[i]);
-	}
-	appendStringInfoString(json, "], \"top_logprobs\": [");
-	for (uint32 i = 0; i < generation->n_tokens; i++)
-	{
-		appendStringInfoString(json, i > 0 ? ", " : "");
-		append_top_object(json, completion, &result->top[i * LLM_MAX_LOGPROBS],
-						  result->n_top[i], buf);
+		appendStringInfoString(json, names[part]);
+		if (completion->options.echo)
+			append_part(json, completion, &prompt, (TokenPart) part, buf);
+		append_part(json, completion, &answer, (TokenPart) part, buf);
 	}
 	appendStringInfoString(json, "]}");
+}
+
+/* "id": {"logprob": ..., "rank": ..., "decoded_token": ...} */
+static void
+append_ranked(StringInfo json, const Completion *completion,
+			  const LlmTopLogprob *token, uint32 rank, LlmStrbuf *buf)
+{
+	token_text(completion, token->token_id, buf);
+	appendStringInfo(json, "\"%d\": {\"logprob\": ", token->token_id);
+	append_logprob(json, token->logprob);
+	if (rank > 0)
+		appendStringInfo(json, ", \"rank\": %u", rank);
+	else
+		appendStringInfoString(json, ", \"rank\": null");
+	appendStringInfoString(json, ", \"decoded_token\": ");
+	llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
+	appendStringInfoChar(json, '}');
+}
+
+/*
+ * The prompt's tokens as vLLM shows them: of each position the likeliest, and
+ * the prompt's own, whose rank is not known where it is not among them.
+ */
+static void
+append_prompt_logprobs(StringInfo json, const Completion *completion,
+					   LlmStrbuf *buf)
+{
+	TokenRun run = prompt_run(completion);
+	uint32 n_wanted = (uint32) completion->options.n_prompt_logprobs;
+
+	appendStringInfoString(json, ", \"prompt_logprobs\": [null");
+	for (uint32 i = 0; i < run.n_tokens; i++)
+	{
+		const LlmTopLogprob *top = &run.top[(Size) i * LLM_MAX_LOGPROBS];
+		LlmTopLogprob own = { run.ids[i], run.logprobs[i] };
+		uint32 own_rank = 0;
+
+		for (uint32 j = 0; j < run.n_top[i]; j++)
+			if (top[j].token_id == own.token_id)
+				own_rank = j + 1;
+		appendStringInfoString(json, ", {");
+		append_ranked(json, completion, &own, own_rank, buf);
+		for (uint32 j = 0; j < Min(run.n_top[i], n_wanted); j++)
+		{
+			if (top[j].token_id == own.token_id)
+				continue;
+			appendStringInfoString(json, ", ");
+			append_ranked(json, completion, &top[j], j + 1, buf);
+		}
+		appendStringInfoChar(json, '}');
+	}
+	appendStringInfoChar(json, ']');
+}
+
+/* An answer's text, behind its prompt's where that is asked for. */
+static void
+append_answer_text(StringInfo json, const Completion *completion,
+				   const LlmStrbuf *text)
+{
+	StringInfoData whole;
+
+	initStringInfo(&whole);
+	if (completion->options.echo)
+		appendBinaryStringInfo(&whole, completion->prompt_text.data,
+							   (int) completion->prompt_text.len);
+	appendBinaryStringInfo(&whole, llm_strbuf_str(text), (int) text->len);
+	appendStringInfoString(json, "\"text\": ");
+	llm_append_json_string(json, whole.data, whole.len);
+	pfree(whole.data);
 }
 
 static void
@@ -377,10 +595,7 @@ append_choice(StringInfo json, const Completion *completion, int index,
 	if (completion->is_chat)
 		has_calls = append_message(json, completion, text);
 	else
-	{
-		appendStringInfoString(json, "\"text\": ");
-		llm_append_json_string(json, llm_strbuf_str(text), text->len);
-	}
+		append_answer_text(json, completion, text);
 	appendStringInfoString(json, ", \"logprobs\": ");
 	if (!generation->result->has_logprobs)
 		appendStringInfoString(json, "null");
@@ -389,6 +604,8 @@ append_choice(StringInfo json, const Completion *completion, int index,
 	else
 		append_text_logprobs(json, completion, generation, buf);
 	append_finish(json, generation, has_calls);
+	if (!completion->is_chat && completion->options.has_prompt_logprobs)
+		append_prompt_logprobs(json, completion, buf);
 	if (completion->options.return_token_ids)
 	{
 		appendStringInfoString(json, ", \"token_ids\": ");
@@ -477,6 +694,8 @@ append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 	}
 	appendStringInfoChar(json, ']');
 	append_usage(json, completion);
+	if (completion->is_chat && completion->options.has_prompt_logprobs)
+		append_prompt_logprobs(json, completion, buf);
 	if (completion->options.return_token_ids)
 	{
 		appendStringInfoString(json, ", \"prompt_token_ids\": ");
@@ -533,6 +752,16 @@ advance_call(LlmBatchCall *batch)
 	Completion *completion = (Completion *) batch;
 	bool is_done = true;
 
+	if (completion->scoring != NULL)
+	{
+		completion->scores = llm_request_poll(completion->scoring);
+		if (completion->scores->error != NULL)
+		{
+			batch->err = *completion->scores->error;
+			return true;
+		}
+		is_done = completion->scores->is_finished;
+	}
 	for (int i = 0; i < completion->options.n_choices; i++)
 	{
 		LlmGeneration *choice = completion->choices[i];

@@ -184,7 +184,7 @@ start_embed(FunctionCallInfo fcinfo, bool is_batch)
 		return NULL;
 	call = palloc0(sizeof(EmbedCall));
 	read_options(fcinfo, &call->options);
-	call->input = llm_text_to_utf8(PG_GETARG_TEXT_PP(ARG_INPUT));
+	call->input = llm_text_argument(fcinfo, ARG_INPUT);
 	if (!call->options.common.has_class)
 		call->options.common.is_batch = is_batch;
 	call->batch.is_repeatable = true;

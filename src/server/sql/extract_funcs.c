@@ -42,7 +42,7 @@ start_extract_by(ExtractCall *call, FunctionCallInfo fcinfo,
 				 LlmTemplateText schema, bool is_batch)
 {
 	LlmTypedPrompt prompt =
-		llm_prompt_extract(llm_text_to_utf8(PG_GETARG_TEXT_P_COPY(0)), schema);
+		llm_prompt_extract(llm_text_argument(fcinfo, 0), schema);
 
 	call->typed.options.format.kind = LLM_GRAMMAR_JSON_SCHEMA;
 	call->typed.options.format.text = schema;
@@ -95,7 +95,7 @@ schema_argument(FunctionCallInfo fcinfo)
 {
 	if (get_fn_expr_argtype(fcinfo->flinfo, 1) == JSONBOID)
 		return llm_json_text(PG_GETARG_DATUM(1), JSONBOID);
-	return llm_text_to_utf8(PG_GETARG_TEXT_P_COPY(1));
+	return llm_text_argument(fcinfo, 1);
 }
 
 static LlmBatchCall *

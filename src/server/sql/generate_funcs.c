@@ -121,7 +121,7 @@ read_call(FunctionCallInfo fcinfo, InputKind kind, GenerateCall *call)
 			open_request_object(call, &options);
 	}
 	else
-		call->input = llm_text_to_utf8(PG_GETARG_TEXT_PP(ARG_INPUT));
+		call->input = llm_text_argument(fcinfo, ARG_INPUT);
 	llm_generate_options_parse(options, is_request, &call->options);
 	read_adapter(fcinfo, &call->options);
 	if (call->options.n_choices != 1)

@@ -233,6 +233,15 @@ read_top_logprobs(LlmGenerateOptions *options, const char *key,
 		(int32) integer_of(key, value, 0, LLM_MAX_LOGPROBS);
 }
 
+static void
+read_prompt_logprobs(LlmGenerateOptions *options, const char *key,
+					 const cJSON *value)
+{
+	options->has_prompt_logprobs = true;
+	options->n_prompt_logprobs =
+		(int) integer_of(key, value, 0, LLM_MAX_LOGPROBS);
+}
+
 /* -- text -- */
 
 static void
@@ -406,6 +415,12 @@ read_user(LlmGenerateOptions *options, const char *key, const cJSON *value)
 }
 
 static void
+read_echo(LlmGenerateOptions *options, const char *key, const cJSON *value)
+{
+	options->echo = bool_of(key, value);
+}
+
+static void
 read_stream(LlmGenerateOptions *options, const char *key, const cJSON *value)
 {
 	options->stream = bool_of(key, value);
@@ -446,6 +461,8 @@ static const OptionKey option_keys[] = {
 	{ "add_special_tokens", read_add_special_tokens, false, .is_plain = true },
 	{ "add_generation_prompt", read_add_generation_prompt, false },
 	{ "continue_final_message", read_continue_final_message, false },
+	{ "prompt_logprobs", read_prompt_logprobs, true },
+	{ "echo", read_echo, true },
 	{ "tools", NULL, false },
 	{ "parallel_tool_calls", read_parallel_tool_calls, false },
 	{ "tool_choice", read_tool_choice, false },

@@ -70,6 +70,9 @@ typedef struct LlmGenerateOptions
 	bool is_batch;
 	int timeout_ms;
 	bool return_token_ids;
+	bool echo;				  /* the prompt's text before the answer's */
+	bool has_prompt_logprobs; /* the prompt's tokens, weighed */
+	int n_prompt_logprobs;	  /* alternatives beside each */
 	bool has_on_error;
 	bool null_on_error;
 	bool stream;

@@ -52,8 +52,7 @@ typedef struct ScoreCall
 	LlmBatchCall batch;
 	ScoreOptions options;
 	LlmTemplateText input;
-	LlmTemplateText *labels;
-	int n_labels;
+	LlmLabels labels;
 	LlmPrompt *prompts; /* [n_labels], each with its label */
 	uint32 n_shared;	/* tokens in front of the scored ones */
 	LlmAdapterChoice adapter;
@@ -115,28 +114,6 @@ check_label(const LlmTemplateText *labels, int idx)
 								   labels[idx].data)));
 }
 
-static void
-read_labels(ScoreCall *call, ArrayType *array)
-{
-	Datum *values;
-	bool *nulls;
-
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls,
-					  &call->n_labels);
-	if (call->n_labels == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("there must be at least one label")));
-	call->labels = palloc(sizeof(LlmTemplateText) * call->n_labels);
-	for (int i = 0; i < call->n_labels; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("a label must not be null")));
-		call->labels[i] = llm_text_to_utf8(DatumGetTextPP(values[i]));
-		check_label(call->labels, i);
-	}
-}
-
 /* -- prompts -- */
 
 static uint32
@@ -176,7 +153,7 @@ encode_labels(ScoreCall *call, LlmModelHandle *handle, LlmTemplateText rendered)
 		return false;
 	call->n_shared = alone.n_ids;
 	initStringInfo(&whole);
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 	{
 		LlmPrompt *prompt = &call->prompts[i];
 		LlmTemplateText text;
@@ -184,8 +161,8 @@ encode_labels(ScoreCall *call, LlmModelHandle *handle, LlmTemplateText rendered)
 
 		resetStringInfo(&whole);
 		appendBinaryStringInfo(&whole, rendered.data, (int) rendered.len);
-		appendBinaryStringInfo(&whole, call->labels[i].data,
-							   (int) call->labels[i].len);
+		appendBinaryStringInfo(&whole, call->labels.texts[i].data,
+							   (int) call->labels.texts[i].len);
 		text.data = whole.data;
 		text.len = (size_t) whole.len;
 		if (!llm_prompt_from_text(handle, text, add_special, prompt, err))
@@ -208,8 +185,8 @@ static bool
 render(const ScoreCall *call, LlmModelHandle *handle, LlmStrbuf *rendered,
 	   LlmError *err)
 {
-	LlmTypedPrompt prompt =
-		llm_prompt_classify(call->input, call->labels, call->n_labels);
+	LlmTypedPrompt prompt = llm_prompt_classify(call->input, call->labels.texts,
+												call->labels.n_labels);
 	const LlmGenerateOptions *options = &call->options.common;
 
 	if (llm_prompt_render(handle, options, llm_prompt_messages(&prompt, true),
@@ -287,7 +264,7 @@ submit_all(ScoreCall *call, LlmModelHandle *handle)
 	/* by what all labels share: one adapter for all */
 	llm_adapter_choose(options->adapter, options->user, call->prompts[0].ids,
 					   call->n_shared, handle, &call->adapter);
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 	{
 		call->requests[i] = submit(call, handle, &call->prompts[i]);
 		if (call->requests[i] == NULL)
@@ -298,7 +275,7 @@ submit_all(ScoreCall *call, LlmModelHandle *handle)
 		}
 		call->batch.n_prompt_tokens += call->prompts[i].n_ids;
 	}
-	call->batch.n_requests = (uint32) call->n_labels;
+	call->batch.n_requests = (uint32) call->labels.n_labels;
 	return true;
 }
 
@@ -312,13 +289,15 @@ start_scores(FunctionCallInfo fcinfo, bool is_batch)
 		return NULL;
 	call = palloc0(sizeof(ScoreCall));
 	read_options(fcinfo, &call->options);
-	read_labels(call, PG_GETARG_ARRAYTYPE_P(ARG_LABELS));
-	call->input = llm_text_to_utf8(PG_GETARG_TEXT_PP(ARG_INPUT));
+	llm_labels_argument(fcinfo, ARG_LABELS, &call->labels);
+	for (int i = 0; i < call->labels.n_labels; i++)
+		check_label(call->labels.texts, i);
+	call->input = llm_text_argument(fcinfo, ARG_INPUT);
 	if (!call->options.common.has_class)
 		call->options.common.is_batch = is_batch;
-	call->prompts = palloc0(sizeof(LlmPrompt) * call->n_labels);
-	call->requests = palloc0(sizeof(LlmRequest *) * call->n_labels);
-	call->results = palloc0(sizeof(LlmRequestResult *) * call->n_labels);
+	call->prompts = palloc0(sizeof(LlmPrompt) * call->labels.n_labels);
+	call->requests = palloc0(sizeof(LlmRequest *) * call->labels.n_labels);
+	call->results = palloc0(sizeof(LlmRequestResult *) * call->labels.n_labels);
 	call->batch.is_repeatable = true;
 	call->batch.null_on_error = call->options.common.null_on_error;
 	do
@@ -337,7 +316,7 @@ advance_scores(LlmBatchCall *batch)
 	ScoreCall *call = (ScoreCall *) batch;
 	bool is_done = true;
 
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 	{
 		call->results[i] = llm_request_poll(call->requests[i]);
 		if (call->results[i]->error != NULL)
@@ -366,12 +345,12 @@ static Datum
 finish_scores(LlmBatchCall *batch, bool *isnull)
 {
 	const ScoreCall *call = (const ScoreCall *) batch;
-	Datum *probabilities = palloc(sizeof(Datum) * call->n_labels);
+	Datum *probabilities = palloc(sizeof(Datum) * call->labels.n_labels);
 	double best = -INFINITY;
 	double total = 0;
 
 	*isnull = false;
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 	{
 		batch->n_cached_tokens += call->results[i]->n_cached;
 		best = Max(best, score_of(call, i));
@@ -382,12 +361,12 @@ finish_scores(LlmBatchCall *batch, bool *isnull)
 					  "no label has a probability: the logits are not finite");
 		return (Datum) 0;
 	}
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 		total += exp(score_of(call, i) - best);
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 		probabilities[i] =
 			Float8GetDatum(exp(score_of(call, i) - best) / total);
-	return PointerGetDatum(construct_array(probabilities, call->n_labels,
+	return PointerGetDatum(construct_array(probabilities, call->labels.n_labels,
 										   FLOAT8OID, sizeof(float8),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

@@ -38,6 +38,13 @@ llm_text_to_utf8(const text *value)
 	return bytes_to_utf8(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
+LlmTemplateText
+llm_text_argument(FunctionCallInfo fcinfo, int arg)
+{
+	Assert(!PG_ARGISNULL(arg));
+	return llm_text_to_utf8(PG_GETARG_TEXT_PP(arg));
+}
+
 /*
  * UTF-8 without the characters that a text cannot hold: U+0000, and in
  * encodings that lack it U+FFFD, which stands for bytes that are no character.

@@ -17,6 +17,9 @@
 /* A text as UTF-8; borrowed from the datum where nothing had to change. */
 extern LlmTemplateText llm_text_to_utf8(const text *value);
 
+/* A call's text argument, not NULL; valid as long as its arguments are. */
+extern LlmTemplateText llm_text_argument(FunctionCallInfo fcinfo, int arg);
+
 /*
  * A text from UTF-8.  A character that the database's encoding lacks is an
  * error, as for client input; U+0000, which no text can hold, becomes U+FFFD,

@@ -11,6 +11,7 @@
 #include "src/server/sql/typed_call.h"
 
 #include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 /* Templates that know no such thing never look at it. */
@@ -62,6 +63,29 @@ llm_typed_call_read(LlmTypedCall *call, FunctionCallInfo fcinfo,
 		options->adapter = text_to_cstring(PG_GETARG_TEXT_PP(adapter_arg));
 	set_defaults(options);
 	call->batch.null_on_error = options->null_on_error;
+}
+
+void
+llm_labels_argument(FunctionCallInfo fcinfo, int arg, LlmLabels *labels)
+{
+	Datum *values;
+	bool *nulls;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false,
+					  TYPALIGN_INT, &values, &nulls, &labels->n_labels);
+	if (labels->n_labels == 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("there must be at least one label")));
+	labels->values = palloc(sizeof(text *) * labels->n_labels);
+	labels->texts = palloc(sizeof(LlmTemplateText) * labels->n_labels);
+	for (int i = 0; i < labels->n_labels; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("a label must not be null")));
+		labels->values[i] = DatumGetTextPP(values[i]);
+		labels->texts[i] = llm_text_to_utf8(labels->values[i]);
+	}
 }
 
 void

@@ -21,6 +21,18 @@ typedef struct LlmTypedCall
 	LlmGeneration *generation;
 } LlmTypedCall;
 
+/* An array of labels: as given, and in UTF-8. */
+typedef struct LlmLabels
+{
+	int n_labels;
+	text **values;
+	LlmTemplateText *texts;
+} LlmLabels;
+
+/* Read an argument that holds labels: at least one, and none NULL. */
+extern void
+llm_labels_argument(FunctionCallInfo fcinfo, int arg, LlmLabels *labels);
+
 /*
  * Read the arguments "adapter" and, behind it, "options".  Where the caller is
  * silent the answer is the most probable one, and models that think aloud are

@@ -11,8 +11,6 @@
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/typed_call.h"
 
-#include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(llm_classify);
@@ -21,13 +19,6 @@ PG_FUNCTION_INFO_V1(llm_score);
 
 /* All here take two arguments of their own, then adapter and options. */
 #define ADAPTER_ARG 2
-
-/* A text argument as UTF-8, copied: arguments are gone after start. */
-static LlmTemplateText
-text_argument(FunctionCallInfo fcinfo, int arg)
-{
-	return llm_text_to_utf8(PG_GETARG_TEXT_P_COPY(arg));
-}
 
 static LlmTypedCall *
 create_call(FunctionCallInfo fcinfo, Size size)
@@ -43,33 +34,8 @@ create_call(FunctionCallInfo fcinfo, Size size)
 typedef struct ClassifyCall
 {
 	LlmTypedCall typed; /* must be first */
-	text **labels;
-	LlmTemplateText *label_texts; /* the same in UTF-8 */
-	int n_labels;
+	LlmLabels labels;
 } ClassifyCall;
-
-static void
-read_labels(ClassifyCall *call, ArrayType *array)
-{
-	Datum *values;
-	bool *nulls;
-
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls,
-					  &call->n_labels);
-	if (call->n_labels == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("there must be at least one label")));
-	call->labels = palloc(sizeof(text *) * call->n_labels);
-	call->label_texts = palloc(sizeof(LlmTemplateText) * call->n_labels);
-	for (int i = 0; i < call->n_labels; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("a label must not be null")));
-		call->labels[i] = DatumGetTextPP(values[i]);
-		call->label_texts[i] = llm_text_to_utf8(call->labels[i]);
-	}
-}
 
 static LlmBatchCall *
 start_classify(FunctionCallInfo fcinfo, bool is_batch)
@@ -80,11 +46,11 @@ start_classify(FunctionCallInfo fcinfo, bool is_batch)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		return NULL;
 	call = (ClassifyCall *) create_call(fcinfo, sizeof(*call));
-	read_labels(call, PG_GETARG_ARRAYTYPE_P_COPY(1));
-	call->typed.options.format =
-		llm_answer_format_choice(call->label_texts, call->n_labels, "a label");
-	prompt = llm_prompt_classify(text_argument(fcinfo, 0), call->label_texts,
-								 call->n_labels);
+	llm_labels_argument(fcinfo, 1, &call->labels);
+	call->typed.options.format = llm_answer_format_choice(
+		call->labels.texts, call->labels.n_labels, "a label");
+	prompt = llm_prompt_classify(llm_text_argument(fcinfo, 0),
+								 call->labels.texts, call->labels.n_labels);
 	llm_typed_call_submit(&call->typed, &prompt, is_batch);
 	return &call->typed.batch;
 }
@@ -98,16 +64,17 @@ finish_classify(LlmBatchCall *batch, bool *isnull)
 	*isnull = true;
 	if (!llm_typed_call_answer(&call->typed, &answer))
 		return (Datum) 0;
-	for (int i = 0; i < call->n_labels; i++)
+	for (int i = 0; i < call->labels.n_labels; i++)
 	{
-		const LlmTemplateText *label = &call->label_texts[i];
+		const LlmTemplateText *label = &call->labels.texts[i];
+		const text *value = call->labels.values[i];
 
 		if (label->len != answer.len ||
 			memcmp(label->data, answer.data, answer.len) != 0)
 			continue;
 		*isnull = false;
 		return PointerGetDatum(cstring_to_text_with_len(
-			VARDATA_ANY(call->labels[i]), VARSIZE_ANY_EXHDR(call->labels[i])));
+			VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)));
 	}
 	llm_error_set(&batch->err, LLM_ERROR_INTERNAL,
 				  "the answer \"%.*s\" is none of the labels",
@@ -142,8 +109,8 @@ start_condition(FunctionCallInfo fcinfo, LlmTypedCall *call, bool is_batch)
 	}
 	call->options.format =
 		llm_answer_format_choice(texts, lengthof(words), "an answer");
-	prompt =
-		llm_prompt_filter(text_argument(fcinfo, 1), text_argument(fcinfo, 0));
+	prompt = llm_prompt_filter(llm_text_argument(fcinfo, 1),
+							   llm_text_argument(fcinfo, 0));
 	llm_typed_call_submit(call, &prompt, is_batch);
 	return &call->batch;
 }

@@ -71,6 +71,12 @@ ADAPTERS = {
     "glm_dora": ("glm", torch.bfloat16, dict(r=2, lora_alpha=4, target_modules=HALF_FUSED, use_dora=True)),
     "gemma": ("gemma", torch.bfloat16, dict(r=2, lora_alpha=4, target_modules=PLAIN)),
     "gemma2": ("gemma2", torch.bfloat16, dict(r=2, lora_alpha=4, target_modules=PLAIN)),
+    "llama3_embed": (
+        "llama3",
+        torch.float32,
+        dict(r=4, lora_alpha=6, target_modules=["embed_tokens", "lm_head", "v_proj"], use_rslora=True),
+    ),
+    "gemma2_embed": ("gemma2", torch.bfloat16, dict(r=2, lora_alpha=4, target_modules=["embed_tokens", "o_proj"])),
     "gemma3_dora": ("gemma3", torch.bfloat16, dict(r=1, lora_alpha=2, target_modules=PLAIN, use_dora=True)),
 }
 
@@ -86,7 +92,9 @@ def randomize(model, dtype, seed):
         for name, parameter in sorted(model.named_parameters()):
             if "lora_A" in name:
                 parameter.copy_(noise(parameter.shape, parameter.shape[1] ** -0.5))
-            elif "lora_B" in name:
+            elif "lora_embedding_A" in name:
+                parameter.copy_(noise(parameter.shape, 0.3))
+            elif "lora_B" in name or "lora_embedding_B" in name:
                 parameter.copy_(noise(parameter.shape, 0.05))
             elif "lora_magnitude_vector" in name:
                 stray = 1 + noise(parameter.shape, 0.2)

@@ -45,6 +45,9 @@ FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
 # name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored,
 # "nf4", "nf4_nested": projections are what is left of them as NF4 weights
 CASES = {
+    "mixtral": (("q", "k", "v", "o"), False, False),
+    "qwen3_moe": (("q", "k", "v", "o"), False, False),
+    "qwen3_moe_step": (("v", "o"), False, True),
     "qwen3_nf4": (MODULES, False, False),
     "llama3_nf4_nested": (("q", "v", "down"), False, True),
     "phi3_fused": (("qkv", "gate_up", "down"), False, False),

@@ -1,9 +1,9 @@
-# 029_accounts.pl
+# 033_accounts.pl
 #	Tokens are counted exactly, whatever becomes of the statement, and over
 #	restarts; budgets and limits end statements; llm_enrich in two sessions
 #	does each row once, and stops when it is cancelled.
 #
-# test/029_accounts.pl
+# test/033_accounts.pl
 use strict;
 use warnings;
 

@@ -1,0 +1,414 @@
+/*
+ * train_mixture.c
+ *	  The MLP of a mixture of experts, there and back.
+ *
+ * Experts and router are not trained; what passes through them is.  A visit of
+ * a token to an expert is an entry; entries are sorted by expert, so that each
+ * expert's are side by side.  Nothing is kept for the way back: it routes the
+ * tokens once more and passes their entries up to down's input.
+ *
+ * With y_e what expert e says of x, g its inputs of down, s_e the share:
+ *
+ *	  out = sum of s_e y_e,  d_s_e = d_out . y_e = (d_out W_down) . g
+ *
+ * so that y_e itself is not needed again, and entries can be weighed with
+ * their shares last, when they are added up to d_x.  Shares are a softmax,
+ * over the chosen experts where these are renormalized (Jiang et al. 2024):
+ *
+ *	  d_logit_e = s_e (d_s_e - sum of s_k d_s_k)
+ *
+ * with, where they are not, all experts' probabilities before the bracket.
+ * Routing is small and done on the host.
+ *
+ * src/engine/train/train_mixture.c
+ */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "src/engine/train/train_internal.h"
+
+bool
+train_is_mixture(const LlmTrainer *t, int32_t layer_idx)
+{
+	return llm_layer_set_has(&t->config->expert_layers, layer_idx);
+}
+
+static int32_t
+n_entries(const LlmTrainer *t)
+{
+	return t->batch->n_tokens * t->config->n_experts_per_token;
+}
+
+/* ------------------------------------------------------------------------
+ * Routing
+ * ------------------------------------------------------------------------
+ */
+
+/* Logits become probabilities. */
+static void
+soften(float *p, int32_t n)
+{
+	float most = p[0];
+	double sum = 0;
+
+	for (int32_t i = 1; i < n; i++)
+		most = p[i] > most ? p[i] : most;
+	for (int32_t i = 0; i < n; i++)
+	{
+		p[i] = expf(p[i] - most);
+		sum += (double) p[i];
+	}
+	for (int32_t i = 0; i < n; i++)
+		p[i] = (float) ((double) p[i] / sum);
+}
+
+/* Whether an expert is among the n_top most probable: of equals the first. */
+static bool
+is_chosen(const float *p, int32_t n_experts, int32_t expert, int32_t n_top)
+{
+	int32_t n_before = 0;
+
+	for (int32_t i = 0; i < n_experts; i++)
+		n_before += p[i] > p[expert] || (p[i] == p[expert] && i < expert);
+	return n_before < n_top;
+}
+
+/* A token's experts, ascending. */
+static void
+choose_experts(LlmTrainer *t, int32_t token)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n_experts = t->config->n_experts;
+	const int32_t n_top = t->config->n_experts_per_token;
+	const float *p = m->probabilities + (int64_t) token * n_experts;
+	int32_t *chosen = m->chosen + (int64_t) token * n_top;
+	int32_t n = 0;
+
+	for (int32_t e = 0; e < n_experts && n < n_top; e++)
+	{
+		/* numbers that are not finite leave nobody out for good */
+		if (is_chosen(p, n_experts, e, n_top) || n_experts - e == n_top - n)
+			chosen[n++] = e;
+	}
+	assert(n == n_top);
+}
+
+/* Entries by expert, those of an expert by token. */
+static void
+sort_entries(LlmTrainer *t)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n_top = t->config->n_experts_per_token;
+	int32_t n = 0;
+
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+	{
+		m->first_entry[e] = n;
+		for (int32_t i = 0; i < n_entries(t); i++)
+		{
+			if (m->chosen[i] != e)
+				continue;
+			m->entry_rows[n] = i / n_top;
+			m->row_entries[i] = n++;
+		}
+	}
+	m->first_entry[t->config->n_experts] = n;
+	assert(n == n_entries(t));
+}
+
+static void
+share_out(LlmTrainer *t, int32_t token)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n_top = t->config->n_experts_per_token;
+	const float *p = m->probabilities + (int64_t) token * t->config->n_experts;
+	const int32_t *chosen = m->chosen + (int64_t) token * n_top;
+	double sum = 0;
+
+	for (int32_t k = 0; k < n_top; k++)
+		sum += (double) p[chosen[k]];
+	if (!t->config->renormalizes_experts)
+		sum = 1;
+	for (int32_t k = 0; k < n_top; k++)
+		m->shares[m->row_entries[token * n_top + k]] =
+			(float) ((double) p[chosen[k]] / sum);
+}
+
+/* Choose the experts of x [n_tokens, hidden]. */
+static bool
+route(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n = t->batch->n_tokens;
+	const int32_t n_experts = t->config->n_experts;
+	const size_t n_logits = (size_t) n * (size_t) n_experts;
+	const size_t n_bytes = (size_t) n_entries(t) * sizeof(int32_t);
+	LlmLinearArgs router = {
+		.x = x, .n_rows = n, .n_parts = 1, .out_is_f32 = true
+	};
+
+	router.part[0].weight =
+		llm_model_matrix(t->model, LLM_WEIGHT_ROUTER, layer_idx);
+	router.part[0].out = m->device_logits;
+	router.part[0].out_stride = n_experts;
+	if (!t->train->linear(t->compute, &router, err) ||
+		!t->ops->read(t->compute, m->probabilities, m->device_logits,
+					  n_logits * sizeof(float), err))
+		return false;
+	for (int32_t i = 0; i < n; i++)
+	{
+		soften(m->probabilities + (int64_t) i * n_experts, n_experts);
+		choose_experts(t, i);
+	}
+	sort_entries(t);
+	for (int32_t i = 0; i < n; i++)
+		share_out(t, i);
+	return t->ops->write(t->compute, m->device_entry_rows, m->entry_rows,
+						 n_bytes, err) &&
+		   t->ops->write(t->compute, m->device_row_entries, m->row_entries,
+						 n_bytes, err) &&
+		   t->ops->write(t->compute, m->device_shares, m->shares, n_bytes,
+						 err) &&
+		   t->ops->sync(t->compute, err);
+}
+
+/* ------------------------------------------------------------------------
+ * Experts
+ * ------------------------------------------------------------------------
+ */
+
+/* y = W x of every expert's entries. */
+static bool
+multiply(LlmTrainer *t, const LlmMatrix *weights, const void *x, void *y,
+		 LlmError *err)
+{
+	const TrainMixture *m = &t->mixture;
+
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+	{
+		const int64_t first = m->first_entry[e];
+		LlmLinearArgs args = {
+			.x = train_act_at(t, x, first * weights[e].n_cols),
+			.n_rows = m->first_entry[e + 1] - m->first_entry[e],
+			.n_parts = 1,
+		};
+
+		args.part[0].weight = weights[e];
+		args.part[0].out = train_act_at(t, y, first * weights[e].n_rows);
+		args.part[0].out_stride = weights[e].n_rows;
+		if (args.n_rows > 0 && !t->train->linear(t->compute, &args, err))
+			return false;
+	}
+	return true;
+}
+
+/* d_x = d_y W, or += */
+static bool
+multiply_back(LlmTrainer *t, const LlmMatrix *weights, const void *d_y,
+			  void *d_x, bool adds, LlmError *err)
+{
+	const TrainMixture *m = &t->mixture;
+
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+	{
+		const LlmMatrix *w = &weights[e];
+		const int64_t first = m->first_entry[e];
+		LlmProductArgs args = {
+			.a = { train_act_at(t, d_y, first * w->n_rows),
+				   t->compute->activation_dtype, w->n_rows, false },
+			.b = { w->data, w->dtype, w->n_cols, false },
+			.m = m->first_entry[e + 1] - first,
+			.n = w->n_cols,
+			.k = w->n_rows,
+			.scale = 1,
+			.adds = adds,
+			.out = train_act_at(t, d_x, first * w->n_cols),
+			.out_dtype = t->compute->activation_dtype,
+			.out_stride = w->n_cols,
+		};
+
+		if (args.m > 0 && !t->train->product(t->compute, &args, err))
+			return false;
+	}
+	return true;
+}
+
+static bool
+gather_entries(LlmTrainer *t, const void *x, void *out, LlmError *err)
+{
+	LlmGatherArgs args = {
+		.x = x,
+		.rows = t->mixture.device_entry_rows,
+		.out = out,
+		.n_rows = n_entries(t),
+		.dim = t->config->hidden_size,
+	};
+
+	return t->ops->gather(t->compute, &args, err);
+}
+
+/* out[token] = the sum of its entries, by their shares */
+static bool
+combine_entries(LlmTrainer *t, const void *x, void *out, LlmError *err)
+{
+	LlmCombineArgs args = {
+		.x = x,
+		.entries = t->mixture.device_row_entries,
+		.factors = t->mixture.device_shares,
+		.out = out,
+		.n_rows = t->batch->n_tokens,
+		.n_entries = t->config->n_experts_per_token,
+		.dim = t->config->hidden_size,
+	};
+
+	return t->train->combine(t->compute, &args, err);
+}
+
+/* Route x, and pass its entries up to the input of down. */
+static bool
+pass_entries(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
+{
+	TrainMixture *m = &t->mixture;
+	LlmGatedActArgs act = {
+		.gate = m->gate,
+		.up = m->up,
+		.out = m->inner,
+		.in_stride = t->config->expert_intermediate_size,
+		.n_rows = n_entries(t),
+		.dim = t->config->expert_intermediate_size,
+		.activation = llm_model_activation(t->model),
+	};
+
+	return route(t, layer_idx, x, err) && gather_entries(t, x, m->x, err) &&
+		   multiply(
+			   t,
+			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_GATE, layer_idx),
+			   m->x, m->gate, err) &&
+		   multiply(
+			   t, llm_model_experts(t->model, LLM_WEIGHT_EXPERT_UP, layer_idx),
+			   m->x, m->up, err) &&
+		   t->ops->gated_act(t->compute, &act, err);
+}
+
+bool
+train_mixture(LlmTrainer *t, int32_t layer_idx, const void *x, void *out,
+			  LlmError *err)
+{
+	TrainMixture *m = &t->mixture;
+
+	return pass_entries(t, layer_idx, x, err) &&
+		   multiply(
+			   t,
+			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_DOWN, layer_idx),
+			   m->inner, m->y, err) &&
+		   combine_entries(t, m->y, out, err);
+}
+
+/* ------------------------------------------------------------------------
+ * Back
+ * ------------------------------------------------------------------------
+ */
+
+/* The logits' derivatives of a token, in the place of its probabilities. */
+static void
+token_back(LlmTrainer *t, int32_t token)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n_experts = t->config->n_experts;
+	const int32_t n_top = t->config->n_experts_per_token;
+	const int32_t *chosen = m->chosen + (int64_t) token * n_top;
+	const int32_t *entries = m->row_entries + (int64_t) token * n_top;
+	float *p = m->probabilities + (int64_t) token * n_experts;
+	double mean = 0;
+	int32_t k = 0;
+
+	for (int32_t i = 0; i < n_top; i++)
+		mean +=
+			(double) m->shares[entries[i]] * (double) m->d_shares[entries[i]];
+	for (int32_t e = 0; e < n_experts; e++)
+	{
+		const bool is_top = k < n_top && chosen[k] == e;
+		const int32_t entry = is_top ? entries[k++] : -1;
+		const double d_share = is_top ? (double) m->d_shares[entry] : 0;
+
+		if (t->config->renormalizes_experts)
+			p[e] = is_top
+					   ? (float) ((double) m->shares[entry] * (d_share - mean))
+					   : 0;
+		else
+			p[e] = (float) ((double) p[e] * (d_share - mean));
+	}
+}
+
+/* d_x += what reaches x through the router. */
+static bool
+route_back(LlmTrainer *t, int32_t layer_idx, void *d_x, LlmError *err)
+{
+	TrainMixture *m = &t->mixture;
+	const LlmMatrix router =
+		llm_model_matrix(t->model, LLM_WEIGHT_ROUTER, layer_idx);
+	LlmRowDotsArgs dots = {
+		.a = m->d_inner,
+		.b = m->inner,
+		.out = m->device_shares,
+		.n_rows = n_entries(t),
+		.dim = t->config->expert_intermediate_size,
+	};
+	LlmProductArgs args = {
+		.a = { m->device_logits, LLM_DTYPE_F32, router.n_rows, false },
+		.b = { router.data, router.dtype, router.n_cols, false },
+		.m = t->batch->n_tokens,
+		.n = router.n_cols,
+		.k = router.n_rows,
+		.scale = 1,
+		.adds = true,
+		.out = d_x,
+		.out_dtype = t->compute->activation_dtype,
+		.out_stride = router.n_cols,
+	};
+
+	if (!t->train->row_dots(t->compute, &dots, err) ||
+		!t->ops->read(t->compute, m->d_shares, m->device_shares,
+					  (size_t) n_entries(t) * sizeof(float), err))
+		return false;
+	for (int32_t i = 0; i < t->batch->n_tokens; i++)
+		token_back(t, i);
+	return t->ops->write(t->compute, m->device_logits, m->probabilities,
+						 (size_t) (args.m * args.k) * sizeof(float), err) &&
+		   t->ops->sync(t->compute, err) &&
+		   t->train->product(t->compute, &args, err);
+}
+
+bool
+train_mixture_back(LlmTrainer *t, int32_t layer_idx, const void *x,
+				   const void *d_out, void *d_x, LlmError *err)
+{
+	TrainMixture *m = &t->mixture;
+	LlmGatedActBackArgs act = {
+		.gate = m->gate,
+		.up = m->up,
+		.d_out = m->d_inner,
+		.d_gate = m->gate,
+		.d_up = m->up,
+		.n = (int64_t) n_entries(t) * t->config->expert_intermediate_size,
+		.activation = llm_model_activation(t->model),
+	};
+
+	return pass_entries(t, layer_idx, x, err) &&
+		   gather_entries(t, d_out, m->y, err) &&
+		   multiply_back(
+			   t,
+			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_DOWN, layer_idx),
+			   m->y, m->d_inner, false, err) &&
+		   t->train->gated_act_back(t->compute, &act, err) &&
+		   multiply_back(
+			   t,
+			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_GATE, layer_idx),
+			   m->gate, m->x, false, err) &&
+		   multiply_back(
+			   t, llm_model_experts(t->model, LLM_WEIGHT_EXPERT_UP, layer_idx),
+			   m->up, m->x, true, err) &&
+		   combine_entries(t, m->x, d_x, err) &&
+		   route_back(t, layer_idx, d_x, err);
+}
