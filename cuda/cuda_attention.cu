@@ -61,6 +61,8 @@ cuda_attention(LlmCompute *compute, const LlmAttentionArgs *args, LlmError *err)
 
 	assert(args->n_heads % args->n_kv_heads == 0);
 	assert(args->n_heads <= cuda->options.max_heads);
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	if (cuda->plan.n_decode_seqs > 0 &&
 		!cuda_attention_decode(cuda, &params, padded_dim, err))
 		return false;

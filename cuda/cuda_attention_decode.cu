@@ -10,7 +10,9 @@
  * which multiply scores and weights: nothing is rounded on the way, and sums
  * are f32.  Queries beyond f16's range are taken for its largest number.
  * Results of pieces carry the logarithm of their weight, and a
- * second kernel adds them up; a sequence of one piece is done at once.
+ * second kernel adds them up; a sequence of one piece is done at once.  A piece
+ * that several sequences share (the beginning of their prompts) has the rows of
+ * all of them in its tile, so that it is read once for them.
  *
  * cuda/cuda_attention_decode.cu
  */
@@ -66,7 +68,7 @@ template <int DIM>
 static __device__ __forceinline__ void
 attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 			const AttentionParams &p, const bf16 *tile, int32_t first_key,
-			int32_t position)
+			const int32_t position[2])
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int own = (int) threadIdx.x / WARP * 16;
@@ -97,7 +99,7 @@ attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 			row[i] = &scores[i / 2][2 * h + i % 2];
 			if (p.soft_cap > 0)
 				*row[i] = capped_score(p, *row[i]);
-			if (!sees(p, position, key))
+			if (!sees(p, position[h], key))
 				*row[i] = -INFINITY;
 		}
 		factor = soften<4>(row, score_scale(p), part.max[h], part.sum[h]);
@@ -318,7 +320,7 @@ template <int DIM, bool IS_E4M3>
 static __device__ __forceinline__ void
 attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 			 const AttentionParams &p, const char *tile, int32_t first_key,
-			 int32_t position)
+			 const int32_t position[2])
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int own = (int) threadIdx.x / WARP * CODE_GROUP;
@@ -346,7 +348,7 @@ attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
 			*row[i] *= unit_value(key_units[i]);
 			if (p.soft_cap > 0)
 				*row[i] = capped_score(p, *row[i]);
-			if (!sees(p, position, key))
+			if (!sees(p, position[h], key))
 				*row[i] = -INFINITY;
 		}
 		factor = soften_in_units(row, units, score_scale(p), part.max[h],
@@ -420,19 +422,27 @@ fetch_next(Fetcher<DIM, FORMAT> &next, const AttentionParams &p, char *stage)
 	copies_commit();
 }
 
-/* Walk over the piece's tiles, all stages but one ahead being fetched. */
+/*
+ * Walk over the piece's tiles, all stages but one ahead being fetched.  seq is
+ * the first of its sequences, whose rows follow one another.
+ */
 template <int DIM, KvFormat FORMAT>
 static __device__ __forceinline__ void
 attend_piece(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
-			 const AttentionParams &p, const DecodePiece &piece,
+			 const AttentionParams &p, const DecodePiece &piece, int32_t seq,
 			 int32_t kv_head, char *stages, int32_t first_key)
 {
 	const int n_stages = Decode<DIM, FORMAT>::stages;
 	const int stage_bytes = 2 * Decode<DIM, FORMAT>::tile_bytes;
-	const int32_t position = p.context_len[piece.seq] - 1;
+	const int row = (int) threadIdx.x % WARP / 4;
+	const int32_t last = piece.n_seqs - 1;
+	const int32_t position[2] = {
+		p.context_len[seq + min(row / p.group, last)] - 1,
+		p.context_len[seq + min((row + 8) / p.group, last)] - 1
+	};
 	const int n_tiles = (piece.end_key - first_key + KEY_TILE - 1) / KEY_TILE;
 	Fetcher<DIM, FORMAT> next = { p.block_tables +
-									  (int64_t) piece.seq * p.table_stride,
+									  (int64_t) seq * p.table_stride,
 								  kv_head, first_key, piece.end_key };
 
 	if constexpr (FORMAT != KV_BF16)
@@ -489,23 +499,32 @@ share_results(const Partial<DIM> &part, float factor, float *outs,
 	__syncthreads();
 }
 
+/* Where a piece's results go. */
+typedef struct PieceRows
+{
+	int64_t first_token;
+	int32_t first_head;
+	int32_t n_heads;		  /* of a sequence, here */
+	int32_t n_rows;			  /* of all of them */
+	const int32_t *seq_slots; /* of the first sequence on */
+} PieceRows;
+
 /*
- * Add up the warps' results and store rows first_row .. of the group; maxima
- * times scale are powers of 2.
+ * Add up the warps' results and store the rows; maxima times scale are powers
+ * of 2.
  */
 template <int DIM>
 static __device__ __forceinline__ void
-store_results(const AttentionParams &p, const DecodePiece &piece, float scale,
-			  int32_t first_head, int32_t n_rows, const float *outs,
+store_results(const AttentionParams &p, const DecodePiece &piece,
+			  const PieceRows &rows, float scale, const float *outs,
 			  const float *maxima, const float *sums)
 {
-	const int64_t token = p.query_start[piece.seq];
-
-	for (int i = (int) threadIdx.x; i < n_rows * DIM; i += DECODE_THREADS)
+	for (int i = (int) threadIdx.x; i < rows.n_rows * DIM; i += DECODE_THREADS)
 	{
 		int row = i / DIM;
 		int d = i % DIM;
-		int32_t head = first_head + row;
+		int32_t seq = row / rows.n_heads;
+		int32_t head = rows.first_head + row % rows.n_heads;
 		float max = -INFINITY;
 		float sum = 0;
 		float out = 0;
@@ -526,12 +545,13 @@ store_results(const AttentionParams &p, const DecodePiece &piece, float scale,
 		out = sum > 0 ? out / sum : 0;
 		if (d >= p.head_dim)
 			continue;
-		if (piece.is_whole)
-			p.out[(token * p.n_heads + head) * p.head_dim + d] =
-				__float2bfloat16(out);
+		if (piece.ordinal < 0)
+			p.out[((rows.first_token + seq) * p.n_heads + head) * p.head_dim +
+				  d] = __float2bfloat16(out);
 		else
 		{
-			int64_t at = (int64_t) blockIdx.x * p.n_heads + head;
+			int64_t slot = rows.seq_slots[seq] + piece.ordinal;
+			int64_t at = slot * p.n_heads + head;
 
 			p.partial_out[at * p.head_dim + d] = out;
 			if (d == 0)
@@ -540,12 +560,23 @@ store_results(const AttentionParams &p, const DecodePiece &piece, float scale,
 	}
 }
 
+/* The first key that a window leaves to any of n_seqs sequences. */
+static __device__ __forceinline__ int32_t
+first_seen(const AttentionParams &p, int32_t seq, int32_t n_seqs)
+{
+	int32_t least = p.context_len[seq];
+
+	for (int32_t i = 1; i < n_seqs; i++)
+		least = min(least, p.context_len[seq + i]);
+	return max(least - p.window, 0);
+}
+
 /* Grid: pieces, kv heads, tiles of 16 heads of a group. */
 template <int DIM, KvFormat FORMAT>
 static __global__ void
 __launch_bounds__(DECODE_THREADS)
 	attention_decode(const __grid_constant__ AttentionParams p,
-					 const DecodePiece *pieces, const int32_t *n_pieces)
+					 const __grid_constant__ StepPlan plan)
 {
 	extern __shared__ __align__(128) unsigned char shared[];
 	__shared__ float maxima[DECODE_WARPS * MMA_ROWS];
@@ -557,19 +588,29 @@ __launch_bounds__(DECODE_THREADS)
 	uint32_t queries[DIM / 16][4];
 	Partial<DIM> part;
 	DecodePiece piece;
+	PieceRows rows;
+	int32_t seq;
 	int32_t first_key;
 
 	pass_release();
 	pass_wait();
-	if ((int32_t) blockIdx.x >= *n_pieces)
+	if ((int32_t) blockIdx.x >= *plan.n_pieces_now)
 		return;
-	piece = pieces[blockIdx.x];
+	piece = plan.pieces[blockIdx.x];
+	seq = plan.decode_seqs[piece.first];
+	/* several sequences' rows fit one tile: first_row is 0 then */
+	rows.first_token = p.query_start[seq];
+	rows.first_head = kv_head * p.group + first_row;
+	rows.n_heads = min(p.group - first_row, MMA_ROWS);
+	rows.n_rows = piece.n_seqs * rows.n_heads;
+	rows.seq_slots = plan.seq_slots + piece.first;
 	first_key = piece.first_key;
 	if (p.window > 0)
-		first_key = max(first_key, (p.context_len[piece.seq] - p.window) /
-									   KEY_TILE * KEY_TILE);
-	load_queries<DIM, MMA_ROWS, DECODE_THREADS>(
-		p, p.query_start[piece.seq], p.group, first_row, kv_head, query_tile);
+		first_key = max(first_key,
+						first_seen(p, seq, piece.n_seqs) / KEY_TILE * KEY_TILE);
+	load_queries<DIM, MMA_ROWS, DECODE_THREADS>(p, (int32_t) rows.first_token,
+												piece.n_seqs * p.group,
+												first_row, kv_head, query_tile);
 	__syncthreads();
 	if constexpr (FORMAT == KV_BF16)
 	{
@@ -590,13 +631,12 @@ __launch_bounds__(DECODE_THREADS)
 		part.max[h] = -INFINITY;
 		part.sum[h] = 0;
 	}
-	attend_piece<DIM, FORMAT>(part, queries, p, piece, kv_head, (char *) shared,
-							  first_key);
+	attend_piece<DIM, FORMAT>(part, queries, p, piece, seq, kv_head,
+							  (char *) shared, first_key);
 	share_results<DIM>(part, is_coded ? 1.0f / (1 << WEIGHT_BITS) : 1,
 					   (float *) shared, maxima, sums);
-	store_results<DIM>(
-		p, piece, is_coded ? 1 : score_scale(p), kv_head * p.group + first_row,
-		min(p.group - first_row, MMA_ROWS), (float *) shared, maxima, sums);
+	store_results<DIM>(p, piece, rows, is_coded ? 1 : score_scale(p),
+					   (float *) shared, maxima, sums);
 }
 
 /* ------------------------------------------------------------------------
@@ -607,7 +647,7 @@ __launch_bounds__(DECODE_THREADS)
 /* Grid: decoding sequences, heads; a thread for each dimension. */
 static __global__ void
 combine_pieces(const __grid_constant__ AttentionParams p,
-			   const int32_t *decode_seqs, const int32_t *seq_pieces)
+			   const int32_t *decode_seqs, const int32_t *seq_slots)
 {
 	const int32_t head = (int32_t) blockIdx.y;
 	float max = -INFINITY;
@@ -617,8 +657,8 @@ combine_pieces(const __grid_constant__ AttentionParams p,
 
 	pass_release();
 	pass_wait();
-	first = seq_pieces[blockIdx.x];
-	end = seq_pieces[blockIdx.x + 1];
+	first = seq_slots[blockIdx.x];
+	end = seq_slots[blockIdx.x + 1];
 	token = p.query_start[decode_seqs[blockIdx.x]];
 	if (end - first <= 1)
 		return;
@@ -656,8 +696,7 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
 	CUDA_TRY(launch_early(cuda, { grid, DECODE_THREADS, (size_t) bytes },
-						  attention_decode<DIM, FORMAT>, p, plan->pieces,
-						  plan->n_pieces_now));
+						  attention_decode<DIM, FORMAT>, p, *plan));
 	return true;
 }
 
@@ -695,9 +734,9 @@ cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
 			ok = launch_format<256>(cuda, *params, err);
 			break;
 	}
-	if (!ok || plan->n_pieces == plan->n_decode_seqs)
+	if (!ok || plan->are_whole)
 		return ok;
 	CUDA_TRY(launch_early(cuda, { grid, 128 }, combine_pieces, *params,
-						  plan->decode_seqs, plan->seq_pieces));
+						  plan->decode_seqs, plan->seq_slots));
 	return true;
 }

@@ -26,9 +26,9 @@
 #define CONTEXT_BYTES ((size_t) 1 << 30)
 
 static size_t
-partial_bytes(const LlmComputeOptions *options, int32_t max_pieces)
+partial_bytes(const LlmComputeOptions *options, int32_t max_slots)
 {
-	return (size_t) max_pieces * (size_t) options->max_heads *
+	return (size_t) max_slots * (size_t) options->max_heads *
 		   (MAX_HEAD_DIM + 1) * sizeof(float);
 }
 
@@ -36,10 +36,10 @@ static bool
 attention_open(LlmCuda *cuda, LlmError *err)
 {
 	cuda->partial_out = (float *) cuda_alloc(
-		&cuda->base, partial_bytes(&cuda->options, cuda->max_pieces),
+		&cuda->base, partial_bytes(&cuda->options, cuda->max_slots),
 		"partial results of attention", err);
 	cuda->partial_lse =
-		cuda->partial_out + (size_t) cuda->max_pieces *
+		cuda->partial_out + (size_t) cuda->max_slots *
 								(size_t) cuda->options.max_heads * MAX_HEAD_DIM;
 	return cuda->partial_out != NULL;
 }
@@ -74,6 +74,8 @@ cuda_sync(LlmCompute *compute, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
 
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(cudaStreamSynchronize(cuda->stream));
 	cuda_sample_deliver(cuda);
 	return true;
@@ -186,6 +188,8 @@ llm_compute_cuda_open(const LlmComputeOptions *options, LlmError *err)
 	cuda->base.precision = LLM_DTYPE_BF16;
 	cuda->base.lora_format.dtype = LLM_DTYPE_BF16;
 	cuda->options = *options;
+	cuda->own_products =
+		options->isa != NULL && strcmp(options->isa, "own") == 0;
 	cuda->options.isa = NULL;
 	if (open_parts(cuda, err))
 		return &cuda->base;
@@ -209,7 +213,7 @@ llm_compute_cuda_device(const LlmComputeOptions *options, LlmDeviceInfo *info,
 		cuda_sample_bytes(options) + cuda_lora_bytes(options) +
 		options->kv_expand_bytes +
 		(options->kv_expand_bytes > 0 ? cuda_table_bytes(options) : 0) +
-		partial_bytes(options, cuda_max_pieces(options, cuda.n_sms)) +
+		partial_bytes(options, cuda_max_slots(options, cuda.n_sms)) +
 		(size_t) options->max_rows * (size_t) options->max_experts_per_token *
 			((size_t) options->max_expert_dim + 2) * sizeof(float);
 	return true;

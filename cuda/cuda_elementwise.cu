@@ -5,7 +5,7 @@
  *
  * cuda/cuda_elementwise.cu
  */
-#include "cuda/cuda_internal.cuh"
+#include "cuda/cuda_activation.cuh"
 
 #include <string.h>
 
@@ -72,6 +72,8 @@ cuda_gather(LlmCompute *compute, const LlmGatherArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
+	if (!cuda_lora_settle(llm_cuda(compute), err))
+		return false;
 	if (args->dim % VALUES == 0 && bits % 16 == 0)
 	{
 		gather_wide_rows<<<(unsigned) args->n_rows, THREADS, 0,
@@ -122,6 +124,8 @@ __launch_bounds__(THREADS) sum_range(const __grid_constant__ SumParams p)
 bool
 cuda_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err)
 {
+	if (!cuda_lora_settle(llm_cuda(compute), err))
+		return false;
 	for (int32_t first = 0; first < args->n_ranges; first += SUM_RANGES)
 	{
 		int32_t n = args->n_ranges - first < SUM_RANGES ? args->n_ranges - first
@@ -145,23 +149,6 @@ cuda_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err)
  * Gated activation
  * ------------------------------------------------------------------------
  */
-static __device__ __forceinline__ float
-activate(LlmActivation kind, float x)
-{
-	if (kind == LLM_ACTIVATION_SILU)
-		return x / (1.0f + expf(-x));
-	if (kind == LLM_ACTIVATION_GELU)
-		return 0.5f * x * erfcf(-x * 0.70710678f);
-	return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-}
-
-/* Beyond these the limits, which 0 * inf would spoil. */
-static __device__ __forceinline__ float
-gate(LlmActivation kind, float x)
-{
-	return x < -1e4f ? 0.0f : activate(kind, x);
-}
-
 static __global__ void
 __launch_bounds__(THREADS)
 	gated_act_wide(const bf16 *gates, const bf16 *ups, bf16 *out,
@@ -217,8 +204,13 @@ cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err)
 				   bits % 16 == 0;
 	dim3 grid((unsigned) args->n_rows,
 			  blocks_for(is_wide ? args->dim / VALUES : args->dim));
+	bool is_done;
 
 	if (args->n_rows == 0)
+		return true;
+	if (!cuda_lora_gated_act(llm_cuda(compute), args, &is_done, err))
+		return false;
+	if (is_done)
 		return true;
 	CUDA_TRY(launch_early(llm_cuda(compute), { grid, THREADS },
 						  is_wide ? gated_act_wide : gated_act_single,

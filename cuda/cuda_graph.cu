@@ -9,7 +9,9 @@
  * second one is recorded; all others replay the record.
  *
  * A record holds the addresses of weights, cache and activations: whenever
- * memory is freed, all records are forgotten.
+ * memory is freed, all records are forgotten.  So they are when they take more
+ * of the device's memory than was set aside for them (options.graph_bytes),
+ * and where there is none for one more: that step is made again.
  *
  * cuda/cuda_graph.cu
  */
@@ -36,6 +38,8 @@ struct CudaGraphs
 	PassRecord records[MAX_RECORDS];
 	int n_records;
 	PassRecord *current; /* being recorded */
+	size_t used_bytes;	 /* of the device's memory, by what was measured */
+	bool is_short;		 /* there was none: nothing is recorded any more */
 };
 
 bool
@@ -73,6 +77,16 @@ cuda_graph_close(LlmCuda *cuda)
 	cuda->graphs = NULL;
 }
 
+static size_t
+free_bytes(void)
+{
+	size_t n_free = 0;
+	size_t n_total = 0;
+
+	(void) cudaMemGetInfo(&n_free, &n_total);
+	return n_free;
+}
+
 static PassRecord *
 find_record(CudaGraphs *graphs, const PassRecord *wanted)
 {
@@ -101,12 +115,14 @@ cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
 
 	assert(!cuda->is_capturing);
 	*is_replayed = false;
-	if (!cuda->plan.is_recordable)
+	if (!cuda->plan.is_recordable || graphs->is_short)
 		return true;
 	record = find_record(graphs, &wanted);
 	if (record == NULL)
 	{
-		if (graphs->n_records == MAX_RECORDS)
+		if (graphs->n_records == MAX_RECORDS ||
+			(cuda->options.graph_bytes > 0 &&
+			 graphs->used_bytes > cuda->options.graph_bytes))
 			cuda_graph_forget(cuda);
 		graphs->records[graphs->n_records++] = wanted;
 		return true;
@@ -124,13 +140,60 @@ cuda_pass_begin(LlmCompute *compute, const void *model, const LlmKvCache *kv,
 	return true;
 }
 
+/*
+ * Make the record runnable.  *is_short: the device has no memory for it; the
+ * others are gone, too.
+ */
+static bool
+instantiate(LlmCuda *cuda, cudaGraph_t graph, bool *is_short, LlmError *err)
+{
+	CudaGraphs *graphs = cuda->graphs;
+	PassRecord *record = graphs->current;
+	size_t before = free_bytes();
+	size_t after;
+	cudaError_t code = cudaGraphInstantiate(&record->graph, graph, 0);
+
+	*is_short = code == cudaErrorMemoryAllocation;
+	if (*is_short)
+	{
+		record->graph = NULL;
+		(void) cudaGetLastError();
+		cuda_graph_forget(cuda);
+		graphs->is_short = true;
+		return true;
+	}
+	CUDA_TRY(code);
+	after = free_bytes();
+	graphs->used_bytes += before > after ? before - after : 0;
+	return true;
+}
+
+/*
+ * Launch what was captured: as a record, or where there is no memory for one,
+ * as an error that has the step made again, then without recording.
+ */
+static bool
+launch_captured(LlmCuda *cuda, cudaGraph_t graph, LlmError *err)
+{
+	bool is_short = false;
+	PassRecord *record = cuda->graphs->current;
+
+	if (!instantiate(cuda, graph, &is_short, err))
+		return false;
+	if (is_short)
+		return llm_error_set(err, LLM_ERROR_NO_MEMORY,
+							 "out of GPU memory for a recorded pass");
+	CUDA_TRY(cudaGraphLaunch(record->graph, cuda->stream));
+	return true;
+}
+
 bool
 cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
-	PassRecord *record = cuda->graphs->current;
 	cudaGraph_t graph = NULL;
 	cudaError_t code;
+	bool ok;
 
 	if (!cuda->is_capturing)
 		return cuda_idle_mark(cuda, IDLE_PASSED, err);
@@ -144,9 +207,7 @@ cuda_pass_end(LlmCompute *compute, bool is_complete, LlmError *err)
 		return true;
 	}
 	CUDA_TRY(code);
-	code = cudaGraphInstantiate(&record->graph, graph, 0);
+	ok = launch_captured(cuda, graph, err);
 	(void) cudaGraphDestroy(graph);
-	CUDA_TRY(code);
-	CUDA_TRY(cudaGraphLaunch(record->graph, cuda->stream));
-	return cuda_idle_mark(cuda, IDLE_PASSED, err);
+	return ok && cuda_idle_mark(cuda, IDLE_PASSED, err);
 }

@@ -38,13 +38,18 @@ typedef __nv_bfloat16 bf16;
 /* Bytes for cuBLASLt, and to push weights out of the cache when timing. */
 #define WORKSPACE_BYTES ((size_t) 64 << 20)
 
-/* A step whose context is read in pieces: partial results, then combined. */
+/*
+ * Contexts are read in pieces: partial results, then combined.  Keys of blocks
+ * that neighbouring sequences share are one piece of all of them.
+ */
 typedef struct DecodePiece
 {
-	int32_t seq;
+	int32_t first; /* of its sequences: index into decode_seqs */
 	int32_t first_key;
 	int32_t end_key;
-	int32_t is_whole; /* the sequence's only piece: writes the result */
+	int16_t n_seqs;
+	int16_t ordinal; /* among each sequence's pieces; -1: the only one, which
+					  * writes the result */
 } DecodePiece;
 
 /* What step_upload makes of a step for attention; device addresses. */
@@ -52,14 +57,17 @@ typedef struct StepPlan
 {
 	int32_t n_decode_seqs; /* sequences with one new token */
 	int32_t n_pieces;	   /* an upper bound where the step may be recorded */
+	bool are_whole;		   /* every piece is its sequence's only one */
+	int32_t n_slots;	   /* of partial results */
 	bool is_recordable;	   /* one new token each, brought to a ladder's size */
+	bool is_prompt;		   /* deterministic: all tokens are prompts' */
 	int32_t n_prefill_seqs;
 	int32_t max_prefill_len;	 /* most new tokens of such a sequence */
 	int32_t n_prefill_groups;	 /* their contexts by 16 tokens */
 	int32_t max_prefill_groups;	 /* of one of them */
 	const int32_t *first_groups; /* [n_prefill_seqs] sums of these */
 	const DecodePiece *pieces;	 /* [n_pieces] */
-	const int32_t *seq_pieces;	 /* [n_decode_seqs + 1] first piece of each */
+	const int32_t *seq_slots;	 /* [n_decode_seqs + 1] first slot of each */
 	const int32_t *decode_seqs;	 /* [n_decode_seqs] */
 	const int32_t *prefill_seqs; /* [n_prefill_seqs] */
 	const int32_t *n_pieces_now; /* [1] */
@@ -76,6 +84,7 @@ typedef struct StepStaging
 } StepStaging;
 
 typedef struct GemmChoice GemmChoice;
+typedef struct AlgorithmFile AlgorithmFile;
 typedef struct SampleState SampleState;
 typedef struct ExpertTable ExpertTable;
 typedef struct CudaGraphs CudaGraphs;
@@ -113,16 +122,21 @@ typedef struct LlmCuda
 	int32_t table_stride;
 	StepPlan plan; /* of the step in flight */
 	int32_t max_pieces;
+	int32_t max_slots;
+	int32_t tile_seqs;	   /* whose rows fit one tile of decoding, all caches */
+	int32_t kv_block_size; /* of all caches; 0: they differ */
 
 	/* cuda_linear.cu */
 	cublasLtHandle_t cublas;
 	char *workspace; /* WORKSPACE_BYTES */
 	GemmChoice *choices;
 	int n_choices;
+	bool own_products; /* deterministic ones by own kernels alone (tests) */
+	AlgorithmFile *algorithms; /* cuda_algorithms.cu; NULL: none kept */
 
 	/* cuda_attention.cu */
-	float *partial_out; /* [max_pieces, max_heads, MAX_HEAD_DIM] */
-	float *partial_lse; /* [max_pieces, max_heads] */
+	float *partial_out; /* [max_slots, max_heads, MAX_HEAD_DIM] */
+	float *partial_lse; /* [max_slots, max_heads] */
 
 	/* cuda_attention_expand.cu; NULL where no memory was given for it */
 	char *expanded;			  /* options.kv_expand_bytes */
@@ -161,6 +175,7 @@ llm_cuda(LlmCompute *compute)
 static inline bool
 cuda_failed(LlmError *err, cudaError_t code, const char *what)
 {
+	(void) cudaGetLastError(); /* no later launch is blamed for it */
 	return llm_error_set(err,
 						 code == cudaErrorMemoryAllocation ? LLM_ERROR_NO_MEMORY
 														   : LLM_ERROR_INTERNAL,
@@ -357,6 +372,8 @@ extern size_t cuda_table_bytes(const LlmComputeOptions *options);
 
 /* Most pieces that a decode step's contexts are cut into. */
 extern int32_t cuda_max_pieces(const LlmComputeOptions *options, int n_sms);
+/* Most partial results of them, one for each sequence of a piece. */
+extern int32_t cuda_max_slots(const LlmComputeOptions *options, int n_sms);
 
 /* cuda_graph.cu */
 extern bool cuda_graph_open(LlmCuda *cuda, LlmError *err);
@@ -504,8 +521,14 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err);
 extern bool cuda_lora_applies(const LlmCuda *cuda, const LlmLinearArgs *args);
 extern bool
 cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+/* this half may be left to an activation that comes next */
 extern bool
 cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err);
+/* what was left is done now: before anything else looks at the outputs */
+extern bool cuda_lora_settle(LlmCuda *cuda, LlmError *err);
+/* the activation together with what was left of its inputs, if anything was */
+extern bool cuda_lora_gated_act(LlmCuda *cuda, const LlmGatedActArgs *args,
+								bool *is_done, LlmError *err);
 /* behind the lookup, where there is anything to do */
 extern bool
 cuda_lora_embed(LlmCuda *cuda, const LlmEmbedArgs *args, LlmError *err);

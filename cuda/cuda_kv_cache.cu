@@ -63,6 +63,23 @@ check_spec(const LlmKvCacheSpec *spec, LlmError *err)
 	return true;
 }
 
+/* What plans of decode steps, made for all caches, may count on. */
+static void
+note_cache(LlmCuda *cuda, const LlmKvCacheSpec *spec)
+{
+	int32_t group =
+		(int32_t) ceil_div(cuda->options.max_heads, spec->n_kv_heads);
+	int32_t tile_seqs = group <= MMA_ROWS ? MMA_ROWS / group : 1;
+	bool is_first = cuda->tile_seqs == 0;
+
+	if (is_first || tile_seqs < cuda->tile_seqs)
+		cuda->tile_seqs = tile_seqs;
+	if (is_first)
+		cuda->kv_block_size = spec->block_size;
+	else if (cuda->kv_block_size != spec->block_size)
+		cuda->kv_block_size = 0;
+}
+
 LlmKvCache *
 cuda_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec, LlmError *err)
 {
@@ -82,6 +99,7 @@ cuda_kv_create(LlmCompute *compute, const LlmKvCacheSpec *spec, LlmError *err)
 	kv->head_bytes = (int32_t) head_bytes(spec);
 	kv->half_bytes =
 		(int64_t) spec->n_blocks * spec->n_kv_heads * kv->head_bytes;
+	note_cache(kv->cuda, spec);
 	kv->data =
 		(char *) cuda_alloc(compute, cuda_kv_bytes(spec), "the KV cache", err);
 	if (kv->data != NULL)
@@ -317,6 +335,8 @@ cuda_rope_kv(LlmCompute *compute, const LlmRopeKvArgs *args, LlmError *err)
 	params.padded_dim = kv->padded_dim;
 	if (args->step->n_tokens == 0)
 		return true;
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(
 		launch_early(cuda, { grid, ROPE_WARPS * WARP }, rope_kv_heads, params));
 	return true;

@@ -9,18 +9,18 @@
  * the cache before each trial, as they are in a step.  Shapes are classes of
  * row counts, so that prompts of all lengths share a few measurements.  The own
  * kernels for few rows are one more candidate, but for the fewest rows, where
- * nothing comes near them, and for small weights.
+ * nothing comes near them, and for small weights.  Where results must not
+ * depend on the number of rows, cuda_linear_fixed.cu chooses.
  *
  * cuda/cuda_linear.cu
  */
-#include "cuda/cuda_internal.cuh"
+#include "cuda/cuda_linear.cuh"
 
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_CHOICES 1024
-#define MAX_CANDIDATES 8
 #define N_TRIALS 3
 
 /* Up to so many rows own kernels need no comparison. */
@@ -30,35 +30,6 @@
 /* What starting early saves them in a pass, which trials alone do not show. */
 #define EARLY_START_MS 0.004f
 
-/* One shape's descriptors and its algorithm. */
-struct GemmChoice
-{
-	int32_t row_class;
-	int32_t n_rows; /* of the layouts */
-	int64_t n_out;
-	int64_t n_cols;
-	int64_t out_stride;
-	bool out_is_f32;
-	bool is_chosen; /* the best of the candidates is candidates[0] ... */
-	bool is_own;	/* ... or the own kernel */
-	int n_candidates;
-	cublasLtMatmulHeuristicResult_t candidates[MAX_CANDIDATES];
-	cublasLtMatmulDesc_t op;
-	cublasLtMatrixLayout_t weight;
-	cublasLtMatrixLayout_t x;
-	cublasLtMatrixLayout_t out;
-};
-
-#define CUBLAS_TRY(call)                                             \
-	do                                                               \
-	{                                                                \
-		cublasStatus_t status_ = (call);                             \
-		if (status_ != CUBLAS_STATUS_SUCCESS)                        \
-			return llm_error_set(err, LLM_ERROR_INTERNAL,            \
-								 "cuBLASLt failed in %s: %s", #call, \
-								 cublasLtGetStatusString(status_));  \
-	} while (0)
-
 bool
 cuda_linear_open(LlmCuda *cuda, LlmError *err)
 {
@@ -67,6 +38,7 @@ cuda_linear_open(LlmCuda *cuda, LlmError *err)
 										  "scratch of matrix products", err);
 	if (cuda->workspace == NULL)
 		return false;
+	cuda_algorithms_open(cuda);
 	cuda->choices = (GemmChoice *) calloc(MAX_CHOICES, sizeof(GemmChoice));
 	return cuda->choices != NULL ||
 		   llm_error_no_memory(err, MAX_CHOICES * sizeof(GemmChoice),
@@ -93,6 +65,7 @@ cuda_linear_close(LlmCuda *cuda)
 	for (int i = 0; i < cuda->n_choices; i++)
 		free_choice(&cuda->choices[i]);
 	free(cuda->choices);
+	cuda_algorithms_close(cuda);
 	cuda_free(&cuda->base, cuda->workspace);
 	if (cuda->cublas != NULL)
 		(void) cublasLtDestroy(cuda->cublas);
@@ -102,20 +75,6 @@ cuda_linear_close(LlmCuda *cuda)
  * cuBLASLt
  * ------------------------------------------------------------------------
  */
-
-/* A product of one or more joined parts. */
-typedef struct Product
-{
-	const void *x;
-	const void *weight;
-	void *out;
-	int64_t out_stride;
-	int64_t n_out;
-	int64_t n_cols;
-	int32_t n_rows;
-	LlmDtype dtype; /* of the weight */
-	bool out_is_f32;
-} Product;
 
 int32_t
 cuda_row_class(int32_t n_rows)
@@ -129,8 +88,10 @@ cuda_row_class(int32_t n_rows)
 
 /* Own kernels differ more from row to row. */
 static int32_t
-choice_class(int32_t n_rows)
+choice_class(const LlmCuda *cuda, int32_t n_rows)
 {
+	if (cuda->options.deterministic)
+		return cuda->plan.is_prompt ? CLASS_PROMPTS : CLASS_OUTPUTS;
 	return n_rows <= 8 ? 8 : cuda_row_class(n_rows);
 }
 
@@ -161,12 +122,28 @@ describe(GemmChoice *choice, LlmError *err)
 	return true;
 }
 
-static bool
-find_candidates(LlmCuda *cuda, GemmChoice *choice, LlmError *err)
+bool
+gemm_set_rows(GemmChoice *choice, int32_t n_rows, LlmError *err)
+{
+	uint64_t n = (uint64_t) n_rows;
+
+	if (choice->n_rows == n_rows)
+		return true;
+	CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
+		choice->x, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n)));
+	CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
+		choice->out, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n)));
+	choice->n_rows = n_rows;
+	return true;
+}
+
+bool
+gemm_find_candidates(LlmCuda *cuda, GemmChoice *choice, LlmError *err)
 {
 	cublasLtMatmulPreference_t preference;
-	size_t workspace_bytes = WORKSPACE_BYTES;
+	size_t workspace_bytes = gemm_workspace_bytes(cuda);
 	uint32_t align = 16;
+	int n_found = 0;
 	cublasStatus_t status;
 
 	CUBLAS_TRY(cublasLtMatmulPreferenceCreate(&preference));
@@ -187,10 +164,12 @@ find_candidates(LlmCuda *cuda, GemmChoice *choice, LlmError *err)
 		sizeof(align));
 	status = cublasLtMatmulAlgoGetHeuristic(
 		cuda->cublas, choice->op, choice->weight, choice->x, choice->out,
-		choice->out, preference, MAX_CANDIDATES, choice->candidates,
-		&choice->n_candidates);
+		choice->out, preference, N_HEURISTICS,
+		choice->candidates + choice->n_candidates, &n_found);
 	(void) cublasLtMatmulPreferenceDestroy(preference);
-	if (status != CUBLAS_STATUS_SUCCESS || choice->n_candidates == 0)
+	if (status == CUBLAS_STATUS_SUCCESS)
+		choice->n_candidates += n_found;
+	if (choice->n_candidates == 0)
 		return llm_error_set(err, LLM_ERROR_INTERNAL,
 							 "cuBLASLt has no algorithm for %d x %lld x %lld",
 							 choice->n_rows, (long long) choice->n_cols,
@@ -215,8 +194,8 @@ multiply_few(LlmCuda *cuda, const Product *product, LlmError *err)
 	return cuda_skinny(cuda, &skinny, err);
 }
 
-static cublasStatus_t
-multiply(LlmCuda *cuda, const GemmChoice *choice, const Product *product, int i)
+cublasStatus_t
+gemm_run(LlmCuda *cuda, const GemmChoice *choice, const Product *product, int i)
 {
 	float one = 1;
 	float zero = 0;
@@ -225,7 +204,7 @@ multiply(LlmCuda *cuda, const GemmChoice *choice, const Product *product, int i)
 						  choice->weight, product->x, choice->x, &zero,
 						  product->out, choice->out, product->out, choice->out,
 						  &choice->candidates[i].algo, cuda->workspace,
-						  WORKSPACE_BYTES, cuda->stream);
+						  gemm_workspace_bytes(cuda), cuda->stream);
 }
 
 /*
@@ -252,7 +231,7 @@ time_candidate(LlmCuda *cuda, const GemmChoice *choice, const Product *product,
 		CUDA_TRY(cudaEventRecord(begin, cuda->stream));
 		if (i == OWN
 				? !multiply_few(cuda, product, err)
-				: multiply(cuda, choice, product, i) != CUBLAS_STATUS_SUCCESS)
+				: gemm_run(cuda, choice, product, i) != CUBLAS_STATUS_SUCCESS)
 			break;
 		CUDA_TRY(cudaEventRecord(end, cuda->stream));
 		CUDA_TRY(cudaEventSynchronize(end));
@@ -292,27 +271,42 @@ choose_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
 	choice->candidates[0] = choice->candidates[best];
 	choice->is_own = own_ms < FLT_MAX && own_ms <= best_ms + EARLY_START_MS;
 	choice->is_chosen = true;
+	cuda_algorithms_keep(cuda, choice);
 	return true;
 }
 
 static bool
-is_choice_for(const GemmChoice *choice, const Product *product)
+is_choice_for(const GemmChoice *choice, int32_t row_class,
+			  const Product *product)
 {
-	return choice->row_class == choice_class(product->n_rows) &&
-		   choice->n_out == product->n_out &&
+	return choice->row_class == row_class && choice->n_out == product->n_out &&
 		   choice->n_cols == product->n_cols &&
 		   choice->out_stride == product->out_stride &&
 		   choice->out_is_f32 == product->out_is_f32;
 }
 
+/* Made before, or now, or with the first product that may be timed. */
+static bool
+find_algorithm(LlmCuda *cuda, GemmChoice *choice, const Product *product,
+			   LlmError *err)
+{
+	cuda_algorithms_recall(cuda, choice);
+	if (choice->is_chosen)
+		return true;
+	return cuda->options.deterministic
+			   ? gemm_choose_fixed(cuda, choice, product->weight, err)
+			   : gemm_find_candidates(cuda, choice, err);
+}
+
 static GemmChoice *
 find_choice(LlmCuda *cuda, const Product *product, LlmError *err)
 {
+	int32_t row_class = choice_class(cuda, product->n_rows);
 	GemmChoice *choice;
 
 	for (int i = 0; i < cuda->n_choices; i++)
 	{
-		if (is_choice_for(&cuda->choices[i], product))
+		if (is_choice_for(&cuda->choices[i], row_class, product))
 			return &cuda->choices[i];
 	}
 	/* a full table forgets: it fills only with very many different shapes */
@@ -323,13 +317,13 @@ find_choice(LlmCuda *cuda, const Product *product, LlmError *err)
 		cuda->n_choices = 0;
 	}
 	choice = &cuda->choices[cuda->n_choices++];
-	choice->row_class = choice_class(product->n_rows);
+	choice->row_class = row_class;
 	choice->n_rows = product->n_rows;
 	choice->n_out = product->n_out;
 	choice->n_cols = product->n_cols;
 	choice->out_stride = product->out_stride;
 	choice->out_is_f32 = product->out_is_f32;
-	if (describe(choice, err) && find_candidates(cuda, choice, err))
+	if (describe(choice, err) && find_algorithm(cuda, choice, product, err))
 		return choice;
 	free_choice(choice);
 	cuda->n_choices--;
@@ -340,24 +334,17 @@ static bool
 multiply_dense(LlmCuda *cuda, const Product *product, LlmError *err)
 {
 	GemmChoice *choice = find_choice(cuda, product, err);
-	uint64_t n_rows = (uint64_t) product->n_rows;
 
-	if (choice == NULL)
+	if (choice == NULL || !gemm_set_rows(choice, product->n_rows, err))
 		return false;
-	if (choice->n_rows != product->n_rows)
-	{
-		CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
-			choice->x, CUBLASLT_MATRIX_LAYOUT_COLS, &n_rows, sizeof(n_rows)));
-		CUBLAS_TRY(cublasLtMatrixLayoutSetAttribute(
-			choice->out, CUBLASLT_MATRIX_LAYOUT_COLS, &n_rows, sizeof(n_rows)));
-		choice->n_rows = product->n_rows;
-	}
 	if (!choice->is_chosen && !cuda->is_capturing &&
 		!choose_algorithm(cuda, choice, product, err))
 		return false;
 	if (choice->is_own)
-		return multiply_few(cuda, product, err);
-	CUBLAS_TRY(multiply(cuda, choice, product, 0));
+		return cuda->options.deterministic
+				   ? cuda_tile_product(cuda, product, err)
+				   : multiply_few(cuda, product, err);
+	CUBLAS_TRY(gemm_run(cuda, choice, product, 0));
 	return true;
 }
 
@@ -500,7 +487,8 @@ multiply_product(LlmCuda *cuda, const Product *product, LlmError *err)
 
 	if (!is_regular(product))
 		return multiply_plain(cuda, product, err);
-	if (product->n_rows <= (is_small ? SKINNY_MAX_ROWS : OWN_MAX_ROWS))
+	if (!cuda->options.deterministic &&
+		product->n_rows <= (is_small ? SKINNY_MAX_ROWS : OWN_MAX_ROWS))
 		return multiply_few(cuda, product, err);
 	return multiply_dense(cuda, product, err);
 }
@@ -513,7 +501,8 @@ cuda_linear(LlmCompute *compute, const LlmLinearArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
-	if (has_adapters && !cuda_lora_shrink(cuda, args, err))
+	if (!cuda_lora_settle(cuda, err) ||
+		(has_adapters && !cuda_lora_shrink(cuda, args, err)))
 		return false;
 	for (int i = 0; i < args->n_parts;)
 	{

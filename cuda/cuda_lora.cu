@@ -8,7 +8,8 @@
  * columns in each block, in front of the base's product (beside it, on a
  * stream of its own, was slower: forks and joins cost more than they hide).
  * "expand" adds up the pieces, multiplies with B, and adds the result to what
- * the base's product has left.  How columns are cut does not depend on the
+ * the base's product has left; for gate and up the activation does that while
+ * it reads them (cuda_lora_act.cu).  How columns are cut does not depend on the
  * rows, so neither does a row's result.
  *
  * Tiles hold the adapters' addresses, and kernels find everything else in the
@@ -20,37 +21,17 @@
  *
  * cuda/cuda_lora.cu
  */
-#include "cuda/cuda_internal.cuh"
+#include "cuda/cuda_lora.cuh"
 
 #include <stdlib.h>
-#include <string.h>
 
-#define TILE_ROWS MMA_ROWS
 #define SHRINK_WARPS 8
 #define CHUNK 32 /* columns that a warp multiplies at once */
 #define BATCH 2	 /* chunks of a warp that are on their way together */
-#define MAX_PIECES 8
 #define MIN_PIECE_COLS (BATCH * SHRINK_WARPS * CHUNK)
-#define EXPAND_WARPS 4
-#define WARP_COLS 64 /* outputs of a warp of expand, two times 32 */
-#define EXPAND_COLS (EXPAND_WARPS * WARP_COLS)
 
-/* Rows of one adapter, which are the sorted rows first, first + 1, ... */
-typedef struct LoraTile
-{
-	const char *image;
-	int32_t first;
-	int32_t n_rows;
-	int32_t rows[TILE_ROWS]; /* the last one again behind n_rows */
-} LoraTile;
-
-/* What is sorted: a step's tokens, or its logit rows. */
-typedef struct LoraRows
-{
-	int32_t n_tiles;	   /* an upper bound where the step may be recorded */
-	const int32_t *header; /* device [4]: the number of tiles, and nothing */
-	const LoraTile *tiles; /* device */
-} LoraRows;
+/* Of the second-level cache, for what expand reads: about half. */
+#define MAX_AHEAD_BYTES ((int64_t) 24 << 20)
 
 typedef struct LoraStaging
 {
@@ -69,6 +50,8 @@ struct LoraState
 	char *sets;		  /* device: of tokens, of logit rows */
 	LoraRows tokens;
 	LoraRows logit_rows;
+	bool is_pending; /* the second half of this product is not done yet */
+	LlmLinearArgs pending;
 	float *inner; /* [MAX_PIECES, max_rows, parts, max_rank] */
 	cudaStream_t copy_stream;
 	cudaEvent_t copy_from;
@@ -85,11 +68,12 @@ header_bytes(void)
 	return 4 * sizeof(int32_t);
 }
 
-/* Each adapter has one tile at most that is not full. */
+/* Each adapter has one tile at most that is not full; so have other rows. */
 static size_t
 max_tiles(const LlmComputeOptions *options)
 {
-	return (size_t) options->max_rows / TILE_ROWS + (size_t) options->max_loras;
+	return (size_t) options->max_rows / TILE_ROWS +
+		   (size_t) options->max_loras + 1;
 }
 
 static size_t
@@ -274,30 +258,34 @@ cut_tiles(LoraTile *tiles, const void *image, const int32_t *rows,
 	return n_tiles;
 }
 
-/* Sort rows into a set that begins at "at"; returns the number of tiles. */
-static int32_t
+/* Sort rows into a set that begins at "at", and write its header there. */
+static void
 sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
 		  char *at)
 {
 	int32_t n_rows = of_logit_rows ? host->n_logit_rows : host->n_tokens;
 	LoraTile *tiles = (LoraTile *) (at + header_bytes());
+	int32_t *header = (int32_t *) at;
 	int32_t *next = state->counts;
 	int32_t n_tiles = 0;
 	int32_t begin = 0;
 
 	memset(next, 0, ((size_t) host->n_loras + 1) * sizeof(int32_t));
+	/* those without an adapter come last */
 	for (int32_t row = 0; row < n_rows; row++)
-		next[row_lora(host, row, of_logit_rows) + 1]++;
-	/* those without an adapter are counted first, and left out */
-	next[0] = 0;
+	{
+		int32_t i = row_lora(host, row, of_logit_rows);
+
+		if (i >= 0)
+			next[i + 1]++;
+	}
 	for (int32_t i = 0; i < host->n_loras; i++)
 		next[i + 1] += next[i];
 	for (int32_t row = 0; row < n_rows; row++)
 	{
 		int32_t i = row_lora(host, row, of_logit_rows);
 
-		if (i >= 0)
-			state->sorted[next[i]++] = row;
+		state->sorted[next[i >= 0 ? i : host->n_loras]++] = row;
 	}
 	/* next[i] is where the rows of i end now */
 	for (int32_t i = 0; i < host->n_loras; i++)
@@ -306,8 +294,9 @@ sort_rows(LoraState *state, const LlmStepInputs *host, bool of_logit_rows,
 							 begin, next[i]);
 		begin = next[i];
 	}
-	*(int32_t *) at = n_tiles;
-	return n_tiles;
+	header[0] = n_tiles;
+	header[1] = n_tiles +
+				cut_tiles(tiles + n_tiles, NULL, state->sorted, begin, n_rows);
 }
 
 /* Few sizes of grids, for few records. */
@@ -329,16 +318,19 @@ send_set(LlmCuda *cuda, const LlmStepInputs *host, bool of_logit_rows,
 	LoraState *state = cuda->lora;
 	LoraRows *set = of_logit_rows ? &state->logit_rows : &state->tokens;
 	size_t offset = of_logit_rows ? state->set_bytes : 0;
-	int32_t n_tiles = sort_rows(state, host, of_logit_rows, pinned + offset);
+	const int32_t *header = (const int32_t *) (pinned + offset);
 
-	assert((size_t) n_tiles <= max_tiles(&cuda->options));
-	set->n_tiles =
-		cuda->plan.is_recordable ? round_up_tiles(cuda, n_tiles) : n_tiles;
+	sort_rows(state, host, of_logit_rows, pinned + offset);
+	assert((size_t) header[1] <= max_tiles(&cuda->options));
+	set->n_tiles = header[0];
+	set->n_all = header[1];
+	if (cuda->plan.is_recordable)
+		set->n_tiles = set->n_all = round_up_tiles(cuda, header[1]);
 	set->header = (const int32_t *) (state->sets + offset);
 	set->tiles = (const LoraTile *) (state->sets + offset + header_bytes());
 	CUDA_TRY(
 		cudaMemcpyAsync(state->sets + offset, pinned + offset,
-						header_bytes() + (size_t) n_tiles * sizeof(LoraTile),
+						header_bytes() + (size_t) header[1] * sizeof(LoraTile),
 						cudaMemcpyHostToDevice, cuda->stream));
 	return true;
 }
@@ -350,6 +342,8 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err)
 	LoraStaging *staging;
 
 	cuda->plan.n_lora_tiles = 0;
+	if (state != NULL)
+		state->is_pending = false; /* of a pass that failed */
 	if (host->token_lora == NULL)
 		return true;
 	assert(state != NULL && host->n_loras <= cuda->options.max_loras);
@@ -372,53 +366,6 @@ cuda_lora_upload(LlmCuda *cuda, const LlmStepInputs *host, LlmError *err)
  * Kernels
  * ------------------------------------------------------------------------
  */
-typedef struct LoraPart
-{
-	void *out;
-	int64_t out_stride;
-	int32_t n_out;
-	int32_t first_block; /* of expand's columns */
-} LoraPart;
-
-typedef struct LoraParams
-{
-	LoraRows rows;
-	const bf16 *x;
-	float *inner; /* [n_pieces, rows, n_parts, max_rank] */
-	int64_t piece_stride;
-	int32_t row_stride;
-	int32_t max_rank;
-	int32_t n_in;
-	int64_t down_stride;
-	int32_t n_pieces;
-	int32_t piece_cols;
-	int32_t n_parts;
-	int32_t first_module;
-	bool x_is_aligned;
-	bool out_is_aligned;
-	bool out_is_f32;
-	LoraPart part[LLM_LINEAR_MAX_PARTS];
-} LoraParams;
-
-static __device__ __forceinline__ LlmLoraModule
-read_module(const LoraTile &tile, int32_t module_idx)
-{
-	int4 words = ((const int4 *) tile.image)[module_idx];
-	LlmLoraModule module;
-
-	module.rank = words.x;
-	module.down = (uint32_t) words.y;
-	module.up = (uint32_t) words.z;
-	module.gain = (uint32_t) words.w;
-	return module;
-}
-
-static __device__ __forceinline__ const char *
-part_of(const LoraTile &tile, uint32_t offset)
-{
-	return tile.image + (size_t) offset * LLM_LORA_ALIGN_BYTES;
-}
-
 /* Columns col .. col + 7 of a row of x, zeros behind its end. */
 static __device__ __forceinline__ uint4
 read_x(const LoraParams &p, const bf16 *row, int32_t col)
@@ -535,6 +482,31 @@ store_sums(const LoraParams &p, const LoraTile &tile, int32_t rank,
 }
 
 /*
+ * Have a share of B brought to the second-level cache, where it waits for
+ * expand while the base's product reads its weights.  Once for an adapter: by
+ * the first of its tiles.
+ */
+static __device__ __forceinline__ void
+fetch_ahead(const LoraParams &p, const LoraTile &tile,
+			const LlmLoraModule &module, int part)
+{
+	const char *up = part_of(tile, module.up);
+	const int64_t n_lines =
+		((int64_t) p.part[part].n_out * module.rank * (int) sizeof(bf16) +
+		 127) /
+		128;
+
+	if (!p.fetches_ahead ||
+		(blockIdx.x > 0 && p.rows.tiles[blockIdx.x - 1].image == tile.image))
+		return;
+	for (int64_t i = (int64_t) blockIdx.y * SHRINK_WARPS * WARP + threadIdx.x;
+		 i < n_lines; i += (int64_t) gridDim.y * SHRINK_WARPS * WARP)
+		asm volatile("prefetch.global.L2::evict_last [%0];"
+					 :
+					 : "l"(up + i * 128));
+}
+
+/*
  * 16 rows by 16 ranks over a piece of the columns.  Grid: tiles, pieces, parts
  * times ranks by 16.  Thread 4 g + t reads rows g and g + 8 of x and of A,
  * columns 8 t .. of a chunk; what does not depend on x, before x is there.
@@ -571,6 +543,8 @@ __launch_bounds__(SHRINK_WARPS *WARP)
 	down =
 		(const bf16 *) part_of(tile, module.down) + (rank + g) * p.down_stride;
 	read_down(&batch, down, p.down_stride, begin, end);
+	if (rank == 0)
+		fetch_ahead(p, tile, module, part);
 	pass_wait();
 	for (int32_t at = begin;;)
 	{
@@ -582,136 +556,6 @@ __launch_bounds__(SHRINK_WARPS *WARP)
 		read_down(&batch, down, p.down_stride, at, end);
 	}
 	store_sums(p, tile, part * p.max_rank + rank, sums);
-}
-
-/* What a block of expand works on. */
-typedef struct ExpandTile
-{
-	const LoraTile *tile;
-	LlmLoraModule module;
-	LoraPart part;
-	int32_t part_idx;
-	int32_t col; /* the warp's first */
-} ExpandTile;
-
-/* x A^T of the tile's rows, [TILE_ROWS, rank] as bf16; four ranks a thread. */
-static __device__ __forceinline__ void
-add_pieces(const LoraParams &p, const ExpandTile &e, bf16 *shared,
-		   int32_t shared_stride)
-{
-	const float *inner = p.inner + (int64_t) e.tile->first * p.row_stride +
-						 e.part_idx * p.max_rank;
-	const int32_t n_fours = e.module.rank / 4;
-
-	for (int32_t i = (int32_t) threadIdx.x; i < TILE_ROWS * n_fours;
-		 i += EXPAND_WARPS * WARP)
-	{
-		int32_t row = i / n_fours;
-		int32_t rank = i % n_fours * 4;
-		float4 pieces[MAX_PIECES];
-		float4 sum = make_float4(0, 0, 0, 0);
-		uint2 packed;
-
-#pragma unroll
-		for (int32_t piece = 0; piece < MAX_PIECES; piece++)
-			pieces[piece] =
-				row < e.tile->n_rows && piece < p.n_pieces
-					? *(const float4 *) (inner + piece * p.piece_stride +
-										 (int64_t) row * p.row_stride + rank)
-					: make_float4(0, 0, 0, 0);
-#pragma unroll
-		for (int32_t piece = 0; piece < MAX_PIECES; piece++)
-		{
-			sum.x += pieces[piece].x;
-			sum.y += pieces[piece].y;
-			sum.z += pieces[piece].z;
-			sum.w += pieces[piece].w;
-		}
-		packed.x = pack_bf16(sum.x, sum.y);
-		packed.y = pack_bf16(sum.z, sum.w);
-		*(uint2 *) (shared + row * shared_stride + rank) = packed;
-	}
-}
-
-/*
- * B of 16 ranks and a warp's outputs.  Column n of product j is output
- * 8 (n / 2) + 2 j + n % 2 of its 32, so that a thread ends up with 8
- * neighbours of rows g and g + 8; and its columns 2 t, 2 t + 1, 2 t + 8 and
- * 2 t + 9 are ranks 4 t .. 4 t + 3.
- */
-static __device__ __forceinline__ void
-read_up(const ExpandTile &e, int32_t rank, uint2 up[2][4])
-{
-	const int g = (int) threadIdx.x % WARP / 4;
-	const int t = (int) threadIdx.x % 4;
-	const bf16 *matrix =
-		(const bf16 *) part_of(*e.tile, e.module.up) + rank + 4 * t;
-
-#pragma unroll
-	for (int half = 0; half < 2; half++)
-	{
-#pragma unroll
-		for (int j = 0; j < 4; j++)
-		{
-			int32_t out = min(e.col + 32 * half + 8 * (g / 2) + 2 * j + g % 2,
-							  e.part.n_out - 1);
-
-			up[half][j] =
-				*(const uint2 *) (matrix + (int64_t) out * e.module.rank);
-		}
-	}
-}
-
-static __device__ __forceinline__ void
-multiply_up(const bf16 *shared, int32_t shared_stride, int32_t rank,
-			const uint2 up[2][4], float sums[2][4][4])
-{
-	const int g = (int) threadIdx.x % WARP / 4;
-	const int t = (int) threadIdx.x % 4;
-	uint2 upper = *(const uint2 *) (shared + g * shared_stride + rank + 4 * t);
-	uint2 lower =
-		*(const uint2 *) (shared + (g + 8) * shared_stride + rank + 4 * t);
-	uint32_t a[4] = { upper.x, lower.x, upper.y, lower.y };
-
-#pragma unroll
-	for (int half = 0; half < 2; half++)
-	{
-#pragma unroll
-		for (int j = 0; j < 4; j++)
-			mma_16x8x16(sums[half][j], a, up[half][j].x, up[half][j].y);
-	}
-}
-
-/* Eight outputs of row g + 8 of 32 columns, or of row g. */
-static __device__ __forceinline__ int64_t
-out_at(const ExpandTile &e, int half, int lower)
-{
-	const int g = (int) threadIdx.x % WARP / 4;
-	const int t = (int) threadIdx.x % 4;
-
-	return (int64_t) e.tile->rows[g + 8 * lower] * e.part.out_stride + e.col +
-		   32 * half + 8 * t;
-}
-
-/* A warp's outputs that are all there, bf16 and aligned. */
-static __device__ __forceinline__ void
-read_outputs(const ExpandTile &e, uint4 old[2][2])
-{
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		old[i / 2][i % 2] = *(const uint4 *) ((const bf16 *) e.part.out +
-											  out_at(e, i / 2, i % 2));
-}
-
-/* gain (out + sum) */
-static __device__ __forceinline__ float
-changed(const ExpandTile &e, float old, float sum, int32_t col)
-{
-	float value = old + sum;
-
-	return e.module.gain == 0
-			   ? value
-			   : value * ((const float *) part_of(*e.tile, e.module.gain))[col];
 }
 
 static __device__ __forceinline__ void
@@ -934,6 +778,7 @@ params_of(const LlmCuda *cuda, const LlmLinearArgs *args)
 	LoraParams p = {};
 	int32_t n_in = (int32_t) args->part[0].weight.n_cols;
 	int32_t n_blocks = 0;
+	int64_t up_bytes = 0;
 	uintptr_t bits = 0;
 
 	p.rows = args->lora.of_logit_rows ? state->logit_rows : state->tokens;
@@ -963,6 +808,9 @@ params_of(const LlmCuda *cuda, const LlmLinearArgs *args)
 				(uintptr_t) (p.part[i].out_stride * (int64_t) sizeof(bf16));
 	}
 	p.out_is_aligned = !p.out_is_f32 && bits % 16 == 0;
+	for (int i = 0; i < args->n_parts; i++)
+		up_bytes += (int64_t) p.part[i].n_out * p.max_rank * (int) sizeof(bf16);
+	p.fetches_ahead = p.rows.n_tiles * up_bytes <= MAX_AHEAD_BYTES;
 	return p;
 }
 
@@ -980,8 +828,8 @@ cuda_lora_shrink(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 	return true;
 }
 
-bool
-cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
+static bool
+expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 {
 	LoraParams params = params_of(cuda, args);
 	const LoraPart *last = &params.part[params.n_parts - 1];
@@ -995,4 +843,63 @@ cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
 	if (params.rows.n_tiles > 0)
 		CUDA_TRY(launch_early(cuda, shape, lora_expand, params));
 	return true;
+}
+
+/* Two equal parts, as of gate and up: an activation may come next. */
+static bool
+may_wait(const LlmLinearArgs *args)
+{
+	return args->n_parts == 2 && !args->out_is_f32 &&
+		   args->part[0].weight.n_rows == args->part[1].weight.n_rows &&
+		   args->part[0].weight.n_rows % WARP_COLS == 0 &&
+		   args->part[0].out_stride == args->part[1].out_stride &&
+		   args->part[0].bias.data == NULL && args->part[1].bias.data == NULL;
+}
+
+bool
+cuda_lora_expand(LlmCuda *cuda, const LlmLinearArgs *args, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+
+	assert(!state->is_pending);
+	if (!may_wait(args) || !params_of(cuda, args).out_is_aligned)
+		return expand(cuda, args, err);
+	state->pending = *args;
+	state->is_pending = true;
+	return true;
+}
+
+bool
+cuda_lora_settle(LlmCuda *cuda, LlmError *err)
+{
+	LoraState *state = cuda->lora;
+
+	if (state == NULL || !state->is_pending)
+		return true;
+	state->is_pending = false;
+	return expand(cuda, &state->pending, err);
+}
+
+bool
+cuda_lora_gated_act(LlmCuda *cuda, const LlmGatedActArgs *args, bool *is_done,
+					LlmError *err)
+{
+	LoraState *state = cuda->lora;
+	const LlmLinearArgs *pending;
+	LoraParams params;
+
+	*is_done = false;
+	if (state == NULL || !state->is_pending)
+		return true;
+	pending = &state->pending;
+	params = params_of(cuda, pending);
+	if (pending->part[0].out != args->gate ||
+		pending->part[1].out != args->up || pending->n_rows != args->n_rows ||
+		pending->part[0].out_stride != args->in_stride ||
+		pending->part[0].weight.n_rows != args->dim ||
+		(uintptr_t) args->out % 16 != 0)
+		return cuda_lora_settle(cuda, err);
+	state->is_pending = false;
+	*is_done = true;
+	return cuda_lora_act_launch(cuda, &params, args, err);
 }

@@ -152,6 +152,8 @@ cuda_read(LlmCompute *compute, void *dest, const void *src, size_t n_bytes,
 {
 	LlmCuda *cuda = llm_cuda(compute);
 
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(cudaMemcpyAsync(dest, src, n_bytes, cudaMemcpyDeviceToHost,
 							 cuda->stream));
 	CUDA_TRY(cudaStreamSynchronize(cuda->stream));

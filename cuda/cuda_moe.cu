@@ -9,7 +9,7 @@
  *
  * cuda/cuda_moe.cu
  */
-#include "cuda/cuda_internal.cuh"
+#include "cuda/cuda_activation.cuh"
 
 #include <stdlib.h>
 #include <string.h>
@@ -143,18 +143,6 @@ choose_experts(const __grid_constant__ MoeParams p)
 	}
 }
 
-static __device__ __forceinline__ float
-activate_gate(LlmActivation kind, float x)
-{
-	if (x < -1e4f)
-		return 0;
-	if (kind == LLM_ACTIVATION_SILU)
-		return x / (1.0f + expf(-x));
-	if (kind == LLM_ACTIVATION_GELU)
-		return 0.5f * x * erfcf(-x * 0.70710678f);
-	return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-}
-
 /* Grid: row and expert, inner values; a warp for each. */
 static __global__ void
 expert_inner(const __grid_constant__ MoeParams p)
@@ -164,27 +152,28 @@ expert_inner(const __grid_constant__ MoeParams p)
 	const int64_t pair = blockIdx.x;
 	const int64_t i = (int64_t) blockIdx.y * MOE_WARPS + threadIdx.x / WARP;
 	const bf16 *x = (const bf16 *) args.x + pair / args.n_top * args.dim;
-	const LlmMatrix *gate;
+	const LlmMatrix *gates;
 	const LlmMatrix *up;
 	float gated = 0;
 	float upped = 0;
 
 	if (i >= args.inner_dim)
 		return;
-	gate = &p.matrices[p.chosen[pair].expert];
-	up = gate + args.n_experts;
+	gates = &p.matrices[p.chosen[pair].expert];
+	up = gates + args.n_experts;
 	for (int64_t k = lane; k < args.dim; k += WARP)
 	{
 		float value = __bfloat162float(x[k]);
 
-		gated += value * load_float(gate->data, gate->dtype, i * args.dim + k);
+		gated +=
+			value * load_float(gates->data, gates->dtype, i * args.dim + k);
 		upped += value * load_float(up->data, up->dtype, i * args.dim + k);
 	}
 	gated = warp_sum(gated);
 	upped = warp_sum(upped);
 	if (lane == 0)
 		p.inner[pair * args.inner_dim + i] =
-			activate_gate(args.activation, gated) * upped;
+			gate(args.activation, gated) * upped;
 }
 
 /* Grid: rows, outputs; a warp for each. */
@@ -282,6 +271,8 @@ cuda_moe(LlmCompute *compute, const LlmMoeArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	assert(args->n_top <= MAX_TOP);
 	assert(llm_dtype_is_float(args->gate[0].dtype));
 	params.matrices = find_table(cuda, args, err);

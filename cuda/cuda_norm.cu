@@ -214,6 +214,8 @@ cuda_rms_norm(LlmCompute *compute, const LlmRmsNormArgs *args, LlmError *err)
 
 	if (args->n_rows == 0)
 		return true;
+	if (!cuda_lora_settle(cuda, err))
+		return false;
 	CUDA_TRY(launch_early(cuda, { dim3((unsigned) args->n_rows), NORM_THREADS },
 						  args->dim % VALUES == 0 && bits % 16 == 0
 							  ? rms_norm_rows

@@ -12,7 +12,11 @@
  *
  * Sequences with one new token go to the decode kernel, which works on pieces
  * of contexts: all pieces have the same length, chosen so that the pieces of
- * the batch fill the device.  The others go to the prefill kernel.
+ * the batch fill the device.  What neighbours share, the beginning of a prompt
+ * that many rows of a statement have, is read once for as many of them as have
+ * room in a tile of the tensor cores.  The others go to the prefill kernel.  Where
+ * results must not depend on the batch (deterministic), each context is cut by
+ * its own length, and all tokens of prompts go to the prefill kernel.
  *
  * A step of such sequences alone gets empty ones at its end, up to a size of
  * a ladder, and its number of pieces is rounded up likewise: cuda_graph.cu
@@ -29,11 +33,38 @@
 #define MIN_PIECE_KEYS (4 * KEY_TILE)
 #define SMALLEST_BLOCK 16
 
-/* One half of the multiprocessors: times the kv heads, it is a few rounds. */
+/* deterministic: how a context is cut depends on its own length alone. */
+#define FIXED_PIECE_KEYS (8 * KEY_TILE)
+#define MAX_FIXED_PIECES 16
+
+/* Keys that neighbours share are worth pieces of their own from here on. */
+#define MIN_SHARED_KEYS (4 * KEY_TILE)
+
+/*
+ * Pieces that contexts are cut into where sequences alone do not suffice: one
+ * for half of the multiprocessors, times the kv heads a few rounds.
+ */
+static int32_t
+wanted_pieces(int n_sms)
+{
+	return n_sms / 2;
+}
+
+/* Of the sequences' own keys, and of those that at least two share. */
 int32_t
 cuda_max_pieces(const LlmComputeOptions *options, int n_sms)
 {
-	return options->max_seqs + n_sms / 2;
+	return options->deterministic
+			   ? options->max_seqs * MAX_FIXED_PIECES
+			   : 2 * (options->max_seqs + wanted_pieces(n_sms));
+}
+
+int32_t
+cuda_max_slots(const LlmComputeOptions *options, int n_sms)
+{
+	return options->deterministic
+			   ? cuda_max_pieces(options, n_sms)
+			   : 2 * options->max_seqs + (1 + MMA_ROWS) * wanted_pieces(n_sms);
 }
 
 /* Places of the arrays, in int32s from the start; n_* as in LlmStepInputs. */
@@ -49,7 +80,7 @@ typedef struct StepLayout
 	size_t decode_seqs;
 	size_t prefill_seqs;
 	size_t first_groups;
-	size_t seq_pieces;
+	size_t seq_slots;
 	size_t n_pieces_now;
 	size_t pieces;
 	size_t end; /* tables follow */
@@ -70,8 +101,8 @@ layout_of(size_t n_tokens, size_t n_seqs, size_t n_logit_rows, size_t n_pieces)
 	at.decode_seqs = at.logit_rows + n_logit_rows;
 	at.prefill_seqs = at.decode_seqs + n_seqs;
 	at.first_groups = at.prefill_seqs + n_seqs;
-	at.seq_pieces = at.first_groups + n_seqs;
-	at.n_pieces_now = at.seq_pieces + n_seqs + 1;
+	at.seq_slots = at.first_groups + n_seqs;
+	at.n_pieces_now = at.seq_slots + n_seqs + 1;
 	/* pieces are read by 16 bytes */
 	at.pieces = (at.n_pieces_now + 1 + 3) / 4 * 4;
 	at.end = at.pieces + n_pieces * (sizeof(DecodePiece) / sizeof(int32_t));
@@ -118,6 +149,7 @@ cuda_step_open(LlmCuda *cuda, LlmError *err)
 	n_bytes = cuda->array_bytes + cuda_table_bytes(options);
 	cuda->table_stride = table_stride(options);
 	cuda->max_pieces = cuda_max_pieces(options, cuda->n_sms);
+	cuda->max_slots = cuda_max_slots(options, cuda->n_sms);
 	for (int i = 0; i < 2; i++)
 	{
 		StepStaging *staging = &cuda->staging[i];
@@ -166,42 +198,148 @@ query_len(const LlmStepInputs *host, int32_t seq)
 	return host->query_start[seq + 1] - host->query_start[seq];
 }
 
-/* Pieces that contexts are cut into where sequences alone do not suffice. */
-static int32_t
-wanted_pieces(const LlmCuda *cuda)
+/* One new token; a prompt's is one of a prompt where bits are to be equal. */
+static bool
+is_decoding(const LlmCuda *cuda, const LlmStepInputs *host, int32_t seq)
 {
-	return cuda->max_pieces - cuda->options.max_seqs;
+	return query_len(host, seq) == 1 &&
+		   !(cuda->options.deterministic && host->is_prompt);
+}
+
+static int32_t
+fixed_piece_keys(int32_t context_len)
+{
+	int32_t length = FIXED_PIECE_KEYS;
+
+	while (length < context_len / MAX_FIXED_PIECES + 1)
+		length *= 2;
+	return length;
+}
+
+/* Neighbouring sequences whose contexts begin with the same blocks. */
+typedef struct SharedRun
+{
+	int32_t n_seqs;
+	int32_t n_keys; /* that they share, whole tiles; 0 where it is one alone */
+} SharedRun;
+
+/* Blocks in front of a sequence's new token that are the same for both. */
+static int32_t
+n_same_blocks(const LlmStepInputs *host, int32_t a, int32_t b, int32_t most)
+{
+	const int32_t *tables = host->block_tables;
+	int64_t stride = host->max_blocks_per_seq;
+	int32_t n = 0;
+
+	while (n < most && tables[a * stride + n] == tables[b * stride + n])
+		n++;
+	return n;
+}
+
+/* Of decoding sequences from the first on; rows of all fit one tile. */
+static SharedRun
+find_run(const LlmCuda *cuda, const LlmStepInputs *host,
+		 const int32_t *decode_seqs, int32_t n_decode_seqs)
+{
+	SharedRun run = { 1, 0 };
+	int32_t seq = decode_seqs[0];
+	int32_t block_size = cuda->kv_block_size;
+	int32_t n_blocks;
+
+	if (cuda->options.deterministic || block_size == 0 ||
+		host->block_tables == NULL)
+		return run;
+	n_blocks = (host->context_len[seq] - 1) / block_size;
+	while (run.n_seqs < cuda->tile_seqs && run.n_seqs < n_decode_seqs &&
+		   decode_seqs[run.n_seqs] == seq + run.n_seqs)
+	{
+		int32_t other = seq + run.n_seqs;
+		int32_t most = (host->context_len[other] - 1) / block_size;
+		int32_t n =
+			n_same_blocks(host, seq, other, n_blocks < most ? n_blocks : most);
+
+		if (n * block_size < MIN_SHARED_KEYS)
+			break;
+		n_blocks = n;
+		run.n_seqs++;
+	}
+	if (run.n_seqs > 1)
+		run.n_keys = n_blocks * block_size / KEY_TILE * KEY_TILE;
+	return run;
 }
 
 /* Length of a piece: such that there are about wanted_pieces. */
 static int32_t
-choose_piece_keys(const LlmCuda *cuda, const LlmStepInputs *host)
+choose_piece_keys(const LlmCuda *cuda, const LlmStepInputs *host,
+				  const int32_t *decode_seqs, int32_t n_decode_seqs)
 {
 	int64_t n_keys = 0;
-	int64_t wanted = wanted_pieces(cuda);
+	int64_t wanted = wanted_pieces(cuda->n_sms);
 	int64_t length;
 
-	for (int32_t s = 0; s < host->n_seqs; s++)
-		n_keys += query_len(host, s) == 1 ? host->context_len[s] : 0;
+	for (int32_t i = 0; i < n_decode_seqs;)
+	{
+		SharedRun run =
+			find_run(cuda, host, decode_seqs + i, n_decode_seqs - i);
+
+		n_keys += run.n_keys;
+		for (int32_t k = 0; k < run.n_seqs; k++)
+			n_keys += host->context_len[decode_seqs[i + k]] - run.n_keys;
+		i += run.n_seqs;
+	}
 	length = ceil_div(ceil_div(n_keys, wanted > 0 ? wanted : 1), KEY_TILE) *
 			 KEY_TILE;
 	return (int32_t) (length > MIN_PIECE_KEYS ? length : MIN_PIECE_KEYS);
 }
 
-static void
-cut_sequence(DecodePiece *pieces, int32_t *n_pieces, int32_t seq,
-			 int32_t context_len, int32_t piece_keys)
+/* Cut keys first .. end - 1 of n_seqs sequences; returns how many pieces. */
+static int16_t
+cut_keys(DecodePiece *pieces, DecodePiece piece, int32_t end, int32_t length)
 {
-	bool is_whole = context_len <= piece_keys;
+	int16_t n = 0;
 
-	for (int32_t first = 0; first < context_len; first += piece_keys)
+	for (int32_t first = piece.first_key; first < end; first += length)
 	{
-		int32_t end = first + piece_keys;
+		pieces[n] = piece;
+		pieces[n].first_key = first;
+		pieces[n].end_key = first + length < end ? first + length : end;
+		pieces[n].ordinal = (int16_t) (piece.ordinal + n);
+		n++;
+	}
+	return n;
+}
 
-		pieces[*n_pieces] =
-			(DecodePiece){ seq, first, end < context_len ? end : context_len,
-						   is_whole };
-		++*n_pieces;
+/* The pieces of a run, and the slots of its sequences. */
+static void
+cut_run(LlmCuda *cuda, const LlmStepInputs *host, const StepLayout *at,
+		int32_t *arrays, SharedRun run, int32_t first, int32_t piece_keys)
+{
+	StepPlan *plan = &cuda->plan;
+	DecodePiece *pieces = (DecodePiece *) (arrays + at->pieces);
+	int16_t n_shared =
+		cut_keys(pieces + plan->n_pieces,
+				 DecodePiece{ first, 0, 0, (int16_t) run.n_seqs, 0 },
+				 run.n_keys, piece_keys);
+
+	plan->n_pieces += n_shared;
+	for (int32_t i = first; i < first + run.n_seqs; i++)
+	{
+		int32_t context_len = host->context_len[arrays[at->decode_seqs + i]];
+		int32_t length = cuda->options.deterministic
+							 ? fixed_piece_keys(context_len)
+							 : piece_keys;
+		DecodePiece *own = pieces + plan->n_pieces;
+		int16_t n_own =
+			cut_keys(own, DecodePiece{ i, run.n_keys, 0, 1, n_shared },
+					 context_len, length);
+
+		arrays[at->seq_slots + i] = plan->n_slots;
+		plan->n_slots += n_shared + n_own;
+		plan->n_pieces += n_own;
+		if (n_shared + n_own == 1)
+			own->ordinal = -1;
+		else
+			plan->are_whole = false;
 	}
 }
 
@@ -211,20 +349,39 @@ round_up_plan(LlmCuda *cuda, const StepLayout *at, int32_t *arrays,
 			  int32_t n_seqs)
 {
 	StepPlan *plan = &cuda->plan;
-	bool are_whole = plan->n_pieces == plan->n_decode_seqs;
-	int32_t most = n_seqs + wanted_pieces(cuda);
+	int32_t most = cuda->options.deterministic
+					   ? n_seqs * MAX_FIXED_PIECES
+					   : 2 * (n_seqs + wanted_pieces(cuda->n_sms));
 	int32_t n_pieces = n_seqs;
 
 	for (int32_t s = plan->n_decode_seqs; s < n_seqs; s++)
 	{
 		arrays[at->decode_seqs + s] = 0;
-		arrays[at->seq_pieces + s + 1] = plan->n_pieces;
+		arrays[at->seq_slots + s + 1] = plan->n_slots;
 	}
-	while (!are_whole && (n_pieces == n_seqs || n_pieces < plan->n_pieces))
+	while (!plan->are_whole &&
+		   (n_pieces == n_seqs || n_pieces < plan->n_pieces))
 		n_pieces *= 2;
 	plan->n_decode_seqs = n_seqs;
-	plan->n_pieces = are_whole || n_pieces < most ? n_pieces : most;
+	plan->n_pieces = plan->are_whole || n_pieces < most ? n_pieces : most;
 	plan->is_recordable = true;
+}
+
+static void
+plan_prompt(StepPlan *plan, const LlmStepInputs *host, const StepLayout *at,
+			int32_t *arrays, int32_t seq)
+{
+	int32_t n_new = query_len(host, seq);
+	int32_t n_groups =
+		(int32_t) ceil_div(host->context_len[seq], SMALLEST_BLOCK);
+
+	arrays[at->first_groups + plan->n_prefill_seqs] = plan->n_prefill_groups;
+	arrays[at->prefill_seqs + plan->n_prefill_seqs++] = seq;
+	plan->n_prefill_groups += n_groups;
+	if (n_groups > plan->max_prefill_groups)
+		plan->max_prefill_groups = n_groups;
+	if (n_new > plan->max_prefill_len)
+		plan->max_prefill_len = n_new;
 }
 
 /* Returns the number of pieces. */
@@ -233,41 +390,34 @@ plan_attention(LlmCuda *cuda, const LlmStepInputs *host, const StepLayout *at,
 			   int32_t *arrays)
 {
 	StepPlan *plan = &cuda->plan;
-	int32_t piece_keys = choose_piece_keys(cuda, host);
-	int32_t n_pieces = 0;
+	const int32_t *decode_seqs = arrays + at->decode_seqs;
+	int32_t piece_keys;
 
-	*plan = (StepPlan){ 0 };
+	*plan = StepPlan{};
+	plan->is_prompt = host->is_prompt;
+	plan->are_whole = true;
 	for (int32_t s = 0; s < host->n_seqs; s++)
 	{
-		int32_t n_new = query_len(host, s);
-
-		if (n_new == 1)
-		{
-			arrays[at->decode_seqs + plan->n_decode_seqs] = s;
-			arrays[at->seq_pieces + plan->n_decode_seqs++] = n_pieces;
-			cut_sequence((DecodePiece *) (arrays + at->pieces), &n_pieces, s,
-						 host->context_len[s], piece_keys);
-		}
-		else if (n_new > 1)
-		{
-			int32_t n_groups =
-				(int32_t) ceil_div(host->context_len[s], SMALLEST_BLOCK);
-
-			arrays[at->first_groups + plan->n_prefill_seqs] =
-				plan->n_prefill_groups;
-			arrays[at->prefill_seqs + plan->n_prefill_seqs++] = s;
-			plan->n_prefill_groups += n_groups;
-			if (n_groups > plan->max_prefill_groups)
-				plan->max_prefill_groups = n_groups;
-			if (n_new > plan->max_prefill_len)
-				plan->max_prefill_len = n_new;
-		}
+		if (is_decoding(cuda, host, s))
+			arrays[at->decode_seqs + plan->n_decode_seqs++] = s;
+		else if (query_len(host, s) > 0)
+			plan_prompt(plan, host, at, arrays, s);
 	}
-	assert(n_pieces <= cuda->max_pieces);
-	arrays[at->seq_pieces + plan->n_decode_seqs] = n_pieces;
-	arrays[at->n_pieces_now] = n_pieces;
-	plan->n_pieces = n_pieces;
-	return n_pieces;
+	piece_keys =
+		choose_piece_keys(cuda, host, decode_seqs, plan->n_decode_seqs);
+	for (int32_t i = 0; i < plan->n_decode_seqs;)
+	{
+		SharedRun run =
+			find_run(cuda, host, decode_seqs + i, plan->n_decode_seqs - i);
+
+		cut_run(cuda, host, at, arrays, run, i, piece_keys);
+		i += run.n_seqs;
+	}
+	assert(plan->n_pieces <= cuda->max_pieces);
+	assert(plan->n_slots <= cuda->max_slots);
+	arrays[at->seq_slots + plan->n_decode_seqs] = plan->n_slots;
+	arrays[at->n_pieces_now] = plan->n_pieces;
+	return plan->n_pieces;
 }
 
 static void
@@ -278,7 +428,7 @@ point_plan(LlmCuda *cuda, const StepLayout *at)
 	cuda->plan.decode_seqs = arrays + at->decode_seqs;
 	cuda->plan.prefill_seqs = arrays + at->prefill_seqs;
 	cuda->plan.first_groups = arrays + at->first_groups;
-	cuda->plan.seq_pieces = arrays + at->seq_pieces;
+	cuda->plan.seq_slots = arrays + at->seq_slots;
 	cuda->plan.n_pieces_now = arrays + at->n_pieces_now;
 	cuda->plan.pieces = (const DecodePiece *) (arrays + at->pieces);
 }
@@ -408,14 +558,14 @@ send_step(LlmCuda *cuda, StepStaging *staging, const LlmStepInputs *host,
  * ------------------------------------------------------------------------
  */
 static bool
-is_decode_only(const LlmStepInputs *host)
+is_decode_only(const LlmCuda *cuda, const LlmStepInputs *host)
 {
 	if (host->n_tokens != host->n_seqs || host->n_logit_rows != host->n_seqs ||
 		host->keeps_all_rows || host->skips_logits)
 		return false;
 	for (int32_t s = 0; s < host->n_seqs; s++)
 	{
-		if (query_len(host, s) != 1)
+		if (!is_decoding(cuda, host, s))
 			return false;
 	}
 	return host->n_seqs > 0;
@@ -462,7 +612,8 @@ cuda_step_upload(LlmCompute *compute, const LlmStepInputs *host,
 	StepStaging *staging = &cuda->staging[cuda->next_staging];
 	int32_t *arrays = (int32_t *) staging->pinned;
 	LlmStepInputs padded = *host;
-	bool is_laddered = !cuda->options.enforce_eager && is_decode_only(host);
+	bool is_laddered =
+		!cuda->options.enforce_eager && is_decode_only(cuda, host);
 	StepLayout at;
 	int32_t n_pieces;
 

@@ -176,7 +176,7 @@ my $folder = PostgreSQL::Test::Utils::tempdir();
 my @entries = metadata();
 my @tensors = tensors();
 my $good = write_file("$folder/demo.gguf", gguf(\@entries, \@tensors));
-my $node = llm_node('main', model => $good, conf => "llm_ext.dtype = 'float32'");
+my $node = llm_node('main', model => $good, conf => "llm_ext.dtype = 'float32'\nllm_ext.device = 'cpu'");
 
 sub literal
 {

@@ -20,7 +20,8 @@ use Test::More;
 
 my $order = PostgreSQL::Test::Utils::tempdir() . '/fault';
 $ENV{LLM_DEBUG_FAULTS} = $order;
-my $node = llm_node('main');
+# recorded passes would call no operation
+my $node = llm_node('main', conf => 'llm_ext.enforce_eager = on');
 my $question = q{SELECT llm_ask('Tell me a story.', options =>
 	'{"temperature": 0, "max_tokens": %d, "ignore_eos": true}')};
 

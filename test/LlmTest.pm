@@ -82,8 +82,11 @@ log_min_messages = info
 log_statement = none
 END
 	$node->append_conf('postgresql.conf',
-		"llm_ext.device = '$ENV{LLM_TEST_DEVICE}'")
+		"llm_ext.device = '$ENV{LLM_TEST_DEVICE}'\n")
 	  if $ENV{LLM_TEST_DEVICE};
+	# answers are compared, which only then does not depend on the batch
+	$node->append_conf('postgresql.conf', "llm_ext.deterministic = on\n")
+	  if ($ENV{LLM_TEST_DEVICE} || '') eq 'cuda';
 	$node->append_conf('postgresql.conf', "llm_ext.model = '$model'")
 	  if defined $model;
 	$node->append_conf('postgresql.conf', $option{conf})

@@ -95,6 +95,8 @@ install_extension() {
 	local -a pairs=("llm_ext.so $tree_pkglib/llm_ext.so"
 		"$build/llm_executor $tree_pkglib/llm_executor"
 		"llm_ext.control $tree_share/extension/llm_ext.control")
+	[ ! -e "$build/libllm_cuda.so" ] ||
+		pairs+=("$build/libllm_cuda.so $tree_pkglib/libllm_cuda.so")
 	for pair in sql/llm_ext--*.sql; do
 		[ -e "$pair" ] || continue
 		pairs+=("$pair $tree_share/extension/${pair##*/}")

@@ -19,7 +19,9 @@
 #	ACCEPT  1: what the regression tests print becomes what is expected
 #	KEEP    1: leave the temporary folder
 #	JOBS    how many compilers at the same time (default: 2)
-#	DEVICE  where servers run models: cpu or cuda (default: what there is)
+#	DEVICE  where servers run models: cpu or cuda (default: what there is);
+#	        with cuda answers do not depend on the batch (deterministic)
+#	PART_TIMEOUT  seconds after which a part has failed (default: 900)
 #
 # tools/run-tests.sh
 set -euo pipefail
@@ -29,7 +31,7 @@ cd "$(dirname "$0")/.."
 
 unset MAKEFLAGS MAKELEVEL
 make=(make -s -k --no-print-directory -j "${JOBS:-2}")
-part_timeout=900
+part_timeout=${PART_TIMEOUT:-900}
 newer_majors=(17 18)
 parts=" ${PARTS:-checks builds newer unit regress tap} "
 
@@ -218,6 +220,7 @@ prepare_server_tests() {
 		cat test/regress.conf
 		printf "llm_ext.model = '%s'\n" "$tests/models/demo"
 		[ -z "${DEVICE:-}" ] || printf "llm_ext.device = '%s'\n" "$DEVICE"
+		[ "${DEVICE:-}" != cuda ] || printf 'llm_ext.deterministic = on\n'
 	} >"$tests/regress.conf"
 	chmod -R u+w,go+rX "$tests"
 	[ "$(id -u)" != 0 ] || chown -R "$(server_user):" "$tests"
@@ -264,6 +267,9 @@ run_regress() {
 		done
 	fi
 	cp "$log" "$work/regress.log"
+	# what hangs or crashes is explained there
+	[ "$status" = 0 ] || [ ! -e "$tests/log/postmaster.log" ] ||
+		tail -n 100 "$tests/log/postmaster.log" >>"$work/regress.log"
 	[ ! -s "$tests/regression.diffs" ] ||
 		cat "$tests/regression.diffs" >>"$work/regress.log"
 	for name in "${names[@]}"; do

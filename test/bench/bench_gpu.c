@@ -5,7 +5,8 @@
  * Single steps of a model with made-up weights, each waited for, beside their
  * bounds (bench_gpu_model.h), and the model's products alone.
  *
- *	  bench_gpu [--csv] [--parts] [--eager] [--layers N] [--kv DTYPE]
+ *	  bench_gpu [--csv] [--parts] [--eager] [--deterministic] [--layers N]
+ *				[--kv DTYPE]
  *
  * test/bench/bench_gpu.c
  */
@@ -29,6 +30,7 @@ typedef struct Bench
 	bool csv;
 	bool parts;
 	bool eager;
+	bool deterministic;
 	LlmDtype kv_dtype;
 	LlmModelConfig config;
 	LlmCompute *compute;
@@ -66,6 +68,7 @@ bench_open(Bench *bench)
 			(size_t) llm_model_n_params(config) * 2 + ((size_t) 64 << 20),
 		.kv_expand_bytes = (size_t) 128 << 20,
 		.enforce_eager = bench->eager,
+		.deterministic = bench->deterministic,
 	};
 	LlmModelOptions model_options = {
 		.weight_dtype = LLM_DTYPE_BF16,
@@ -121,6 +124,7 @@ run_step(Bench *bench, int32_t n_seqs, int32_t n_new, int32_t n_before)
 		.n_logit_rows = n_seqs,
 		.max_blocks_per_seq = MAX_BLOCKS_PER_SEQ,
 		.max_query_len = n_new,
+		.is_prompt = n_new > 1,
 		.max_context_len = n_before + n_new,
 		.token_ids = bench->token_ids,
 		.positions = bench->positions,
@@ -315,6 +319,8 @@ parse_options(int argc, char **argv, Bench *bench)
 			bench->parts = true;
 		else if (strcmp(argv[i], "--eager") == 0)
 			bench->eager = true;
+		else if (strcmp(argv[i], "--deterministic") == 0)
+			bench->deterministic = true;
 		else if (strcmp(argv[i], "--layers") == 0 && i + 1 < argc)
 			bench->config.n_layers = atoi(argv[++i]);
 		else if (strcmp(argv[i], "--kv") == 0 && i + 1 < argc)

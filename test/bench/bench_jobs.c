@@ -8,7 +8,13 @@
  * steps (bench_gpu_model.h): prompts in steps of 8192 tokens, then steps of all
  * sequences at their mean length.
  *
- *	  bench_jobs [--kv DTYPE] [--requests N] [IN/OUT ...]
+ * With --adapters N, N adapters of rank 16 on all linear layers are known, 64 of
+ * them fit the device, and 256 clients ask for one after the other with Zipf's
+ * frequencies; beside it the same without adapters.  All adapters are one file
+ * under N names, so what is measured is where they have to be, not their disk.
+ *
+ *	  bench_jobs [--kv DTYPE] [--requests N] [--cache DIR] [--deterministic]
+ *				 [--adapters N] [IN/OUT ...]
  *
  * test/bench/bench_jobs.c
  */
@@ -18,6 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "src/common/adapter/adapter.h"
 #include "src/engine/executor/executor.h"
 #include "test/bench/bench_gpu_model.h"
 
@@ -25,6 +32,19 @@
 #define STEP_TOKENS 8192
 #define MAX_LEN 4224
 #define N_FIRST_TOKENS 11
+#define N_SLOTS 64
+#define MAX_ADAPTERS 4096
+#define RANK 16
+
+/* What the command line asks for. */
+typedef struct JobOptions
+{
+	const char *kv_dtype;
+	const char *cache_dir;
+	bool deterministic;
+	int32_t n_requests; /* 0: as many as the job wants */
+	int32_t n_adapters;
+} JobOptions;
 
 static LlmExecutor executor;
 static LlmChannel *channel;
@@ -56,9 +76,9 @@ write_config(void)
 }
 
 static void
-open_executor(const char *kv_dtype)
+open_executor(const JobOptions *wanted)
 {
-	char options[512];
+	char options[4096];
 	int sv[2];
 	LlmError err = { 0 };
 
@@ -66,8 +86,12 @@ open_executor(const char *kv_dtype)
 	snprintf(options, sizeof(options),
 			 "{\"path\": \"%s\", \"device\": \"cuda\", \"load_format\": "
 			 "\"dummy\", \"max_num_seqs\": %d, \"max_num_batched_tokens\": "
-			 "%d, \"max_model_len\": %d, \"kv_cache_dtype\": \"%s\"}",
-			 model_dir, MAX_SEQS, STEP_TOKENS, MAX_LEN, kv_dtype);
+			 "%d, \"max_model_len\": %d, \"kv_cache_dtype\": \"%s\", "
+			 "\"cache_dir\": \"%s\", \"deterministic\": %s, "
+			 "\"max_loras\": %d, \"max_cpu_loras\": %d}",
+			 model_dir, MAX_SEQS, STEP_TOKENS, MAX_LEN, wanted->kv_dtype,
+			 wanted->cache_dir, wanted->deterministic ? "true" : "false",
+			 wanted->n_adapters > 0 ? N_SLOTS : 0, 4 * N_SLOTS);
 	need(llm_executor_options_parse(options, strlen(options), &executor.options,
 									&err),
 		 &err);
@@ -97,10 +121,11 @@ close_executor(pthread_t thread)
 /* ---- requests ---- */
 
 static void
-send_request(uint32_t n_prompt, uint32_t max_tokens)
+send_request(uint32_t n_prompt, uint32_t max_tokens, uint64_t adapter_id)
 {
 	LlmWireRequest wire = { .params = llm_sampling_params_default(),
 							.request_class = 1,
+							.adapter_id = adapter_id,
 							.n_prompt = n_prompt };
 	int32_t ids[MAX_LEN];
 	LlmError err = { 0 };
@@ -169,7 +194,7 @@ measure_first_tokens(void)
 		{
 			int64_t start_us = llm_clock_us();
 
-			send_request(lengths[k], 2);
+			send_request(lengths[k], 2, 0);
 			wait_for(1, true);
 			times[i] = llm_clock_us() - start_us;
 			wait_for(1, false);
@@ -209,7 +234,7 @@ measure_job(const Yardsticks *yardsticks, int32_t n_requests, uint32_t n_in,
 	llm_planner_stats(executor.planner, &before);
 	start_us = llm_clock_us();
 	for (int32_t i = 0; i < n_requests; i++)
-		send_request(n_in, n_out);
+		send_request(n_in, n_out, 0);
 	wait_for(n_requests, false);
 	us = (double) (llm_clock_us() - start_us);
 	llm_planner_stats(executor.planner, &after);
@@ -224,39 +249,312 @@ measure_job(const Yardsticks *yardsticks, int32_t n_requests, uint32_t n_in,
 	fflush(stdout);
 }
 
+/* ---- adapters ---- */
+
+static const char *const module_names[] = {
+	"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+	"self_attn.o_proj", "mlp.gate_proj",	"mlp.up_proj",
+	"mlp.down_proj",
+};
+
+static void
+module_shape(const LlmModelConfig *config, int module, int64_t *n_in,
+			 int64_t *n_out)
+{
+	int64_t q = (int64_t) config->n_heads * config->head_dim;
+	int64_t kv = (int64_t) config->n_kv_heads * config->head_dim;
+	int64_t hidden = config->hidden_size;
+	int64_t inner = config->intermediate_size;
+	const int64_t shapes[][2] = { { hidden, q },	 { hidden, kv },
+								  { hidden, kv },	 { q, hidden },
+								  { hidden, inner }, { hidden, inner },
+								  { inner, hidden } };
+
+	*n_in = shapes[module][0];
+	*n_out = shapes[module][1];
+}
+
+/* A safetensors file as PEFT writes it: its header, and how long its data is. */
+static size_t
+write_header(const LlmModelConfig *config, LlmStrbuf *header)
+{
+	size_t at = 0;
+
+	llm_strbuf_printf(header, "{");
+	for (int32_t layer = 0; layer < config->n_layers; layer++)
+		for (int m = 0; m < 7; m++)
+			for (int half = 0; half < 2; half++)
+			{
+				int64_t n_in;
+				int64_t n_out;
+				size_t n_bytes;
+
+				module_shape(config, m, &n_in, &n_out);
+				n_bytes = (size_t) ((half == 0 ? n_in : n_out) * RANK * 2);
+				llm_strbuf_printf(
+					header,
+					"%s\"base_model.model.model.layers.%d.%s.lora_%c.weight\": "
+					"{\"dtype\": \"BF16\", \"shape\": [%lld, %lld], "
+					"\"data_offsets\": [%zu, %zu]}",
+					at == 0 ? "" : ", ", layer, module_names[m], "AB"[half],
+					(long long) (half == 0 ? RANK : n_out),
+					(long long) (half == 0 ? n_in : RANK), at, at + n_bytes);
+				at += n_bytes;
+			}
+	llm_strbuf_printf(header, "}");
+	return at;
+}
+
+static void
+write_tensors(const char *path)
+{
+	FILE *file = fopen(path, "we");
+	LlmStrbuf header;
+	size_t n_bytes;
+	uint64_t n_header;
+	uint64_t random = 1;
+
+	if (file == NULL)
+		abort();
+	llm_strbuf_init(&header);
+	n_bytes = write_header(&executor.config, &header);
+	n_header = header.len;
+	fwrite(&n_header, 8, 1, file);
+	fwrite(header.data, 1, header.len, file);
+	/* about 0.01 with a random sign and mantissa */
+	for (size_t i = 0; i < n_bytes / 2; i++)
+	{
+		uint16_t half;
+
+		random = random * 6364136223846793005u + 1442695040888963407u;
+		half = (uint16_t) (0x3c00 | (random >> 33 & 0x807f));
+		fwrite(&half, 2, 1, file);
+	}
+	if (fclose(file) != 0)
+		abort();
+	llm_strbuf_free(&header);
+}
+
+/* The adapter's image, as the server writes it, to path. */
+static void
+write_adapter(const char *path)
+{
+	static const char config[] =
+		"{\"peft_type\": \"LORA\", \"r\": 16, \"lora_alpha\": 16, "
+		"\"target_modules\": \"all-linear\", \"bias\": \"none\", "
+		"\"task_type\": \"CAUSAL_LM\"}";
+	uint8_t base[LLM_FINGERPRINT_BYTES] = { 0 };
+	LlmAdapterSource source = { config, strlen(config), NULL };
+	LlmStrbuf image;
+	LlmError err = { 0 };
+	char tensors[128];
+	FILE *file;
+
+	snprintf(tensors, sizeof(tensors), "%s/adapter.safetensors", model_dir);
+	write_tensors(tensors);
+	source.tensors_path = tensors;
+	llm_strbuf_init(&image);
+	need(llm_adapter_import(&source, &executor.config, base, &image, &err),
+		 &err);
+	unlink(tensors);
+	file = fopen(path, "we");
+	if (file == NULL || fwrite(image.data, 1, image.len, file) != image.len ||
+		fclose(file) != 0)
+		abort();
+	llm_strbuf_free(&image);
+}
+
+static void
+announce_adapter(uint64_t adapter_id, const char *path)
+{
+	LlmWireAdapter wire = { adapter_id, 0, (uint32_t) strlen(path) };
+	LlmError err = { 0 };
+
+	need(llm_channel_send(channel, LLM_MESSAGE_ADAPTER, 0, &wire, sizeof(wire),
+						  path, strlen(path), &err),
+		 &err);
+}
+
+/* The next adapter, by Zipf's frequencies: number i with 1 / i. */
+static uint64_t
+draw_adapter(const double *sums, int32_t n, uint64_t *random)
+{
+	double x;
+	int32_t i = 0;
+
+	*random = *random * 6364136223846793005u + 1442695040888963407u;
+	x = (double) (*random >> 11) / 9007199254740992.0 * sums[n - 1];
+	while (i < n - 1 && sums[i] <= x)
+		i++;
+	return (uint64_t) i + 1;
+}
+
+/* Waits for one request to end; its number. */
+static uint64_t
+wait_for_end(void)
+{
+	LlmFrameHeader header;
+	const void *payload;
+	LlmError err = { 0 };
+
+	for (;;)
+	{
+		struct pollfd pfd = { .fd = llm_channel_fd(channel), .events = POLLIN };
+
+		need(llm_channel_flush(channel, &err), &err);
+		if (llm_channel_pending_bytes(channel) > 0)
+			pfd.events |= POLLOUT;
+		if (llm_channel_receive(channel, &header, &payload, &err) !=
+			LLM_RECEIVE_FRAME)
+		{
+			(void) poll(&pfd, 1, -1);
+			continue;
+		}
+		if (header.type == LLM_MESSAGE_FAILED)
+			need(false, payload);
+		if (header.type == LLM_MESSAGE_FINISHED)
+			return header.request_id;
+	}
+}
+
+/* MAX_SEQS clients, each asking again when it is answered. */
+static void
+measure_clients(const double *sums, int32_t n_adapters, int32_t n_requests)
+{
+	const uint32_t n_tokens = 128;
+	uint64_t first_id = next_id;
+	uint64_t random = 1;
+	int64_t *times = malloc((size_t) n_requests * sizeof(int64_t));
+	int64_t start_us = llm_clock_us();
+	int32_t n_sent = 0;
+	uint64_t i;
+	int64_t us;
+
+	if (times == NULL)
+		abort();
+	for (int32_t n_ended = 0; n_ended < n_requests;)
+	{
+		while (n_sent < n_requests && n_sent - n_ended < MAX_SEQS)
+		{
+			times[n_sent++] = llm_clock_us();
+			send_request(
+				n_tokens, n_tokens,
+				n_adapters > 0 ? draw_adapter(sums, n_adapters, &random) : 0);
+		}
+		i = wait_for_end() - first_id;
+		times[i] = llm_clock_us() - times[i];
+		n_ended++;
+	}
+	us = llm_clock_us() - start_us;
+	qsort(times, (size_t) n_requests, sizeof(int64_t), compare_times);
+	printf("%5d adapters, %d slots, %d requests 128/128 of %d clients: %9.1f "
+		   "tok/s, median %7.1f ms, p95 %7.1f ms\n",
+		   n_adapters, N_SLOTS, n_requests, MAX_SEQS,
+		   (double) n_requests * n_tokens / (double) us * 1e6,
+		   (double) times[n_requests / 2] / 1e3,
+		   (double) times[n_requests * 95 / 100] / 1e3);
+	fflush(stdout);
+	free(times);
+}
+
+static void
+measure_adapters(int32_t n_adapters, int32_t n_requests)
+{
+	static double sums[MAX_ADAPTERS];
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/adapter", model_dir);
+	write_adapter(path);
+	for (int32_t i = 0; i < n_adapters; i++)
+	{
+		sums[i] = (i > 0 ? sums[i - 1] : 0) + 1.0 / (i + 1);
+		announce_adapter((uint64_t) i + 1, path);
+	}
+	for (int round = 0; round < 2; round++)
+	{
+		measure_clients(NULL, 0, n_requests);
+		measure_clients(sums, n_adapters, n_requests);
+	}
+	unlink(path);
+}
+
+static int
+usage(const char *program)
+{
+	fprintf(stderr,
+			"usage: %s [--kv DTYPE] [--requests N] [--cache DIR] "
+			"[--deterministic] [--adapters N] [IN/OUT ...]\n",
+			program);
+	return 1;
+}
+
+/* The index of the first job, or -1. */
+static int
+read_options(int argc, char **argv, JobOptions *options)
+{
+	int i = 1;
+
+	for (; i < argc && argv[i][0] == '-'; i++)
+	{
+		bool has_value = i + 1 < argc;
+
+		if (strcmp(argv[i], "--kv") == 0 && has_value)
+			options->kv_dtype = argv[++i];
+		else if (strcmp(argv[i], "--requests") == 0 && has_value)
+			options->n_requests = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--cache") == 0 && has_value)
+			options->cache_dir = argv[++i];
+		else if (strcmp(argv[i], "--adapters") == 0 && has_value)
+			options->n_adapters = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--deterministic") == 0)
+			options->deterministic = true;
+		else
+			return -1;
+	}
+	return options->n_adapters <= MAX_ADAPTERS ? i : -1;
+}
+
+static void
+open_all(const JobOptions *options, Yardsticks *yardsticks)
+{
+	open_executor(options);
+	yardsticks->kv_dtype = executor.kv_spec.dtype;
+	yardsticks->copy_rate = measure_copy(executor.compute);
+	yardsticks->product_rate = measure_product(executor.compute);
+	printf("%s, %s cache of %d tokens: loaded in %.2f s, copy %.2f TB/s, "
+		   "product %.0f TFLOP/s%s\n",
+		   executor.device.name, options->kv_dtype,
+		   executor.kv_spec.n_blocks * executor.kv_spec.block_size,
+		   (double) executor.load_us / 1e6, yardsticks->copy_rate / 1e12,
+		   yardsticks->product_rate / 1e12,
+		   options->deterministic ? ", deterministic" : "");
+	fflush(stdout);
+}
+
 int
 main(int argc, char **argv)
 {
 	static const char *const all_jobs[] = { "128/128", "1000/1000", "2048/128",
 											"2048/2048", NULL };
-	const char *kv_dtype = "bfloat16";
-	int32_t n_requests = 0;
+	JobOptions options = { .kv_dtype = "bfloat16", .cache_dir = "" };
 	Yardsticks yardsticks = { .config = &executor.config };
 	pthread_t thread;
-	int i = 1;
+	int i = read_options(argc, argv, &options);
 
-	for (; i < argc && argv[i][0] == '-'; i++)
-	{
-		if (strcmp(argv[i], "--kv") == 0 && i + 1 < argc)
-			kv_dtype = argv[++i];
-		else if (strcmp(argv[i], "--requests") == 0 && i + 1 < argc)
-			n_requests = atoi(argv[++i]);
-	}
-	open_executor(kv_dtype);
-	yardsticks.kv_dtype = executor.kv_spec.dtype;
-	yardsticks.copy_rate = measure_copy(executor.compute);
-	yardsticks.product_rate = measure_product(executor.compute);
-	printf("%s, %s cache of %d tokens: loaded in %.2f s, copy %.2f TB/s, "
-		   "product %.0f TFLOP/s\n",
-		   executor.device.name, kv_dtype,
-		   executor.kv_spec.n_blocks * executor.kv_spec.block_size,
-		   (double) executor.load_us / 1e6, yardsticks.copy_rate / 1e12,
-		   yardsticks.product_rate / 1e12);
+	if (i < 0)
+		return usage(argv[0]);
+	open_all(&options, &yardsticks);
 	if (pthread_create(&thread, NULL, serve, NULL) != 0)
 		abort();
-	measure_first_tokens();
+	if (options.n_adapters > 0)
+		measure_adapters(options.n_adapters, options.n_requests > 0
+												 ? options.n_requests
+												 : 8 * MAX_SEQS);
+	else
+		measure_first_tokens();
 	for (const char *const *job = i < argc ? (const char *const *) argv + i
-										   : all_jobs;
+								  : options.n_adapters > 0 ? all_jobs + 4
+														   : all_jobs;
 		 *job != NULL; job++)
 	{
 		unsigned n_in = 0;
@@ -264,16 +562,11 @@ main(int argc, char **argv)
 
 		if (sscanf(*job, "%u/%u", &n_in, &n_out) != 2 || n_in == 0 ||
 			n_out == 0 || n_in + n_out > MAX_LEN)
-		{
-			fprintf(stderr,
-					"usage: %s [--kv DTYPE] [--requests N] [IN/OUT ...]\n",
-					argv[0]);
-			return 1;
-		}
+			return usage(argv[0]);
 		measure_job(&yardsticks,
-					n_requests > 0 ? n_requests
-					: n_out <= 128 ? 4 * MAX_SEQS
-								   : MAX_SEQS,
+					options.n_requests > 0 ? options.n_requests
+					: n_out <= 128		   ? 4 * MAX_SEQS
+										   : MAX_SEQS,
 					n_in, n_out);
 	}
 	close_executor(thread);

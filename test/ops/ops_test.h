@@ -182,7 +182,7 @@ test_options(const char *isa, LlmDtype precision, int n_threads)
 		.max_cols = 16384,
 		.max_seqs = 64,
 		.max_context_len = 8192,
-		.max_heads = 64,
+		.max_heads = 80,
 		.max_vocab = 140000,
 		.max_experts = 64,
 		.max_experts_per_token = 8,

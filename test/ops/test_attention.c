@@ -31,6 +31,8 @@ typedef struct AttentionCase
 	int n_seqs;
 	int lens[MAX_SEQS]; /* tokens of each sequence in the end */
 	int chunk;			/* new tokens of a sequence in a step; 0: all */
+	int shared;			/* first tokens that are the same in all, in the
+						 * same blocks */
 } AttentionCase;
 
 /* clang-format off */
@@ -73,6 +75,9 @@ static const AttentionCase cases[] = {
 	{  3,  1,  96,  96, false, false, 16, INT8, 0, 70, 2, { 385, 40 },     0 },
 	{  2,  1, 256, 256, false, false, 16, FP8,  0,  0, 2, { 200, 127 },   93 },
 	{ 20,  1, 128, 128, false, false, 16, FP8,  0,  0, 2, { 30, 80 },      1 },
+	/* a beginning that all have: with one new token it is read together */
+	{ 32, 16,  32,  32, false, false, 16, BF16, 0,  0, 3, { 301, 301, 301 }, 100, 288 },
+	{ 16, 16,  32,  32, false, false, 32, FP8,  0, 290, 3, { 301, 301, 301 }, 100, 256 },
 };
 /* clang-format on */
 
@@ -148,6 +153,24 @@ fill_tables(World *w)
 		w->block_tables[i] = w->block_tables[j];
 		w->block_tables[j] = i + 1;
 	}
+	for (int s = 1; s < c->n_seqs; s++)
+		memcpy(w->block_tables + s * w->max_blocks, w->block_tables,
+			   (size_t) (c->shared / c->block_size) * sizeof(int32_t));
+}
+
+/* Equal keys and values where blocks are shared. */
+static void
+share_beginnings(World *w)
+{
+	const AttentionCase *c = w->c;
+	int64_t n_kv = (int64_t) c->n_kv_heads * c->head_dim;
+	size_t n_bytes = (size_t) (c->shared * n_kv) * sizeof(float);
+
+	for (int s = 1; s < c->n_seqs; s++)
+	{
+		memcpy(w->k + w->start[s] * n_kv, w->k, n_bytes);
+		memcpy(w->v + w->start[s] * n_kv, w->v, n_bytes);
+	}
 }
 
 /*
@@ -188,6 +211,7 @@ world_create(const AttentionCase *c)
 	fill_random(w.v, w.n_tokens * c->n_kv_heads * dim, 1.0f);
 	if (llm_dtype_is_coded(c->kv_dtype))
 		make_codable(&w);
+	share_beginnings(&w);
 	if (c->norms)
 	{
 		w.q_norm = tensor_random(dim, BF16, 2.0f, 0);

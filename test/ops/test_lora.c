@@ -531,6 +531,122 @@ test_none(void)
 	}
 }
 
+/* ---- the activation that completes gate and up, on a GPU ---- */
+
+static void *
+device_bytes(LlmCompute *gpu, const void *host, size_t n_bytes)
+{
+	LlmError err = { 0 };
+	void *device = gpu->ops->alloc(gpu, n_bytes, "numbers", &err);
+
+	if (device == NULL || !gpu->ops->write(gpu, device, host, n_bytes, &err) ||
+		!gpu->ops->sync(gpu, &err))
+		abort();
+	return device;
+}
+
+/* Products and activation of d on the device, with or without a wait between. */
+static void
+activate_on_gpu(LlmCompute *gpu, LoraData *d, bool waits, uint16_t *result)
+{
+	const LoraCase *c = d->c;
+	int64_t dim = c->n_out[0];
+	size_t n = (size_t) (c->n_rows * dim);
+	LlmStepInputs step = { 0 };
+	LlmLinearArgs args = linear_args(d, &step);
+	LlmGatedActArgs act = { .in_stride = 2 * dim,
+							.n_rows = c->n_rows,
+							.dim = (int32_t) dim,
+							.activation = LLM_ACTIVATION_SILU };
+	LlmError err = { 0 };
+	char *out = gpu->ops->alloc(gpu, 2 * n * 2, "gate and up", &err);
+	uint16_t *bits;
+	void *x;
+
+	act.out = gpu->ops->alloc(gpu, n * 2, "activations", &err);
+	if (out == NULL || act.out == NULL)
+		abort();
+	bits = mirror_round(d->x, (int64_t) c->n_rows * c->n_cols);
+	x = device_bytes(gpu, bits, (size_t) (c->n_rows * c->n_cols) * 2);
+	act.gate = out;
+	act.up = out + dim * 2;
+	args.x = x;
+	for (int p = 0; p < 2; p++)
+	{
+		args.part[p].weight.data = device_bytes(
+			gpu, d->weight[p].data, (size_t) (c->n_out[p] * c->n_cols) * 2);
+		args.part[p].out = out + p * dim * 2;
+		args.part[p].out_stride = 2 * dim;
+	}
+	CHECK(gpu->ops->step_upload(gpu, &d->step, &step, &err) &&
+		  gpu->ops->linear(gpu, &args, &err) &&
+		  (!waits || gpu->ops->sync(gpu, &err)) &&
+		  gpu->ops->gated_act(gpu, &act, &err) &&
+		  gpu->ops->read(gpu, result, act.out, n * 2, &err));
+	for (int p = 0; p < 2; p++)
+		gpu->ops->free(gpu, (void *) args.part[p].weight.data);
+	gpu->ops->free(gpu, x);
+	gpu->ops->free(gpu, out);
+	gpu->ops->free(gpu, act.out);
+	free(bits);
+}
+
+/* Together they have the bits that they have one after the other. */
+static void
+activation_completes_products(void)
+{
+	static const LoraCase pairs[] = {
+		{ 100, 256, { 320, 320, 0 }, 7, 32, BF16, true, false, false, false },
+		{ 5, 128, { 64, 64, 0 }, 3, 16, BF16, false, false, false, false },
+		{ 64, 512, { 704, 704, 0 }, 64, 16, BF16, false, false, true, false },
+	};
+	LlmComputeOptions options = { .precision = BF16,
+								  .max_rows = 256,
+								  .max_cols = 1024,
+								  .max_seqs = 64,
+								  .max_context_len = 1024,
+								  .max_heads = 8,
+								  .max_vocab = 512,
+								  .max_loras = MAX_LORAS,
+								  .max_lora_rank = 64,
+								  .enforce_eager = true };
+	LlmError err = { 0 };
+	LlmCompute *gpu = llm_compute_cuda_load(&options, &err);
+
+	if (gpu == NULL && err.code == LLM_ERROR_UNAVAILABLE)
+		return; /* FOR_EACH_PATH says so */
+	if (gpu == NULL)
+	{
+		CHECK_FAIL("%s", err.message);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+	{
+		const LoraCase *c = &pairs[i];
+		LoraData *d = setup(c, &gpu->lora_format);
+		size_t n_bytes = (size_t) (c->n_rows * c->n_out[0]) * 2;
+		uint16_t *together = need(n_bytes);
+		uint16_t *apart = need(n_bytes);
+
+		for (int k = 0; k < c->n_loras; k++)
+			d->loras[k] = device_bytes(
+				gpu, d->adapters[k].image,
+				llm_lora_image_bytes(&gpu->lora_format, d->adapters[k].shapes,
+									 FIRST_MODULE + d->n_parts));
+		activate_on_gpu(gpu, d, false, together);
+		activate_on_gpu(gpu, d, true, apart);
+		if (memcmp(together, apart, n_bytes) != 0)
+			CHECK_FAIL("%d rows of %d, %d adapters: bits differ", c->n_rows,
+					   c->n_out[0], c->n_loras);
+		for (int k = 0; k < c->n_loras; k++)
+			gpu->ops->free(gpu, (void *) d->loras[k]);
+		free(together);
+		free(apart);
+		tear_down(d);
+	}
+	gpu->ops->close(gpu);
+}
+
 int
 main(void)
 {
@@ -539,5 +655,6 @@ main(void)
 	RUN_TEST(test_embeddings);
 	RUN_TEST(test_company);
 	RUN_TEST(test_none);
+	RUN_TEST(activation_completes_products);
 	return unit_test_finish();
 }

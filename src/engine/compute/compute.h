@@ -553,9 +553,12 @@ typedef struct LlmComputeOptions
 							 * those of prompts and generated ones may differ */
 	bool enforce_eager;		/* record no passes, add nothing to steps */
 	bool measure_idle;		/* for device_times */
+	const char *cache_dir;	/* where choices made by timing are kept for other
+							 * processes; NULL or "": nowhere */
 	const char *isa;		/* NULL: best; or "portable", "avx2", "avx2vnni",
 								 * "avx512", "avx512vnni", "avx512bf16" to
-								 * force a path (tests) */
+								 * force a path (tests); on a GPU "own": no
+								 * products by a library where deterministic */
 } LlmComputeOptions;
 
 /* The CPU backend.  NULL: *err. */

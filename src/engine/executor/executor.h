@@ -6,6 +6,7 @@
  *	  executor_options.c	the LOAD message's JSON
  *	  executor_device.c		the device, and its memory
  *	  memory_plan.c			how memory is divided, line by line (memory_plan.h)
+ *	  executor_warm_up.c	steps before the first request
  *	  executor_faults.c		failures made to order, in builds with asserts
  *	  executor_load.c		model directory to a ready executor
  *	  request_table.c		requests by id
@@ -32,6 +33,7 @@ typedef struct LlmExecutorOptions
 {
 	char path[4096];		 /* model directory */
 	char image_path[4096];	 /* model image to write; "" = none */
+	char cache_dir[4096];	 /* for what was measured; "" = none */
 	char device[16];		 /* auto, cpu, cuda */
 	char dtype[16];			 /* auto, float32, float16, bfloat16 */
 	char kv_cache_dtype[16]; /* auto, float32, bfloat16, fp8, int8 */
@@ -180,6 +182,9 @@ llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype);
  * environment variable LLM_DEBUG_FAULTS names; without them nothing happens.
  */
 extern void llm_executor_arm_faults(LlmExecutor *executor);
+
+/* executor_warm_up.c: run the steps that choose and record; on a GPU. */
+extern bool llm_executor_warm_up(LlmExecutor *executor, LlmError *err);
 
 /* -- row_answers.c -- */
 

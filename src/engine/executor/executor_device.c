@@ -86,6 +86,7 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.deterministic = executor->options.deterministic,
 		.enforce_eager = executor->options.enforce_eager,
 		.measure_idle = executor->options.measure_idle,
+		.cache_dir = executor->options.cache_dir,
 	};
 
 	return options;

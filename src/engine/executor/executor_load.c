@@ -268,7 +268,8 @@ load_all(LlmExecutor *executor, LlmError *err)
 	executor->runs_ahead = choose_ahead(executor);
 	if (!load_weights(executor, weight_dtype, err) ||
 		!llm_adapter_slots_create(executor, err) ||
-		!create_planner(executor, err) || !create_constraints(executor, err))
+		!create_planner(executor, err) || !create_constraints(executor, err) ||
+		!llm_executor_warm_up(executor, err))
 		return false;
 	llm_executor_arm_faults(executor);
 	return true;
@@ -333,6 +334,9 @@ llm_executor_describe(const LlmExecutor *executor, LlmStrbuf *json)
 	LlmMemoryPlan memory = executor->memory;
 	char device[160];
 
+	/* a GPU may pad heads */
+	memory.bytes[LLM_MEMORY_KV_CACHE] =
+		(int64_t) executor->compute->ops->kv_bytes(spec);
 	/* on the CPU weights are mapped, and adapters used where they lie */
 	if (!executor->is_cuda)
 		memory.bytes[LLM_MEMORY_WEIGHTS] =

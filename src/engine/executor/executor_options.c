@@ -95,6 +95,8 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 	if (!get_text(json, "path", options->path, sizeof(options->path), err) ||
 		!get_text(json, "image_path", options->image_path,
 				  sizeof(options->image_path), err) ||
+		!get_text(json, "cache_dir", options->cache_dir,
+				  sizeof(options->cache_dir), err) ||
 		!get_text(json, "device", options->device, sizeof(options->device),
 				  err) ||
 		!get_text(json, "dtype", options->dtype, sizeof(options->dtype), err) ||

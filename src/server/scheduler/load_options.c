@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "src/common/util/json.h"
 #include "src/server/scheduler/scheduler_internal.h"
 #include "src/server/settings.h"
@@ -53,6 +54,7 @@ static const Option known_options[] = {
 	{ "max_cpu_loras", OPTION_COUNT, NULL, 1 << 20 },
 	{ "aging_ms", OPTION_COUNT, NULL, PG_INT32_MAX },
 	{ "seed", OPTION_COUNT, NULL, INT64CONST(1) << 52 },
+	{ "cache_dir", OPTION_TEXT, NULL, 0, true },
 	{ "debug_crash_token", OPTION_COUNT, NULL, PG_INT32_MAX, true },
 };
 
@@ -251,6 +253,7 @@ llm_load_options_compose(const char *path, const char *image_path,
 
 	ok = object != NULL && cJSON_AddStringToObject(object, "path", path) &&
 		 cJSON_AddStringToObject(object, "image_path", image_path) &&
+		 cJSON_AddStringToObject(object, "cache_dir", DataDir) &&
 		 add_settings(object);
 	if (!ok)
 		llm_error_no_memory(err, LLM_LOAD_OPTIONS_BYTES, "a load message");
