@@ -124,6 +124,18 @@ llm_executor_gpu_weight_bytes(const LlmExecutor *executor)
 		   GPU_MARGIN_BYTES / 4;
 }
 
+/* Kernels for prompts and for decoding add up in orders of their own there. */
+static bool
+check_deterministic(const LlmExecutor *executor, LlmError *err)
+{
+	if (!executor->is_cuda || !executor->options.deterministic)
+		return true;
+	llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+				  "deterministic answers are not supported on device \"cuda\"");
+	return llm_error_hint(err, "Set llm_ext.deterministic to off or "
+							   "llm_ext.device to cpu.");
+}
+
 /* Quantized weights have kernels on the CPU alone. */
 static bool
 check_quantization(const LlmExecutor *executor, LlmError *err)
@@ -152,7 +164,8 @@ llm_executor_choose_device(LlmExecutor *executor, LlmError *err)
 	if (llm_compute_cuda_info(&options, &executor->device, &why))
 	{
 		executor->is_cuda = true;
-		return check_quantization(executor, err);
+		return check_quantization(executor, err) &&
+			   check_deterministic(executor, err);
 	}
 	if (strcmp(device, "auto") == 0)
 	{
