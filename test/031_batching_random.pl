@@ -19,7 +19,7 @@ use Test::More;
 my $seed = $ENV{LLM_TEST_SEED} || 1;
 my $n_statements = $ENV{LLM_TEST_STATEMENTS} || 400;
 my $fake = llm_fake_executor();
-my $node = llm_node('main', conf => "llm_ext.executor_path = '$fake'");
+my $node = llm_node('main', conf => "llm_ext.executor_path = '$fake'\nautovacuum = off");
 
 $node->safe_psql('postgres', <<'END');
 CREATE TABLE d1 (id int PRIMARY KEY, x text, g int, flag bool, n int);
@@ -307,6 +307,9 @@ sub run_cases
 
 	$script .= "$_$count" foreach @cases;
 	append_to_file($file, $script);
+	# plans follow what tables hold, dead rows of the last run included
+	$node->safe_psql('postgres', "VACUUM FULL $_") foreach qw(u log);
+	$node->safe_psql('postgres', 'ANALYZE');
 	my $connection = $node->connstr('postgres');
 	my $output = `psql -X -q -t -d "$connection" -f "$file" 2>&1`;
 	my (@printed, @requests);

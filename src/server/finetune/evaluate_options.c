@@ -10,7 +10,7 @@
 #include "catalog/pg_type.h"
 #include "src/server/sql/text_convert.h"
 
-pg_attribute_noreturn() static void fail_key(const char *key, const char *why)
+static void __attribute__((noreturn)) fail_key(const char *key, const char *why)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("option \"%s\" %s", key, why)));

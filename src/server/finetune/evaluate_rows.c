@@ -50,7 +50,8 @@ typedef struct Evaluation
 	void *sink_arg;
 } Evaluation;
 
-pg_attribute_noreturn() static void fail_replaced(const Evaluation *evaluation)
+static void __attribute__((noreturn))
+fail_replaced(const Evaluation *evaluation)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("model \"%s\" was replaced during the evaluation",

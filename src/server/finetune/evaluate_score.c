@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "src/server/pg_compat.h"
 #include "src/server/sql/text_convert.h"
 #include "utils/builtins.h"
 

@@ -16,6 +16,7 @@
 #include "src/server/finetune/finetune_jobs.h"
 #include "src/server/finetune/finetune_options.h"
 #include "src/server/pg_compat.h"
+#include "src/server/sql/adapter_choice.h"
 #include "src/server/sql/model_handle.h"
 #include "src/server/sql/text_convert.h"
 
@@ -90,7 +91,8 @@ check_query(const char *query)
 
 /* Which version the option means. */
 static void
-choose_start(const LlmFinetuneOptions *options, LlmJob *job)
+choose_start(const LlmFinetuneOptions *options, const LlmModelHandle *handle,
+			 LlmJob *job)
 {
 	LlmAdapterVersion version;
 
@@ -101,13 +103,7 @@ choose_start(const LlmFinetuneOptions *options, LlmJob *job)
 			? psprintf("%s@%d", job->adapter, options->continue_from)
 			: job->adapter,
 		NULL, 0, GetUserId(), &version);
-	if (memcmp(version.base, job->base, LLM_FINGERPRINT_BYTES) != 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("adapter \"%s\", version %d, was made for another model "
-					"than \"%s\"",
-					version.name, version.version, job->model)));
+	llm_adapter_check_base(&version, handle);
 	job->continue_from = version.version;
 }
 
@@ -143,7 +139,7 @@ llm_finetune(PG_FUNCTION_ARGS)
 	job.model = handle->info.name;
 	memcpy(job.base, handle->facts->fingerprint, LLM_FINGERPRINT_BYTES);
 	job.is_new = !llm_adapter_store_check_owner(job.adapter);
-	choose_start(&options, &job);
+	choose_start(&options, handle, &job);
 	check_query(job.query);
 	job.search_path = pstrdup(namespace_search_path);
 	job.id.job_id = llm_job_insert(&job, json);

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "src/server/pg_compat.h"
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/typed_call.h"
 

@@ -1,4 +1,4 @@
-# 032_faults.pl
+# 036_faults.pl
 #	A device that fails: what has no memory is tried again and then an error of
 #	its request, what cannot be trusted ends the executor, and requests go on.
 #	Without a GPU, llm_ext.device = auto means the CPU, and one line says so.
@@ -6,7 +6,7 @@
 # Builds with asserts make operations fail as a file says
 # (src/engine/executor/executor_faults.c).
 #
-# test/032_faults.pl
+# test/036_faults.pl
 use strict;
 use warnings;
 

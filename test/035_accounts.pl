@@ -1,9 +1,9 @@
-# 033_accounts.pl
+# 035_accounts.pl
 #	Tokens are counted exactly, whatever becomes of the statement, and over
 #	restarts; budgets and limits end statements; llm_enrich in two sessions
 #	does each row once, and stops when it is cancelled.
 #
-# test/033_accounts.pl
+# test/035_accounts.pl
 use strict;
 use warnings;
 
