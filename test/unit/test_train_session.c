@@ -343,6 +343,8 @@ test_fused(void)
 	LlmModelConfig config;
 	LlmAdapterImage *image;
 	LlmError err = { 0 };
+	const char *peft = strcmp(device, "cuda") == 0 ? "peft-cuda" : "peft";
+	char file[64];
 	struct stat st;
 
 	if (outcome.is_failed)
@@ -352,11 +354,12 @@ test_fused(void)
 	REQUIRE(image != NULL);
 	CHECK_INT_EQ(image->n_pairs, 4 * config.n_layers);
 	CHECK(strstr(image->config_json, "\"qkv_proj\",\"down_proj\"") != NULL);
-	CHECK(mkdir(path_of("peft"), 0700) == 0);
+	CHECK(mkdir(path_of(peft), 0700) == 0);
 	if (!llm_adapter_export(image, &config, LLM_ADAPTER_PROFILE_PEFT,
-							path_of("peft"), &err))
+							path_of(peft), &err))
 		CHECK_FAIL("export: %s", err.message);
-	CHECK(stat(path_of("peft/adapter_model.safetensors"), &st) == 0);
+	snprintf(file, sizeof(file), "%s/adapter_model.safetensors", peft);
+	CHECK(stat(path_of(file), &st) == 0);
 	llm_adapter_image_close(image);
 }
 
