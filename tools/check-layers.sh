@@ -25,7 +25,7 @@ src/common/grammar      src/common/util src/common/tokenizer
 src/common/safetensors  src/common/util
 src/common/quant        src/common/util
 src/common/gguf         src/common/util src/common/quant
-src/common/checkpoint   src/common/util src/common/safetensors src/common/gguf
+src/common/checkpoint   src/common/util src/common/quant src/common/safetensors src/common/gguf
 src/common/model_dir    src/common/util src/common/safetensors src/common/gguf src/common/checkpoint
 src/common/dataset      src/common/util src/common/template src/common/tokenizer
 src/common/adapter      src/common/util src/common/safetensors src/common/checkpoint src/common/model_dir

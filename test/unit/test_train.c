@@ -79,6 +79,10 @@ static const TrainCase cases[] = {
 	  LLM_QUANTIZATION_NF4 },
 	{ "llama3_nf4_nested", "qvd", false, true, "llama3", NULL,
 	  LLM_QUANTIZATION_NF4_NESTED },
+	/* as it is stored, whatever is asked; and decoded when it is loaded */
+	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested", NULL,
+	  LLM_QUANTIZATION_NF4 },
+	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested" },
 };
 
 #define N_CASES ((int) (sizeof(cases) / sizeof(cases[0])))

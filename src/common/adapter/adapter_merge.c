@@ -395,10 +395,14 @@ add_tensor(Merge *merge, const LlmStoredTensor *source, const char *name)
 						   .target = find_target(merge, name) };
 	tensor->out.name = name;
 	if (tensor->target != NULL && !is_float)
-		return llm_error_set(merge->err, LLM_ERROR_UNSUPPORTED,
-							 "tensor \"%s\" has dtype %s, into which nothing "
-							 "can be merged",
-							 name, source->dtype_name);
+	{
+		llm_error_set(merge->err, LLM_ERROR_UNSUPPORTED,
+					  "tensor \"%s\" has dtype %s, into which nothing can be "
+					  "merged",
+					  name, source->dtype_name);
+		return llm_error_hint(merge->err, "Merge into the model that the "
+										  "quantized one was made of.");
+	}
 	if (merge->options->has_dtype && is_float && source->n_dims <= 2 &&
 		source->n_dims > 0)
 	{

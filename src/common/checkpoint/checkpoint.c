@@ -3,7 +3,8 @@
  *	  One way to a model's tensors.
  *
  * checkpoint_find.c says which files a path means, checkpoint_gguf.c
- * translates the tensors of a GGUF file.
+ * translates the tensors of a GGUF file, checkpoint_nf4.c puts those of
+ * bitsandbytes together.
  *
  * src/common/checkpoint/checkpoint.c
  */
@@ -18,7 +19,8 @@
 
 struct LlmCheckpoint
 {
-	LlmSafetensors *safetensors;  /* or NULL, and then: */
+	LlmSafetensors *safetensors;  /* or NULL, and then "translated" */
+	Nf4Tensors nf4;				  /* instead of the former's, if it has any */
 	TranslatedTensors translated; /* of a GGUF file */
 };
 
@@ -37,7 +39,8 @@ open_files(LlmCheckpoint *checkpoint, const char *path, LlmError *err)
 	else if (ok)
 	{
 		checkpoint->safetensors = llm_safetensors_open(path, err);
-		ok = checkpoint->safetensors != NULL;
+		ok = checkpoint->safetensors != NULL &&
+			 nf4_tensors_open(&checkpoint->nf4, checkpoint->safetensors, err);
 	}
 	llm_strbuf_free(&gguf_path);
 	return ok;
@@ -55,7 +58,7 @@ llm_checkpoint_open(const char *path, LlmError *err)
 	}
 	if (!open_files(checkpoint, path, err))
 	{
-		free(checkpoint);
+		llm_checkpoint_close(checkpoint);
 		return NULL;
 	}
 	return checkpoint;
@@ -66,6 +69,7 @@ llm_checkpoint_close(LlmCheckpoint *checkpoint)
 {
 	if (checkpoint == NULL)
 		return;
+	nf4_tensors_close(&checkpoint->nf4);
 	llm_safetensors_close(checkpoint->safetensors);
 	translated_tensors_close(&checkpoint->translated);
 	free(checkpoint);
@@ -74,6 +78,8 @@ llm_checkpoint_close(LlmCheckpoint *checkpoint)
 int
 llm_checkpoint_n_tensors(const LlmCheckpoint *checkpoint)
 {
+	if (checkpoint->nf4.has_any)
+		return checkpoint->nf4.n_tensors;
 	if (checkpoint->safetensors != NULL)
 		return llm_safetensors_n_tensors(checkpoint->safetensors);
 	return checkpoint->translated.n_tensors;
@@ -82,6 +88,11 @@ llm_checkpoint_n_tensors(const LlmCheckpoint *checkpoint)
 const LlmStoredTensor *
 llm_checkpoint_get(const LlmCheckpoint *checkpoint, int tensor_idx)
 {
+	if (checkpoint->nf4.has_any)
+	{
+		assert(tensor_idx >= 0 && tensor_idx < checkpoint->nf4.n_tensors);
+		return &checkpoint->nf4.tensors[tensor_idx].stored;
+	}
 	if (checkpoint->safetensors != NULL)
 		return llm_safetensors_get(checkpoint->safetensors, tensor_idx);
 	assert(tensor_idx >= 0 && tensor_idx < checkpoint->translated.n_tensors);
@@ -99,7 +110,13 @@ llm_checkpoint_find(const LlmCheckpoint *checkpoint, const char *name)
 {
 	const TranslatedTensors *translated = &checkpoint->translated;
 	const TranslatedTensor *tensor;
+	const Nf4Tensor *nf4;
 
+	if (checkpoint->nf4.has_any)
+	{
+		nf4 = nf4_tensors_find(&checkpoint->nf4, name);
+		return nf4 != NULL ? &nf4->stored : NULL;
+	}
 	if (checkpoint->safetensors != NULL)
 		return llm_safetensors_find(checkpoint->safetensors, name);
 	tensor = bsearch(name, translated->tensors, (size_t) translated->n_tensors,
@@ -157,10 +174,29 @@ llm_checkpoint_is_exact(const LlmCheckpoint *checkpoint,
 		   (checkpoint->safetensors != NULL || tensor->dtype != LLM_DTYPE_F16);
 }
 
+const LlmNf4Stored *
+llm_checkpoint_nf4(const LlmCheckpoint *checkpoint,
+				   const LlmStoredTensor *tensor)
+{
+	assert(checkpoint->nf4.has_any && tensor->dtype == LLM_DTYPE_NF4);
+	(void) checkpoint;
+	/* the stored tensor is the first member here, too */
+	return &((const Nf4Tensor *) tensor)->parts;
+}
+
+bool
+llm_checkpoint_has_nf4(const LlmCheckpoint *checkpoint, bool *is_nested)
+{
+	*is_nested = checkpoint->nf4.is_nested;
+	return checkpoint->nf4.has_any;
+}
+
 const char *
 llm_checkpoint_path(const LlmCheckpoint *checkpoint,
 					const LlmStoredTensor *tensor)
 {
+	if (checkpoint->nf4.has_any)
+		tensor = ((const Nf4Tensor *) tensor)->source;
 	if (checkpoint->safetensors != NULL)
 		return llm_safetensors_path(checkpoint->safetensors, tensor);
 	return llm_gguf_path(checkpoint->translated.gguf,

@@ -5,12 +5,14 @@
  *
  * Tensors have the names that the family's checkpoints on Hugging Face give
  * them; what a GGUF file calls differently is translated when it is opened.
+ * A matrix that bitsandbytes stored in NF4 is one tensor of dtype NF4.
  *
  * src/common/checkpoint/checkpoint.h
  */
 #ifndef LLM_CHECKPOINT_H
 #define LLM_CHECKPOINT_H
 
+#include "src/common/quant/nf4.h"
 #include "src/common/safetensors/safetensors.h"
 #include "src/common/util/strbuf.h"
 
@@ -54,6 +56,14 @@ extern bool llm_checkpoint_read(const LlmCheckpoint *checkpoint,
  */
 extern bool llm_checkpoint_is_exact(const LlmCheckpoint *checkpoint,
 									const LlmStoredTensor *tensor);
+
+/* The parts of a tensor of dtype NF4; borrowed. */
+extern const LlmNf4Stored *llm_checkpoint_nf4(const LlmCheckpoint *checkpoint,
+											  const LlmStoredTensor *tensor);
+
+/* Whether it has any, and then whether these are nested: all or none. */
+extern bool
+llm_checkpoint_has_nf4(const LlmCheckpoint *checkpoint, bool *is_nested);
 
 /* The file that holds a tensor of these; borrowed. */
 extern const char *llm_checkpoint_path(const LlmCheckpoint *checkpoint,

@@ -1,6 +1,6 @@
 /*
  * checkpoint_internal.h
- *	  A GGUF file's tensors, translated.
+ *	  A GGUF file's tensors, translated, and safetensors' with NF4 matrices.
  *
  * src/common/checkpoint/checkpoint_internal.h
  */
@@ -41,5 +41,31 @@ translated_tensors_undo_changes(TranslatedTensors *translated, LlmError *err);
 /* Where a row is as long as the tensor's change is not undone. */
 extern int64_t
 translated_tensor_row(const TranslatedTensor *tensor, int64_t row);
+
+/* ---- checkpoint_nf4.c ---- */
+
+/* A tensor of safetensors; the stored one first, to be found. */
+typedef struct Nf4Tensor
+{
+	LlmStoredTensor stored;
+	const LlmStoredTensor *source; /* of the files */
+	LlmNf4Stored parts;			   /* where its dtype is NF4 */
+} Nf4Tensor;
+
+/* All tensors of files of which some are in NF4; else there are none here. */
+typedef struct Nf4Tensors
+{
+	Nf4Tensor *tensors; /* sorted by name; malloc'ed */
+	int n_tensors;
+	bool has_any; /* in NF4 */
+	bool is_nested;
+} Nf4Tensors;
+
+/* Zeroed on failure; closing a zeroed one is harmless. */
+extern bool nf4_tensors_open(Nf4Tensors *tensors, const LlmSafetensors *files,
+							 LlmError *err);
+extern void nf4_tensors_close(Nf4Tensors *tensors);
+extern const Nf4Tensor *
+nf4_tensors_find(const Nf4Tensors *tensors, const char *name);
 
 #endif /* LLM_CHECKPOINT_INTERNAL_H */

@@ -294,15 +294,41 @@ is_off(const cJSON *item)
 			item->child == NULL);
 }
 
-static bool
-refuse_quantization(const ConfigReader *reader, const cJSON *item)
+static const char *
+string_or(const cJSON *object, const char *key, const char *absent)
 {
-	const cJSON *method =
-		cJSON_GetObjectItemCaseSensitive(item, "quant_method");
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
 
-	return config_unsupported(
-		reader, "weights quantized with method \"%s\" are not supported",
-		cJSON_IsString(method) ? method->valuestring : "unknown");
+	return cJSON_IsString(item) ? item->valuestring : absent;
+}
+
+/*
+ * bitsandbytes' NF4 is what can be read; which weights are stored so, their
+ * tensors say.  Configs without a method are from before there were others.
+ */
+static bool
+check_quantization(const ConfigReader *reader, const cJSON *item)
+{
+	const bool has_4bit =
+		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "load_in_4bit"));
+	const char *method =
+		string_or(item, "quant_method", has_4bit ? "bitsandbytes" : "unknown");
+	const char *type = string_or(item, "bnb_4bit_quant_type", "fp4");
+
+	if (strcmp(method, "bitsandbytes") != 0)
+		return config_unsupported(
+			reader, "weights quantized with method \"%s\" are not supported",
+			method);
+	if (!has_4bit)
+		return config_unsupported(
+			reader, "8-bit weights of bitsandbytes are not supported");
+	if (strcmp(type, "nf4") != 0)
+		return config_unsupported(
+			reader,
+			"4-bit weights of bitsandbytes in \"%s\" are not "
+			"supported",
+			type);
+	return true;
 }
 
 /*
@@ -340,7 +366,7 @@ check_key(const ConfigReader *reader, const cJSON *item,
 		return true;
 	if (strcmp(key, "quantization_config") == 0 ||
 		strcmp(key, "compression_config") == 0)
-		return refuse_quantization(reader, item);
+		return check_quantization(reader, item);
 	if (strcmp(key, "auto_map") == 0)
 		return check_auto_map(reader, item);
 	if (config_is_one_of(off_keys, key))

@@ -52,4 +52,30 @@ llm_nf4_encode(const float *src, int64_t n, uint8_t *values, float *magnitudes);
 extern void
 llm_nf4_finish(const LlmNf4 *weight, const float *magnitudes, int64_t n_blocks);
 
+/*
+ * A weight as bitsandbytes' checkpoints store it: parts that lie anywhere in
+ * a file, and need not be aligned.
+ */
+typedef struct LlmNf4Stored
+{
+	const void *codes;		 /* F32 [16] */
+	const void *scales;		 /* F32, as many as LlmNf4's */
+	const void *scale_codes; /* U8 [n_blocks]; NULL: not nested */
+	const void *map;		 /* F32 [256] of nested ones */
+	float offset;			 /* likewise */
+	const void *values;		 /* U8 [(n + 1) / 2] */
+} LlmNf4Stored;
+
+/* Elements first .. first + n - 1, to the bit what bitsandbytes decodes. */
+extern void llm_nf4_stored_decode(const LlmNf4Stored *stored, int64_t first,
+								  int64_t n, float *out);
+
+/*
+ * Elements first .. first + n - 1 as a weight by themselves, which is nested
+ * where the stored one is.  False: no block, or no group of blocks with the
+ * same scale, begins at the first.
+ */
+extern bool llm_nf4_stored_copy(const LlmNf4Stored *stored, int64_t first,
+								int64_t n, const LlmNf4 *weight);
+
 #endif /* LLM_NF4_H */

@@ -15,7 +15,8 @@
  * come in blocks: elements of a row that share scales.  INT8, INT4 and INT4_K
  * as the format of a matrix are what a compute backend makes of quantized
  * weights, in a layout of its own; NF4 is that of src/common/quant/nf4.h, for
- * training; Q8_0 and those after it are blocks as GGUF files store them.
+ * training, or what bitsandbytes' checkpoints hold; Q8_0 and those after it are
+ * blocks as GGUF files store them.
  */
 typedef enum LlmDtype
 {
@@ -71,6 +72,8 @@ llm_dtype_block_elements(LlmDtype dtype)
 {
 	switch (dtype)
 	{
+		case LLM_DTYPE_NF4:
+			return 2;
 		case LLM_DTYPE_Q8_0:
 		case LLM_DTYPE_Q4_0:
 		case LLM_DTYPE_Q4_1:
@@ -92,7 +95,10 @@ llm_dtype_block_elements(LlmDtype dtype)
 	}
 }
 
-/* Bytes of a block as files store it; no file holds INT4, INT4_K and NF4. */
+/*
+ * Bytes of a block as files store it.  No file holds INT4 and INT4_K; NF4's
+ * are the codes alone, two in a byte: their scales are tensors by themselves.
+ */
 static inline size_t
 llm_dtype_block_bytes(LlmDtype dtype)
 {

@@ -170,6 +170,8 @@ typedef struct WeightSource
 {
 	const void *stored; /* the weight's first element, or NULL */
 	LlmDtype stored_dtype;
+	const LlmNf4Stored *nf4; /* the tensor's parts, where that is NF4 ... */
+	int64_t nf4_first;		 /* ... and the weight's first element in it */
 	DummyWeight dummy;
 	LlmDtype dtype; /* to be made */
 } WeightSource;
@@ -246,9 +248,9 @@ extern bool model_quantize_weight(LlmModel *model, const LlmWeightSpec *spec,
 
 /* ---- model_nf4.c ---- */
 
-/* Whether the options make a weight NF4. */
-extern bool
-model_is_nf4(const LlmModelOptions *options, const LlmWeightSpec *spec);
+/* Whether the options make a weight NF4, or leave it so. */
+extern bool model_is_nf4(const LlmModel *model, const LlmWeightSpec *spec,
+						 const WeightSource *source);
 extern bool model_nf4_weight(LlmModel *model, const LlmWeightSpec *spec,
 							 const WeightSource *source, LlmError *err);
 

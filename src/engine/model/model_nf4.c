@@ -6,6 +6,9 @@
  * norms, routers and experts stay as they are.  What a checkpoint stores fused
  * is quantized in its parts, so that each has its own offset.
  *
+ * Of a checkpoint that bitsandbytes stored in NF4 already, it is those
+ * projections, and experts, that it stored so, as they are to the bit.
+ *
  * src/engine/model/model_nf4.c
  */
 #include <assert.h>
@@ -27,11 +30,19 @@ typedef struct Nf4Job
 } Nf4Job;
 
 bool
-model_is_nf4(const LlmModelOptions *options, const LlmWeightSpec *spec)
+model_is_nf4(const LlmModel *model, const LlmWeightSpec *spec,
+			 const WeightSource *source)
 {
-	if (options->quantization != LLM_QUANTIZATION_NF4 &&
-		options->quantization != LLM_QUANTIZATION_NF4_NESTED)
+	bool is_nested;
+
+	if (model->options.quantization < LLM_QUANTIZATION_NF4)
 		return false;
+	if (model->tensors != NULL &&
+		llm_checkpoint_has_nf4(model->tensors, &is_nested) &&
+		source->nf4 == NULL)
+		return false;
+	if (source->nf4 != NULL && spec->expert_idx >= 0)
+		return true;
 	for (int m = 0; m < LLM_ADAPTER_LM_HEAD; m++)
 	{
 		if (llm_adapter_module_weight((LlmAdapterModule) m) == spec->role)
@@ -65,12 +76,28 @@ encode_blocks(void *arg, int thread_idx, int n_threads)
 	}
 }
 
+/* A stored weight, or the part of a fused one, as it is. */
 static bool
-encode_weight(LlmModel *model, Nf4Job *job, LlmError *err)
+copy_weight(const LlmWeightSpec *spec, const Nf4Job *job, LlmError *err)
 {
-	LlmCpuThreads *threads =
-		llm_cpu_threads_create(model->options.n_threads, err);
+	if (llm_nf4_stored_copy(job->source.nf4, job->source.nf4_first, job->n,
+							&job->weight))
+		return true;
+	return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+						 "row %lld of tensor \"%s\" begins within a block of "
+						 "its NF4 values, which training does not support",
+						 (long long) spec->first_row, spec->name);
+}
 
+static bool
+encode_weight(LlmModel *model, const LlmWeightSpec *spec, Nf4Job *job,
+			  LlmError *err)
+{
+	LlmCpuThreads *threads;
+
+	if (job->source.nf4 != NULL)
+		return copy_weight(spec, job, err);
+	threads = llm_cpu_threads_create(model->options.n_threads, err);
 	if (threads == NULL)
 		return false;
 	llm_cpu_threads_run(threads, encode_blocks, job);
@@ -104,7 +131,7 @@ model_nf4_weight(LlmModel *model, const LlmWeightSpec *spec,
 		job.source.dummy.dtype = LLM_DTYPE_F32;
 		job.weight = llm_nf4_at(staging, job.n, is_nested);
 		data = ops->alloc(model->compute, n_bytes, spec->name, err);
-		ok = data != NULL && encode_weight(model, &job, err);
+		ok = data != NULL && encode_weight(model, spec, &job, err);
 		weight->data = data;
 		weight->owner = WEIGHT_ALLOCATED;
 		weight->dtype = LLM_DTYPE_NF4;

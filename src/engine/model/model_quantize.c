@@ -5,7 +5,8 @@
  * Blocks become exactly what they say where there is a plain form for it
  * (src/common/quant).  Others, which compute backends have no kernels for,
  * become int8: what rounding their values to 8 bits adds is small beside the
- * error that 6 bits and fewer have already.
+ * error that 6 bits and fewer have already.  NF4, which is no plain form but
+ * that of a model for training, is taken as the floats that it says.
  *
  * Floats are rounded as the options ask.  A matrix whose rows are no multiple
  * of a group stays floats.
@@ -44,13 +45,14 @@ model_quantized_dtype(const LlmModel *model, const LlmWeightSpec *spec,
 	LlmDtype stored = source->stored_dtype;
 
 	if (quantization >= LLM_QUANTIZATION_NF4)
-		return model_is_nf4(&model->options, spec) ? LLM_DTYPE_NF4
-												   : source->dtype;
+		return model_is_nf4(model, spec, source) ? LLM_DTYPE_NF4
+												 : source->dtype;
 	if (quantization == LLM_QUANTIZATION_DECODE ||
 		model->compute->ops->quant_write == NULL || spec->n_cols == 0 ||
 		spec->n_cols % GROUP != 0 || spec->role == LLM_WEIGHT_ROUTER)
 		return source->dtype;
-	if (source->stored != NULL && !llm_dtype_is_float(stored))
+	if (source->stored != NULL && !llm_dtype_is_float(stored) &&
+		stored != LLM_DTYPE_NF4)
 	{
 		LlmDtype plain = llm_quant_plain_dtype(stored);
 

@@ -45,12 +45,32 @@ is_norm(LlmWeightRole role)
 		   role == LLM_WEIGHT_POST_MLP_NORM;
 }
 
+/* NF4 by way of floats, some at a time. */
+static void
+fill_from_nf4(const WeightSource *source, int64_t first, int64_t n, char *dest)
+{
+	float floats[256];
+
+	for (int64_t i = 0; i < n; i += 256)
+	{
+		int64_t n_now = n - i < 256 ? n - i : 256;
+
+		llm_nf4_stored_decode(source->nf4, source->nf4_first + first + i, n_now,
+							  floats);
+		weight_convert(floats, LLM_DTYPE_F32,
+					   dest + (size_t) i * llm_dtype_bytes(source->dtype),
+					   source->dtype, n_now);
+	}
+}
+
 void
 weight_source_fill(const WeightSource *source, int64_t first, int64_t n,
 				   void *dest)
 {
 	if (source->stored == NULL)
 		dummy_weight_fill(&source->dummy, first, n, dest);
+	else if (source->nf4 != NULL)
+		fill_from_nf4(source, first, n, dest);
 	else
 		weight_convert((const char *) source->stored +
 						   llm_dtype_stored_bytes(source->stored_dtype, first),
@@ -143,6 +163,11 @@ find_stored(const LlmModel *model, const LlmWeightSpec *spec,
 	assert(tensor->n_bytes ==
 		   llm_dtype_stored_bytes(tensor->dtype, spec->stored_rows * n_cols));
 	source->stored_dtype = tensor->dtype;
+	if (tensor->dtype == LLM_DTYPE_NF4)
+	{
+		source->nf4 = llm_checkpoint_nf4(model->tensors, tensor);
+		source->nf4_first = spec->first_row * n_cols;
+	}
 	source->stored =
 		(const char *) tensor->data +
 		llm_dtype_stored_bytes(tensor->dtype, spec->first_row * n_cols);
@@ -246,7 +271,10 @@ tie_head(LlmModel *model, LlmError *err)
 						 stored->name, embedding->name);
 }
 
-/* Bytes of the weights that are made up or quantized; others stay mapped. */
+/*
+ * Bytes of the weights that are made up, quantized or decoded; others stay
+ * mapped.
+ */
 static double
 needed_bytes(const LlmModel *model)
 {
@@ -258,7 +286,8 @@ needed_bytes(const LlmModel *model)
 		WeightSource source = model_weight_source(model, &spec, i);
 		LlmDtype dtype = model_quantized_dtype(model, &spec, &source);
 
-		if (source.stored == NULL || !llm_dtype_is_float(dtype))
+		if (source.stored == NULL || source.nf4 != NULL ||
+			!llm_dtype_is_float(dtype))
 			n += (double) weight_bytes(model, &spec, dtype);
 	}
 	return n;
@@ -325,23 +354,31 @@ list_expert_matrices(LlmModel *model)
 	}
 }
 
+/* What a checkpoint stores in NF4 keeps its own way of nesting there. */
+static bool
+open_checkpoint(LlmModel *model, const char *dir, LlmError *err)
+{
+	bool is_nested;
+
+	model->tensors = llm_checkpoint_open(dir, err);
+	if (model->tensors == NULL ||
+		llm_model_check_tensors(&model->config, model->tensors, err, 1) > 0)
+		return false;
+	if (llm_checkpoint_has_nf4(model->tensors, &is_nested) &&
+		model->options.quantization >= LLM_QUANTIZATION_NF4)
+		model->options.quantization =
+			is_nested ? LLM_QUANTIZATION_NF4_NESTED : LLM_QUANTIZATION_NF4;
+	return llm_checkpoint_prefetch(model->tensors, err);
+}
+
 bool
 model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 {
 	LlmWeightSpec spec;
 
-	if (!alloc_weight_lists(model, err))
-		return false;
-	if (!model->options.dummy_weights)
-	{
-		model->tensors = llm_checkpoint_open(dir, err);
-		if (model->tensors == NULL ||
-			llm_model_check_tensors(&model->config, model->tensors, err, 1) >
-				0 ||
-			!llm_checkpoint_prefetch(model->tensors, err))
-			return false;
-	}
-	if (!check_memory(model, err))
+	if (!alloc_weight_lists(model, err) ||
+		(!model->options.dummy_weights && !open_checkpoint(model, dir, err)) ||
+		!check_memory(model, err))
 		return false;
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
 	{

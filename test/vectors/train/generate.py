@@ -43,13 +43,15 @@ MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
 
 # name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored,
-# "nf4", "nf4_nested": projections are what is left of them as NF4 weights
+# "nf4", "nf4_nested": projections are what is left of them as NF4 weights;
+# "bnb": the checkpoint of that name that generate_bnb.py wrote
 CASES = {
     "mixtral": (("q", "k", "v", "o"), False, False),
     "qwen3_moe": (("q", "k", "v", "o"), False, False),
     "qwen3_moe_step": (("v", "o"), False, True),
     "qwen3_nf4": (MODULES, False, False),
     "llama3_nf4_nested": (("q", "v", "down"), False, True),
+    "bnb_nested": (("q", "o", "up", "down"), False, False),
     "phi3_fused": (("qkv", "gate_up", "down"), False, False),
     "glm4_fused": (("q", "gate_up"), False, False),
     "llama2": (MODULES, False, False),
@@ -119,6 +121,10 @@ def split_fused(model):
 
 
 def load(name):
+    if name.startswith("bnb_"):
+        from generate_bnb import load as load_bnb
+
+        return load_bnb(name)[0]
     model = AutoModelForCausalLM.from_pretrained(
         os.path.join(MODELS, base_of(name)),
         dtype=torch.float32,
