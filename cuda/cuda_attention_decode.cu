@@ -2,562 +2,77 @@
  * cuda_attention_decode.cu
  *	  Attention of one new token per sequence over paged contexts.
  *
- * Contexts are cut into pieces (flash-decoding, Dao et al. 2023) that blocks
- * work through alone: all heads of a kv head's group together, padded to the
- * 16 rows of a tensor-core product, so that keys and values are read once.
- * Each of the four warps takes 16 keys of a tile of 64; some tiles are on
- * their way.  Codes of 8 bits become f16 in registers, without their units,
- * which multiply scores and weights: nothing is rounded on the way, and sums
- * are f32.  Queries beyond f16's range are taken for its largest number.
- * Results of pieces carry the logarithm of their weight, and a
- * second kernel adds them up; a sequence of one piece is done at once.  A piece
- * that several sequences share (the beginning of their prompts) has the rows of
- * all of them in its tile, so that it is read once for them.
+ * Contexts are cut into pieces (flash-decoding, Dao et al. 2023): all heads of
+ * a kv head's group together, so that keys and values are read once.  Blocks
+ * stay for the whole kernel and take one piece of a kv head after the other,
+ * neighbouring blocks the kv heads of a piece, which lie side by side.
+ *
+ * A warp takes every fourth slice of 16 keys, and has a ring of slots of its
+ * own for them: where it is done with a slot, it orders the slice that comes
+ * next there, also of pieces to come, on Hopper by the bulk copy engine.  So
+ * memory is never idle, nothing waits for other warps but at the end of a
+ * piece, and addresses cost nothing to speak of.
+ *
+ * Results of pieces carry the logarithm of their weight, and a second kernel
+ * adds them up; a sequence of one piece is done at once.  A piece that several
+ * sequences share (the beginning of their prompts) has the rows of all of them
+ * in its tile, so that it is read once for them.
  *
  * cuda/cuda_attention_decode.cu
  */
-#include "cuda/cuda_attention_tile.cuh"
-#include "cuda/cuda_code.cuh"
+#include "cuda/cuda_attention_decode.cuh"
+#include "cuda/cuda_hopper.cuh"
 
 #define DECODE_WARPS 4
 #define DECODE_THREADS (DECODE_WARPS * WARP)
+#define MERGE_ROWS 4
 
-typedef enum KvFormat
-{
-	KV_BF16,
-	KV_E4M3,
-	KV_INT8
-} KvFormat;
-
+/* Blocks of a multiprocessor share its memory and its registers. */
 template <int DIM, KvFormat FORMAT> struct Decode
 {
-	static const bool is_coded = FORMAT != KV_BF16;
-	static const int stages = is_coded ? 4 : 3;
-	/* of a tile of keys, or of values; behind codes their units */
-	static const int tile_bytes = KEY_TILE * (is_coded ? DIM + 1 : 2 * DIM);
-	static const int query_at = stages * 2 * tile_bytes;
-	static const int shared_bytes = query_at + MMA_ROWS * DIM * 2;
-	/* the warps' results lie in the stages when those are done with */
-	static_assert(DECODE_WARPS * MMA_ROWS * DIM * 4 <= query_at, "results fit");
+	static const int n_blocks = FORMAT == KV_BF16 || DIM > 128 ? 2 : 3;
+	/* of a row of a warp's results: rows 2 t meet different banks */
+	static const int merge_stride = DIM + 4;
+	static const int merge_bytes =
+		DECODE_WARPS * MERGE_ROWS * merge_stride * (int) sizeof(float);
+	/* 227 KiB, of which each block takes one more, and some to count */
+	static const int ring_bytes = (227 * 1024) / n_blocks - 2048 - merge_bytes;
+	static const int n_slots =
+		ring_bytes / (DECODE_WARPS * Slice<DIM, FORMAT>::n_bytes);
+	static const int merge_at =
+		DECODE_WARPS * n_slots * Slice<DIM, FORMAT>::n_bytes;
+	static const int shared_bytes = merge_at + merge_bytes;
+	static_assert(n_slots >= 1, "a slot for each warp");
 };
 
-template <int DIM> struct Partial
+/* Of a warp: one for each slot, which its slice completes. */
+template <int DIM, KvFormat FORMAT> struct Ring
 {
-	float out[DIM / 8][4];
-	float max[2]; /* rows g and g + 8 */
-	float sum[2];
+	char *slots;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+	uint64_t *full;
+#endif
 };
-
-/* Most keys of a long context make no new maximum. */
-template <int DIM>
-static __device__ __forceinline__ void
-rescale_row(Partial<DIM> &part, int h, float factor)
-{
-	if (__all_sync(FULL_MASK, factor == 1))
-		return;
-#pragma unroll
-	for (int i = 0; i < DIM / 8; i++)
-	{
-		part.out[i][2 * h] *= factor;
-		part.out[i][2 * h + 1] *= factor;
-	}
-}
-
-/* The warp's 16 keys of a tile. */
-template <int DIM>
-static __device__ __forceinline__ void
-attend_keys(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
-			const AttentionParams &p, const bf16 *tile, int32_t first_key,
-			const int32_t position[2])
-{
-	const int lane = (int) threadIdx.x % WARP;
-	const int own = (int) threadIdx.x / WARP * 16;
-	const bf16 *values = tile + KEY_TILE * DIM;
-	float scores[2][4] = {};
-	uint32_t weights[4];
-
-#pragma unroll
-	for (int s = 0; s < DIM / 16; s++)
-	{
-		uint32_t k[4];
-
-		key_fragment<DIM>(k, tile, own, s);
-		mma_16x8x16(scores[0], queries[s], k[0], k[1]);
-		mma_16x8x16(scores[1], queries[s], k[2], k[3]);
-	}
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		float *row[4];
-		float factor;
-
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			int32_t key = first_key + own + i / 2 * 8 + lane % 4 * 2 + i % 2;
-
-			row[i] = &scores[i / 2][2 * h + i % 2];
-			if (p.soft_cap > 0)
-				*row[i] = capped_score(p, *row[i]);
-			if (!sees(p, position[h], key))
-				*row[i] = -INFINITY;
-		}
-		factor = soften<4>(row, score_scale(p), part.max[h], part.sum[h]);
-		rescale_row<DIM>(part, h, factor);
-	}
-	weights[0] = pack_bf16(scores[0][0], scores[0][1]);
-	weights[1] = pack_bf16(scores[0][2], scores[0][3]);
-	weights[2] = pack_bf16(scores[1][0], scores[1][1]);
-	weights[3] = pack_bf16(scores[1][2], scores[1][3]);
-#pragma unroll
-	for (int s = 0; s < DIM / 16; s++)
-	{
-		uint32_t v[4];
-
-		value_fragment<DIM, false>(v, values, own, s);
-		mma_16x8x16(part.out[2 * s], weights, v[0], v[1]);
-		mma_16x8x16(part.out[2 * s + 1], weights, v[2], v[3]);
-	}
-}
 
 /* ------------------------------------------------------------------------
- * Codes
+ * What there is to do
  * ------------------------------------------------------------------------
  */
 
-/* What weights are multiplied with, to use f16's whole range. */
-#define WEIGHT_BITS 15
-
-/*
- * The pieces of 16 bytes of a tile of codes: those of its 16-token groups, and
- * then the groups' units.  Which blocks a thread's pieces are in is looked up
- * well before they are fetched, once for keys and values.
- */
-template <int DIM> struct CodePieces
+/* A piece for one kv head, and for 16 rows where a group has more. */
+typedef struct WorkItem
 {
-	static const int n_codes = KEY_TILE / CODE_GROUP * DIM;
-	static const int n = n_codes + KEY_TILE / CODE_GROUP;
-	static const int per_thread = (n + DECODE_THREADS - 1) / DECODE_THREADS;
-	int32_t blocks[per_thread]; /* -1: beyond the end */
-};
-
-/* The group of the thread's i-th piece. */
-template <int DIM>
-static __device__ __forceinline__ int
-group_of_piece(int i)
-{
-	int piece = i * DECODE_THREADS + (int) threadIdx.x;
-
-	return piece < CodePieces<DIM>::n_codes ? piece / DIM
-											: piece - CodePieces<DIM>::n_codes;
-}
-
-template <int DIM>
-static __device__ __forceinline__ void
-find_pieces(CodePieces<DIM> &pieces, const AttentionParams &p,
-			const int32_t *table, int32_t first_key, int32_t end_key)
-{
-#pragma unroll
-	for (int i = 0; i < CodePieces<DIM>::per_thread; i++)
-	{
-		int32_t key = first_key + group_of_piece<DIM>(i) * CODE_GROUP;
-
-		pieces.blocks[i] = key < end_key ? table[key >> p.block_shift] : -1;
-	}
-}
-
-template <int DIM>
-static __device__ __forceinline__ void
-fetch_codes(const AttentionParams &p, const CodePieces<DIM> &pieces,
-			int32_t kv_head, int32_t first_key, char *keys, char *values)
-{
-	const int32_t mask = (1 << p.block_shift) - 1;
-
-#pragma unroll
-	for (int i = 0; i < CodePieces<DIM>::per_thread; i++)
-	{
-		int piece = i * DECODE_THREADS + (int) threadIdx.x;
-		int32_t key = first_key + group_of_piece<DIM>(i) * CODE_GROUP;
-		bool is_there = pieces.blocks[i] >= 0;
-		int64_t head =
-			(int64_t) max(pieces.blocks[i], 0) * p.n_kv_heads + kv_head;
-		int32_t at = piece < CodePieces<DIM>::n_codes
-						 ? (key & mask) * DIM + piece % DIM * 16
-						 : (mask + 1) * DIM + (key & mask);
-
-		if (piece < CodePieces<DIM>::n)
-		{
-			copy_async(keys + piece * 16, p.keys + head * p.head_bytes + at,
-					   is_there);
-			copy_async(values + piece * 16, p.values + head * p.head_bytes + at,
-					   is_there);
-		}
-	}
-}
-
-/*
- * Queries as f16, in the order in which a word of codes has dimensions: thread
- * 4 g + t has 4 t .. 4 t + 3 of each 16 of rows g and g + 8.
- */
-template <int DIM>
-static __device__ __forceinline__ void
-half_queries(uint32_t queries[DIM / 16][4], const bf16 *tile)
-{
-	const int lane = (int) threadIdx.x % WARP;
-
-#pragma unroll
-	for (int i = 0; i < DIM / 8; i++)
-	{
-		int d = i / 2 * 16 + lane % 4 * 4;
-		const bf16 *src =
-			tile + i % 2 * 8 * DIM + d / 8 * 64 + lane / 4 * 8 + d % 8;
-
-#pragma unroll
-		for (int k = 0; k < 2; k++)
-		{
-			float2 q = __bfloat1622float2(((const __nv_bfloat162 *) src)[k]);
-			__half2 pair;
-
-			/* comparisons that leave a NaN */
-			q.x = q.x > 65504 ? 65504 : q.x < -65504 ? -65504 : q.x;
-			q.y = q.y > 65504 ? 65504 : q.y < -65504 ? -65504 : q.y;
-			pair = __floats2half2_rn(q.x, q.y);
-			queries[i / 2][2 * k + i % 2] =
-				*reinterpret_cast<uint32_t *>(&pair);
-		}
-	}
-}
-
-static __device__ __forceinline__ uint32_t
-pack_half(float low, float high)
-{
-	__half2 pair = __floats2half2_rn(low, high);
-
-	return *reinterpret_cast<uint32_t *>(&pair);
-}
-
-/*
- * soften for values in units: weights become 2^WEIGHT_BITS p unit, and max is
- * that of log2(p unit), so that they fit f16 whatever the units are.
- */
-static __device__ __forceinline__ float
-soften_in_units(float *const scores[4], const uint32_t units[4], float scale,
-				float &max, float &sum)
-{
-	float new_max = max;
-	float base;
-	float factor;
-
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-	{
-		/* a masked key's unit may be that of NaN */
-		*scores[i] = *scores[i] == -INFINITY ? -INFINITY
-					 : units[i] == LLM_UNIT_NAN
-						 ? NAN
-						 : *scores[i] * scale + (float) ((int) units[i] - 127);
-		new_max = fmaxf(new_max, *scores[i]);
-	}
-	new_max = quad_max(new_max);
-	base = new_max == -INFINITY ? 0 : new_max;
-	factor = exp2_fast(max - base);
-	sum *= factor;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-	{
-		float weight = exp2_fast(*scores[i] - base + WEIGHT_BITS);
-
-		*scores[i] = weight;
-		sum += weight * __uint_as_float((254 - WEIGHT_BITS - units[i]) << 23);
-	}
-	max = new_max;
-	return factor;
-}
-
-/* The units of the thread's four keys: 2 t, 2 t + 1 and 8 more. */
-static __device__ __forceinline__ void
-load_units(uint32_t units[4], const char *own)
-{
-	const int lane = (int) threadIdx.x % WARP;
-
-#pragma unroll
-	for (int i = 0; i < 2; i++)
-	{
-		uint32_t pair = *(const uint16_t *) (own + i * 8 + lane % 4 * 2);
-
-		units[2 * i] = pair & 0xff;
-		units[2 * i + 1] = pair >> 8;
-	}
-}
-
-template <int DIM, bool IS_E4M3>
-static __device__ __forceinline__ void
-score_codes(float scores[2][4], const uint32_t queries[DIM / 16][4],
-			const char *keys)
-{
-	const int lane = (int) threadIdx.x % WARP;
-	const char *row =
-		keys + lane / 8 % 2 * 8 * DIM + lane / 16 * 128 + lane % 8 * 16;
-
-#pragma unroll
-	for (int s = 0; s < DIM / 32; s++)
-	{
-		uint32_t codes[4];
-
-		load_matrices(codes, (const bf16 *) (row + s * 256));
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			uint32_t k[2];
-
-			codes_to_half<IS_E4M3>(k, codes[i]);
-			mma_16x8x16_half(scores[i % 2], queries[2 * s + i / 2], k[0], k[1]);
-		}
-	}
-}
-
-template <int DIM, bool IS_E4M3>
-static __device__ __forceinline__ void
-attend_codes(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
-			 const AttentionParams &p, const char *tile, int32_t first_key,
-			 const int32_t position[2])
-{
-	const int lane = (int) threadIdx.x % WARP;
-	const int own = (int) threadIdx.x / WARP * CODE_GROUP;
-	const char *values = tile + KEY_TILE * (DIM + 1);
-	float scores[2][4] = {};
-	uint32_t key_units[4];
-	uint32_t units[4];
-	uint32_t weights[4];
-
-	load_units(key_units, tile + KEY_TILE * DIM + own);
-	load_units(units, values + KEY_TILE * DIM + own);
-	score_codes<DIM, IS_E4M3>(scores, queries, tile + own * DIM);
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		float *row[4];
-		float factor;
-
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			int32_t key = first_key + own + i / 2 * 8 + lane % 4 * 2 + i % 2;
-
-			row[i] = &scores[i / 2][2 * h + i % 2];
-			*row[i] *= unit_value(key_units[i]);
-			if (p.soft_cap > 0)
-				*row[i] = capped_score(p, *row[i]);
-			if (!sees(p, position[h], key))
-				*row[i] = -INFINITY;
-		}
-		factor = soften_in_units(row, units, score_scale(p), part.max[h],
-								 part.sum[h]);
-		rescale_row<DIM>(part, h, factor);
-	}
-	weights[0] = pack_half(scores[0][0], scores[0][1]);
-	weights[1] = pack_half(scores[0][2], scores[0][3]);
-	weights[2] = pack_half(scores[1][0], scores[1][1]);
-	weights[3] = pack_half(scores[1][2], scores[1][3]);
-#pragma unroll
-	for (int s = 0; s < DIM / 32; s++)
-	{
-		uint32_t codes[4];
-
-		load_matrices(
-			codes, (const bf16 *) (values + own * DIM + (s * 32 + lane) * 16));
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			uint32_t v[2];
-
-			codes_to_half<IS_E4M3>(v, codes[i]);
-			mma_16x8x16_half(part.out[4 * s + i], weights, v[0], v[1]);
-		}
-	}
-}
-
-/* ------------------------------------------------------------------------
- * A piece
- * ------------------------------------------------------------------------
- */
-
-/* Fetches a piece's tiles one by one. */
-template <int DIM, KvFormat FORMAT> struct Fetcher
-{
-	const int32_t *table;
+	DecodePiece piece;
+	int32_t seq; /* the first one's */
 	int32_t kv_head;
-	int32_t next_key;
-	int32_t end_key;
-	CodePieces<DIM> pieces; /* of the next tile, where it holds codes */
-};
+	int32_t first_row; /* of the group */
+	int32_t first_key; /* that any row sees, or some before it */
+} WorkItem;
 
-/* The next tile's keys, and values behind them, if there is one. */
-template <int DIM, KvFormat FORMAT>
-static __device__ __forceinline__ void
-fetch_next(Fetcher<DIM, FORMAT> &next, const AttentionParams &p, char *stage)
+static __host__ __device__ __forceinline__ int32_t
+items_of_piece(const AttentionParams &p)
 {
-	char *values = stage + Decode<DIM, FORMAT>::tile_bytes;
-
-	if (next.next_key < next.end_key)
-	{
-		if constexpr (FORMAT == KV_BF16)
-		{
-			fetch_tile<DIM, DECODE_THREADS>(p, p.keys, next.table, next.kv_head,
-											next.next_key, next.end_key,
-											(bf16 *) stage);
-			fetch_tile<DIM, DECODE_THREADS>(p, p.values, next.table,
-											next.kv_head, next.next_key,
-											next.end_key, (bf16 *) values);
-		}
-		else
-		{
-			fetch_codes<DIM>(p, next.pieces, next.kv_head, next.next_key, stage,
-							 values);
-			find_pieces<DIM>(next.pieces, p, next.table,
-							 next.next_key + KEY_TILE, next.end_key);
-		}
-	}
-	next.next_key += KEY_TILE;
-	copies_commit();
-}
-
-/*
- * Walk over the piece's tiles, all stages but one ahead being fetched.  seq is
- * the first of its sequences, whose rows follow one another.
- */
-template <int DIM, KvFormat FORMAT>
-static __device__ __forceinline__ void
-attend_piece(Partial<DIM> &part, const uint32_t queries[DIM / 16][4],
-			 const AttentionParams &p, const DecodePiece &piece, int32_t seq,
-			 int32_t kv_head, char *stages, int32_t first_key)
-{
-	const int n_stages = Decode<DIM, FORMAT>::stages;
-	const int stage_bytes = 2 * Decode<DIM, FORMAT>::tile_bytes;
-	const int row = (int) threadIdx.x % WARP / 4;
-	const int32_t last = piece.n_seqs - 1;
-	const int32_t position[2] = {
-		p.context_len[seq + min(row / p.group, last)] - 1,
-		p.context_len[seq + min((row + 8) / p.group, last)] - 1
-	};
-	const int n_tiles = (piece.end_key - first_key + KEY_TILE - 1) / KEY_TILE;
-	Fetcher<DIM, FORMAT> next = { p.block_tables +
-									  (int64_t) seq * p.table_stride,
-								  kv_head, first_key, piece.end_key };
-
-	if constexpr (FORMAT != KV_BF16)
-		find_pieces<DIM>(next.pieces, p, next.table, first_key, piece.end_key);
-#pragma unroll
-	for (int t = 0; t < n_stages - 1; t++)
-		fetch_next<DIM, FORMAT>(next, p, stages + t * stage_bytes);
-	for (int t = 0; t < n_tiles; t++)
-	{
-		const char *stage = stages + t % n_stages * stage_bytes;
-
-		copies_wait<n_stages - 2>();
-		__syncthreads();
-		fetch_next<DIM, FORMAT>(
-			next, p, stages + (t + n_stages - 1) % n_stages * stage_bytes);
-		if constexpr (FORMAT == KV_BF16)
-			attend_keys<DIM>(part, queries, p, (const bf16 *) stage,
-							 first_key + t * KEY_TILE, position);
-		else
-			attend_codes<DIM, FORMAT == KV_E4M3>(
-				part, queries, p, stage, first_key + t * KEY_TILE, position);
-	}
-	copies_wait<0>();
-	__syncthreads();
-}
-
-/* Each warp's result, normalized to its own maximum, to shared memory. */
-template <int DIM>
-static __device__ __forceinline__ void
-share_results(const Partial<DIM> &part, float factor, float *outs,
-			  float *maxima, float *sums)
-{
-	const int lane = (int) threadIdx.x % WARP;
-	const int warp = (int) threadIdx.x / WARP;
-
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		int row = lane / 4 + 8 * h;
-		float sum = quad_sum(part.sum[h]);
-
-		if (lane % 4 == 0)
-		{
-			maxima[warp * MMA_ROWS + row] = part.max[h];
-			sums[warp * MMA_ROWS + row] = sum;
-		}
-#pragma unroll
-		for (int i = 0; i < DIM / 8; i++)
-			*(float2 *) (outs + (warp * MMA_ROWS + row) * DIM + i * 8 +
-						 lane % 4 * 2) =
-				make_float2(part.out[i][2 * h] * factor,
-							part.out[i][2 * h + 1] * factor);
-	}
-	__syncthreads();
-}
-
-/* Where a piece's results go. */
-typedef struct PieceRows
-{
-	int64_t first_token;
-	int32_t first_head;
-	int32_t n_heads;		  /* of a sequence, here */
-	int32_t n_rows;			  /* of all of them */
-	const int32_t *seq_slots; /* of the first sequence on */
-} PieceRows;
-
-/*
- * Add up the warps' results and store the rows; maxima times scale are powers
- * of 2.
- */
-template <int DIM>
-static __device__ __forceinline__ void
-store_results(const AttentionParams &p, const DecodePiece &piece,
-			  const PieceRows &rows, float scale, const float *outs,
-			  const float *maxima, const float *sums)
-{
-	for (int i = (int) threadIdx.x; i < rows.n_rows * DIM; i += DECODE_THREADS)
-	{
-		int row = i / DIM;
-		int d = i % DIM;
-		int32_t seq = row / rows.n_heads;
-		int32_t head = rows.first_head + row % rows.n_heads;
-		float max = -INFINITY;
-		float sum = 0;
-		float out = 0;
-		float base;
-
-#pragma unroll
-		for (int w = 0; w < DECODE_WARPS; w++)
-			max = fmaxf(max, maxima[w * MMA_ROWS + row]);
-		base = max == -INFINITY ? 0 : max * scale;
-#pragma unroll
-		for (int w = 0; w < DECODE_WARPS; w++)
-		{
-			float factor = exp2f(maxima[w * MMA_ROWS + row] * scale - base);
-
-			sum += factor * sums[w * MMA_ROWS + row];
-			out += factor * outs[(w * MMA_ROWS + row) * DIM + d];
-		}
-		out = sum > 0 ? out / sum : 0;
-		if (d >= p.head_dim)
-			continue;
-		if (piece.ordinal < 0)
-			p.out[((rows.first_token + seq) * p.n_heads + head) * p.head_dim +
-				  d] = __float2bfloat16(out);
-		else
-		{
-			int64_t slot = rows.seq_slots[seq] + piece.ordinal;
-			int64_t at = slot * p.n_heads + head;
-
-			p.partial_out[at * p.head_dim + d] = out;
-			if (d == 0)
-				p.partial_lse[at] = sum > 0 ? base + log2f(sum) : -INFINITY;
-		}
-	}
+	return p.n_kv_heads * ((p.group + MMA_ROWS - 1) / MMA_ROWS);
 }
 
 /* The first key that a window leaves to any of n_seqs sequences. */
@@ -571,115 +86,496 @@ first_seen(const AttentionParams &p, int32_t seq, int32_t n_seqs)
 	return max(least - p.window, 0);
 }
 
-/* Grid: pieces, kv heads, tiles of 16 heads of a group. */
+static __device__ __forceinline__ WorkItem
+open_item(const AttentionParams &p, const StepPlan &plan, int32_t index)
+{
+	const int32_t per_piece = items_of_piece(p);
+	const int32_t unit = index % per_piece;
+	WorkItem item;
+
+	item.piece = plan.pieces[index / per_piece];
+	item.seq = plan.decode_seqs[item.piece.first];
+	item.kv_head = unit % p.n_kv_heads;
+	item.first_row = unit / p.n_kv_heads * MMA_ROWS;
+	item.first_key = item.piece.first_key;
+	if (p.window > 0)
+		item.first_key =
+			max(item.first_key, first_seen(p, item.seq, item.piece.n_seqs) /
+									SLICE_KEYS * SLICE_KEYS);
+	return item;
+}
+
+/* The key of the warp's first slice of an item. */
+static __device__ __forceinline__ int32_t
+first_of_warp(const WorkItem &item)
+{
+	return item.first_key + (int) threadIdx.x / WARP * SLICE_KEYS;
+}
+
+/* ------------------------------------------------------------------------
+ * Fetching
+ * ------------------------------------------------------------------------
+ */
+
+/* The warp's slices, piece by piece, one of them after the other. */
+typedef struct Fetcher
+{
+	int32_t item;
+	int32_t n_items;
+	int32_t kv_head;
+	int32_t key; /* of the next slice */
+	int32_t end_key;
+	const int32_t *table;
+	/* in lane l the block of the l-th slice after the last lookup */
+	int32_t block;
+	int at; /* slices since then */
+	int slot;
+} Fetcher;
+
+static __device__ __forceinline__ void
+look_up(Fetcher &next, const AttentionParams &p)
+{
+	int32_t key =
+		next.key + (int) threadIdx.x % WARP * DECODE_WARPS * SLICE_KEYS;
+
+	next.block = key < next.end_key ? next.table[key >> p.block_shift] : 0;
+	next.at = 0;
+}
+
+static __device__ __forceinline__ void
+begin_fetching(Fetcher &next, const AttentionParams &p, const StepPlan &plan)
+{
+	WorkItem item = open_item(p, plan, next.item);
+
+	next.kv_head = item.kv_head;
+	next.key = first_of_warp(item);
+	next.end_key = item.piece.end_key;
+	next.table = p.block_tables + (int64_t) item.seq * p.table_stride;
+	look_up(next, p);
+}
+
+/* Keys and values of a slice: "row" is its first token in a head of a block. */
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ void
+order_slice(const AttentionParams &p, const Ring<DIM, FORMAT> &ring, int slot,
+			int64_t head, int32_t row)
+{
+	const int half_bytes = Slice<DIM, FORMAT>::half_bytes;
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t block_size = 1 << p.block_shift;
+	/* codes and units of a block of 16 lie together */
+	const bool is_one =
+		!Slice<DIM, FORMAT>::is_coded || block_size == SLICE_KEYS;
+	const int n_bytes = is_one ? half_bytes : SLICE_KEYS * DIM;
+	char *dest = ring.slots + slot * Slice<DIM, FORMAT>::n_bytes;
+	const char *keys = p.keys + head + row * (half_bytes / SLICE_KEYS);
+
+	if (Slice<DIM, FORMAT>::is_coded)
+		keys = p.keys + head + row * DIM;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+	if (lane != 0)
+		return;
+	barrier_expect(&ring.full[slot], 2 * half_bytes);
+	copy_bulk(dest, keys, n_bytes, &ring.full[slot]);
+	copy_bulk(dest + half_bytes, keys + (p.values - p.keys), n_bytes,
+			  &ring.full[slot]);
+	if (is_one)
+		return;
+	keys = p.keys + head + block_size * DIM + row;
+	copy_bulk(dest + SLICE_KEYS * DIM, keys, SLICE_KEYS, &ring.full[slot]);
+	copy_bulk(dest + half_bytes + SLICE_KEYS * DIM, keys + (p.values - p.keys),
+			  SLICE_KEYS, &ring.full[slot]);
+#else
+	for (int i = lane * 16; i < half_bytes; i += WARP * 16)
+	{
+		const char *src =
+			i < n_bytes ? keys + i : p.keys + head + block_size * DIM + row;
+
+		copy_async(dest + i, src, true);
+		copy_async(dest + half_bytes + i, src + (p.values - p.keys), true);
+	}
+#endif
+}
+
+/* Order the next slice, if there is one, to the slot that comes next. */
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ void
+fetch_next(Fetcher &next, const AttentionParams &p, const StepPlan &plan,
+		   const Ring<DIM, FORMAT> &ring)
+{
+	while (next.key >= next.end_key && next.item < next.n_items)
+	{
+		next.item += (int32_t) gridDim.x;
+		if (next.item < next.n_items)
+			begin_fetching(next, p, plan);
+	}
+	if (next.item < next.n_items)
+	{
+		int32_t block;
+		int32_t row = next.key & ((1 << p.block_shift) - 1);
+
+		if (next.at == WARP)
+			look_up(next, p);
+		block = __shfl_sync(FULL_MASK, next.block, next.at);
+		order_slice<DIM, FORMAT>(
+			p, ring, next.slot,
+			((int64_t) block * p.n_kv_heads + next.kv_head) * p.head_bytes,
+			row);
+		next.at++;
+		next.key += DECODE_WARPS * SLICE_KEYS;
+		next.slot =
+			next.slot + 1 < Decode<DIM, FORMAT>::n_slots ? next.slot + 1 : 0;
+	}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+	copies_commit();
+#endif
+}
+
+/* Slots in turn, as they were filled. */
+typedef struct Reader
+{
+	int slot;
+	int parity;
+} Reader;
+
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ char *
+await_slice(const Reader &reader, const Ring<DIM, FORMAT> &ring)
+{
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+	barrier_wait(&ring.full[reader.slot], reader.parity);
+#else
+	copies_wait<Decode<DIM, FORMAT>::n_slots - 1>();
+	__syncwarp();
+#endif
+	return ring.slots + reader.slot * Slice<DIM, FORMAT>::n_bytes;
+}
+
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ void
+pass_slot(Reader &reader)
+{
+	reader.slot++;
+	if (reader.slot == Decode<DIM, FORMAT>::n_slots)
+	{
+		reader.slot = 0;
+		reader.parity ^= 1;
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Results of a piece
+ * ------------------------------------------------------------------------
+ */
+
+/* What the warps of a block have to add up. */
+typedef struct Merge
+{
+	float (*maxima)[MMA_ROWS]; /* [DECODE_WARPS] */
+	float (*sums)[MMA_ROWS];
+	float *outs; /* [DECODE_WARPS, MERGE_ROWS, merge_stride] */
+} Merge;
+
+template <int DIM>
+static __device__ __forceinline__ void
+store_out(const AttentionParams &p, const StepPlan &plan, const WorkItem &item,
+		  const PieceRows &rows, int row, int d, float out, float lse)
+{
+	int32_t seq = row / rows.n_heads;
+	int32_t head = rows.first_head + row % rows.n_heads;
+
+	if (item.piece.ordinal < 0)
+		p.out[((rows.first_token + seq) * p.n_heads + head) * p.head_dim + d] =
+			__float2bfloat16(out);
+	else
+	{
+		int64_t slot =
+			plan.seq_slots[item.piece.first + seq] + item.piece.ordinal;
+		int64_t at = slot * p.n_heads + head;
+
+		p.partial_out[at * p.head_dim + d] = out;
+		if (d == 0)
+			p.partial_lse[at] = lse;
+	}
+}
+
+/* Add up the warps' results for rows first .. and store them. */
+template <int DIM, KvFormat FORMAT>
+static __device__ __forceinline__ void
+merge_rows(const AttentionParams &p, const StepPlan &plan, const WorkItem &item,
+		   const PieceRows &rows, const Merge &merge, int first)
+{
+	const int stride = Decode<DIM, FORMAT>::merge_stride;
+	/* weights of codes are larger than those that sums are made of */
+	const float unit = FORMAT == KV_BF16 ? 1 : 1.0f / (1 << WEIGHT_BITS);
+
+	for (int i = (int) threadIdx.x; i < MERGE_ROWS * DIM; i += DECODE_THREADS)
+	{
+		const int row = first + i / DIM;
+		const int d = i % DIM;
+		float max = -INFINITY;
+		float sum = 0;
+		float out = 0;
+		float base;
+
+		if (row >= rows.n_rows || d >= p.head_dim)
+			continue;
+#pragma unroll
+		for (int w = 0; w < DECODE_WARPS; w++)
+			max = fmaxf(max, merge.maxima[w][row]);
+		base = max == -INFINITY ? 0 : max;
+#pragma unroll
+		for (int w = 0; w < DECODE_WARPS; w++)
+		{
+			float factor = exp2_fast(merge.maxima[w][row] - base);
+
+			sum += factor * merge.sums[w][row];
+			out += factor * merge.outs[(w * MERGE_ROWS + i / DIM) * stride + d];
+		}
+		store_out<DIM>(p, plan, item, rows, row, d,
+					   sum == 0 ? 0 : out * unit / sum,
+					   sum == 0 ? -INFINITY : base + log2f(sum));
+	}
+}
+
+template <int DIM, int TILES, KvFormat FORMAT>
+static __device__ __forceinline__ void
+finish_item(const Partial<DIM, TILES> &part, const AttentionParams &p,
+			const StepPlan &plan, const WorkItem &item, const PieceRows &rows,
+			const Merge &merge)
+{
+	const int stride = Decode<DIM, FORMAT>::merge_stride;
+	const int lane = (int) threadIdx.x % WARP;
+	const int warp = (int) threadIdx.x / WARP;
+	float *own = merge.outs + warp * MERGE_ROWS * stride;
+
+#pragma unroll
+	for (int n = 0; n < TILES; n++)
+#pragma unroll
+		for (int k = 0; k < 2; k++)
+		{
+			int row = n * TILE_ROWS + lane % 4 * 2 + k;
+			float sum = row_sum(part.sum[n][k]);
+
+			if (lane < 4)
+			{
+				merge.maxima[warp][row] = part.max[n][k];
+				merge.sums[warp][row] = sum;
+			}
+		}
+#pragma unroll
+	for (int first = 0; first < TILES * TILE_ROWS; first += MERGE_ROWS)
+	{
+		if (first >= rows.n_rows)
+			break;
+		if (lane % 4 * 2 / MERGE_ROWS == first / MERGE_ROWS % 2)
+		{
+			float *row = own + lane % 4 * 2 % MERGE_ROWS * stride + lane / 4;
+
+#pragma unroll
+			for (int i = 0; i < DIM / 4; i++)
+				row[i % 2 * stride + i / 4 * 16 + i % 4 / 2 * 8] =
+					part.out[first / TILE_ROWS][i / 4][i % 4];
+		}
+		__syncthreads();
+		merge_rows<DIM, FORMAT>(p, plan, item, rows, merge, first);
+		__syncthreads();
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * The kernel
+ * ------------------------------------------------------------------------
+ */
+template <int DIM, int TILES, KvFormat FORMAT>
+static __device__ __forceinline__ void
+attend_item(const AttentionParams &p, const StepPlan &plan,
+			const WorkItem &item, const PieceRows &rows,
+			const Ring<DIM, FORMAT> &ring, Fetcher &next, Reader &reader,
+			const Merge &merge)
+{
+	Queries<DIM, TILES> queries;
+	Partial<DIM, TILES> part;
+	Sight<TILES> sight;
+
+	load_query_rows<DIM, TILES, Slice<DIM, FORMAT>::is_coded>(queries, p, rows);
+	partial_init<DIM, TILES>(part);
+	sight.first_masked =
+		p.window > 0 ? 0 : item.piece.end_key / SLICE_KEYS * SLICE_KEYS;
+#pragma unroll
+	for (int n = 0; n < TILES; n++)
+#pragma unroll
+		for (int k = 0; k < 2; k++)
+		{
+			int32_t row = n * TILE_ROWS + (int) threadIdx.x % WARP % 4 * 2 + k;
+			int32_t seq = min(row / p.group, item.piece.n_seqs - 1);
+
+			sight.position[n][k] = p.context_len[item.seq + seq] - 1;
+		}
+	for (int32_t key = first_of_warp(item); key < item.piece.end_key;
+		 key += DECODE_WARPS * SLICE_KEYS)
+	{
+		char *slice = await_slice<DIM, FORMAT>(reader, ring);
+
+		if (FORMAT == KV_BF16 && key + SLICE_KEYS > item.piece.end_key)
+		{
+			clear_values<DIM>(slice, item.piece.end_key - key);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+			fence_async_proxy(); /* before the slot's next copy */
+#endif
+		}
+		attend_slice<DIM, TILES, FORMAT>(part, queries, p, sight, slice, key);
+		__syncwarp();
+		fetch_next<DIM, FORMAT>(next, p, plan, ring);
+		pass_slot<DIM, FORMAT>(reader);
+	}
+	finish_item<DIM, TILES, FORMAT>(part, p, plan, item, rows, merge);
+}
+
+/* Grid: any number of blocks. */
 template <int DIM, KvFormat FORMAT>
 static __global__ void
-__launch_bounds__(DECODE_THREADS)
+__launch_bounds__(DECODE_THREADS, (Decode<DIM, FORMAT>::n_blocks))
 	attention_decode(const __grid_constant__ AttentionParams p,
 					 const __grid_constant__ StepPlan plan)
 {
+	typedef Decode<DIM, FORMAT> Shape;
 	extern __shared__ __align__(128) unsigned char shared[];
-	__shared__ float maxima[DECODE_WARPS * MMA_ROWS];
-	__shared__ float sums[DECODE_WARPS * MMA_ROWS];
-	bf16 *query_tile = (bf16 *) (shared + Decode<DIM, FORMAT>::query_at);
-	const bool is_coded = Decode<DIM, FORMAT>::is_coded;
-	const int32_t kv_head = (int32_t) blockIdx.y;
-	const int32_t first_row = (int32_t) blockIdx.z * MMA_ROWS;
-	uint32_t queries[DIM / 16][4];
-	Partial<DIM> part;
-	DecodePiece piece;
-	PieceRows rows;
-	int32_t seq;
-	int32_t first_key;
+	__shared__ float maxima[DECODE_WARPS][MMA_ROWS];
+	__shared__ float sums[DECODE_WARPS][MMA_ROWS];
+	const int warp = (int) threadIdx.x / WARP;
+	const Merge merge = { maxima, sums, (float *) (shared + Shape::merge_at) };
+	Ring<DIM, FORMAT> ring = {
+		(char *) shared + warp * Shape::n_slots * Slice<DIM, FORMAT>::n_bytes
+	};
+	Fetcher next = { (int32_t) blockIdx.x };
+	Reader reader = { 0, 0 };
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+	__shared__ uint64_t full[DECODE_WARPS][Shape::n_slots];
+
+	ring.full = full[warp];
+	if (threadIdx.x % WARP == 0)
+	{
+		for (int i = 0; i < Shape::n_slots; i++)
+			barrier_init(&ring.full[i], 1);
+		fence_async_proxy();
+	}
+	__syncwarp();
+#endif
 	pass_release();
 	pass_wait();
-	if ((int32_t) blockIdx.x >= *plan.n_pieces_now)
+	next.n_items = *plan.n_pieces_now * items_of_piece(p);
+	if (next.item >= next.n_items)
 		return;
-	piece = plan.pieces[blockIdx.x];
-	seq = plan.decode_seqs[piece.first];
-	/* several sequences' rows fit one tile: first_row is 0 then */
-	rows.first_token = p.query_start[seq];
-	rows.first_head = kv_head * p.group + first_row;
-	rows.n_heads = min(p.group - first_row, MMA_ROWS);
-	rows.n_rows = piece.n_seqs * rows.n_heads;
-	rows.seq_slots = plan.seq_slots + piece.first;
-	first_key = piece.first_key;
-	if (p.window > 0)
-		first_key = max(first_key,
-						first_seen(p, seq, piece.n_seqs) / KEY_TILE * KEY_TILE);
-	load_queries<DIM, MMA_ROWS, DECODE_THREADS>(p, (int32_t) rows.first_token,
-												piece.n_seqs * p.group,
-												first_row, kv_head, query_tile);
-	__syncthreads();
-	if constexpr (FORMAT == KV_BF16)
+	begin_fetching(next, p, plan);
+	for (int i = 0; i < Shape::n_slots; i++)
+		fetch_next<DIM, FORMAT>(next, p, plan, ring);
+	for (int32_t i = (int32_t) blockIdx.x; i < next.n_items;
+		 i += (int32_t) gridDim.x)
 	{
-#pragma unroll
-		for (int s = 0; s < DIM / 16; s++)
-			query_fragment<DIM>(queries[s], query_tile, 0, s);
+		WorkItem item = open_item(p, plan, i);
+		PieceRows rows;
+
+		/* several sequences' rows fit one tile: first_row is 0 then */
+		rows.first_token = p.query_start[item.seq];
+		rows.first_head = item.kv_head * p.group + item.first_row;
+		rows.n_heads = min(p.group - item.first_row, MMA_ROWS);
+		rows.n_rows = item.piece.n_seqs * rows.n_heads;
+		if (rows.n_rows <= TILE_ROWS)
+			attend_item<DIM, 1, FORMAT>(p, plan, item, rows, ring, next, reader,
+										merge);
+		else
+			attend_item<DIM, 2, FORMAT>(p, plan, item, rows, ring, next, reader,
+										merge);
 	}
-	else
-		half_queries<DIM>(queries, query_tile);
-#pragma unroll
-	for (int i = 0; i < DIM / 8; i++)
-#pragma unroll
-		for (int k = 0; k < 4; k++)
-			part.out[i][k] = 0;
-#pragma unroll
-	for (int h = 0; h < 2; h++)
-	{
-		part.max[h] = -INFINITY;
-		part.sum[h] = 0;
-	}
-	attend_piece<DIM, FORMAT>(part, queries, p, piece, seq, kv_head,
-							  (char *) shared, first_key);
-	share_results<DIM>(part, is_coded ? 1.0f / (1 << WEIGHT_BITS) : 1,
-					   (float *) shared, maxima, sums);
-	store_results<DIM>(p, piece, rows, is_coded ? 1 : score_scale(p),
-					   (float *) shared, maxima, sums);
 }
 
 /* ------------------------------------------------------------------------
  * Adding up the pieces of a sequence
  * ------------------------------------------------------------------------
  */
+#define COMBINE_WARPS 8
+#define COMBINE_DIMS (WARP * 4) /* at once */
 
-/* Grid: decoding sequences, heads; a thread for each dimension. */
-static __global__ void
-combine_pieces(const __grid_constant__ AttentionParams p,
-			   const int32_t *decode_seqs, const int32_t *seq_slots)
+/* The warp's share of the pieces' results for dimensions d .. d + 3. */
+static __device__ __forceinline__ float4
+add_pieces(const AttentionParams &p, int64_t first, int32_t n, int32_t d,
+		   float max, float &sum)
 {
+	const int64_t stride = (int64_t) p.n_heads * p.head_dim;
+	const float *out = p.partial_out + first * p.head_dim + d;
+	float4 total = make_float4(0, 0, 0, 0);
+
+#pragma unroll 4
+	for (int32_t i = (int32_t) threadIdx.x / WARP; i < n; i += COMBINE_WARPS)
+	{
+		float weight =
+			exp2_fast(p.partial_lse[first + (int64_t) i * p.n_heads] - max);
+		float2 low = { 0, 0 };
+		float2 high = { 0, 0 };
+
+		/* heads have even numbers of dimensions */
+		if (d < p.head_dim)
+			low = *(const float2 *) (out + i * stride);
+		if (d + 2 < p.head_dim)
+			high = *(const float2 *) (out + i * stride + 2);
+		sum += weight;
+		total.x += weight * low.x;
+		total.y += weight * low.y;
+		total.z += weight * high.x;
+		total.w += weight * high.y;
+	}
+	return total;
+}
+
+/* Grid: decoding sequences, heads.  A warp adds up every eighth piece. */
+static __global__ void
+__launch_bounds__(COMBINE_WARPS *WARP)
+	combine_pieces(const __grid_constant__ AttentionParams p,
+				   const int32_t *decode_seqs, const int32_t *seq_slots)
+{
+	__shared__ float outs[COMBINE_WARPS][COMBINE_DIMS];
+	__shared__ float sums[COMBINE_WARPS];
+	const int lane = (int) threadIdx.x % WARP;
+	const int warp = (int) threadIdx.x / WARP;
 	const int32_t head = (int32_t) blockIdx.y;
 	float max = -INFINITY;
-	int32_t first;
-	int32_t end;
+	int64_t first;
+	int32_t n;
 	int64_t token;
 
 	pass_release();
 	pass_wait();
-	first = seq_slots[blockIdx.x];
-	end = seq_slots[blockIdx.x + 1];
+	first = (int64_t) seq_slots[blockIdx.x] * p.n_heads + head;
+	n = seq_slots[blockIdx.x + 1] - seq_slots[blockIdx.x];
 	token = p.query_start[decode_seqs[blockIdx.x]];
-	if (end - first <= 1)
+	if (n <= 1)
 		return;
-	for (int32_t i = first; i < end; i++)
-		max = fmaxf(max, p.partial_lse[(int64_t) i * p.n_heads + head]);
-	for (int32_t d = (int32_t) threadIdx.x; d < p.head_dim;
-		 d += (int32_t) blockDim.x)
+	for (int32_t i = lane; i < n; i += WARP)
+		max = fmaxf(max, p.partial_lse[first + (int64_t) i * p.n_heads]);
+	for (int offset = WARP / 2; offset > 0; offset /= 2)
+		max = fmaxf(max, __shfl_xor_sync(FULL_MASK, max, offset));
+	for (int32_t d = 0; d < p.head_dim; d += COMBINE_DIMS)
 	{
 		float sum = 0;
 		float out = 0;
 
-		for (int32_t i = first; i < end; i++)
+		*(float4 *) &outs[warp][4 * lane] =
+			add_pieces(p, first, n, d + 4 * lane, max, sum);
+		if (lane == 0)
+			sums[warp] = sum;
+		__syncthreads();
+		sum = 0;
+		for (int w = 0; w < COMBINE_WARPS && threadIdx.x < COMBINE_DIMS; w++)
 		{
-			int64_t at = (int64_t) i * p.n_heads + head;
-			float weight = exp2f(p.partial_lse[at] - max);
-
-			sum += weight;
-			out += weight * p.partial_out[at * p.head_dim + d];
+			sum += sums[w];
+			out += outs[w][threadIdx.x];
 		}
-		p.out[(token * p.n_heads + head) * p.head_dim + d] =
-			__float2bfloat16(out / sum);
+		if (threadIdx.x < COMBINE_DIMS && d + (int) threadIdx.x < p.head_dim)
+			p.out[(token * p.n_heads + head) * p.head_dim + d +
+				  (int) threadIdx.x] = __float2bfloat16(out / sum);
+		__syncthreads();
 	}
 }
 
@@ -687,16 +583,16 @@ template <int DIM, KvFormat FORMAT>
 static bool
 launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
-	const StepPlan *plan = &cuda->plan;
 	const int bytes = Decode<DIM, FORMAT>::shared_bytes;
-	dim3 grid((unsigned) plan->n_pieces, (unsigned) p.n_kv_heads,
-			  (unsigned) ceil_div(p.group, MMA_ROWS));
+	int64_t n_items = (int64_t) cuda->plan.n_pieces * items_of_piece(p);
+	int64_t n_blocks = (int64_t) cuda->n_sms * Decode<DIM, FORMAT>::n_blocks;
+	dim3 grid((unsigned) (n_items < n_blocks ? n_items : n_blocks));
 
 	CUDA_TRY(cudaFuncSetAttribute(attention_decode<DIM, FORMAT>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
 	CUDA_TRY(launch_early(cuda, { grid, DECODE_THREADS, (size_t) bytes },
-						  attention_decode<DIM, FORMAT>, p, *plan));
+						  attention_decode<DIM, FORMAT>, p, cuda->plan));
 	return true;
 }
 
@@ -736,7 +632,7 @@ cuda_attention_decode(LlmCuda *cuda, const AttentionParams *params,
 	}
 	if (!ok || plan->are_whole)
 		return ok;
-	CUDA_TRY(launch_early(cuda, { grid, 128 }, combine_pieces, *params,
-						  plan->decode_seqs, plan->seq_slots));
+	CUDA_TRY(launch_early(cuda, { grid, COMBINE_WARPS * WARP }, combine_pieces,
+						  *params, plan->decode_seqs, plan->seq_slots));
 	return true;
 }
