@@ -22,36 +22,56 @@ static const char *const files[] = {
 	"anyOf",
 	"boolean_schema",
 	"const",
+	"contains",
 	"default",
+	"dependentRequired",
+	"dependentSchemas",
 	"enum",
 	"exclusiveMaximum",
 	"exclusiveMinimum",
+	"if-then-else",
 	"infinite-loop-detection",
 	"items",
+	"maxContains",
 	"maxItems",
 	"maxLength",
 	"maxProperties",
 	"maximum",
+	"minContains",
 	"minItems",
 	"minLength",
 	"minProperties",
 	"minimum",
 	"multipleOf",
+	"not",
 	"oneOf",
 	"pattern",
+	"patternProperties",
 	"prefixItems",
 	"properties",
+	"propertyNames",
 	"ref",
 	"required",
 	"type",
+	"unevaluatedItems",
+	"unevaluatedProperties",
+	"uniqueItems",
+	"optional/dependencies-compatibility",
 	"optional/format/date",
 	"optional/format/date-time",
 	"optional/format/duration",
 	"optional/format/email",
 	"optional/format/hostname",
+	"optional/format/idn-email",
 	"optional/format/ipv4",
 	"optional/format/ipv6",
+	"optional/format/iri",
+	"optional/format/iri-reference",
+	"optional/format/json-pointer",
+	"optional/format/relative-json-pointer",
 	"optional/format/time",
+	"optional/format/uri",
+	"optional/format/uri-reference",
 	"optional/format/uuid",
 };
 
@@ -99,6 +119,8 @@ open_schema(const cJSON *schema, bool *refused)
 		grammar = llm_grammar_open((const uint32_t *) program.data,
 								   program.len / 4, vocab, 1 << 20, &err);
 	*refused = err.code == LLM_ERROR_UNSUPPORTED;
+	if (grammar == NULL && !*refused && err.code != LLM_ERROR_INVALID)
+		CHECK_FAIL("%s: %s", text, err.message);
 	llm_strbuf_free(&program);
 	free(text);
 	return grammar;
@@ -140,7 +162,10 @@ check_group(const char *file, const cJSON *group, Figures *figures)
 	figures->n_schemas++;
 	figures->n_refused += grammar == NULL && refused;
 	if (grammar == NULL && refused)
+	{
+		fprintf(stderr, "refused: %s: %s: %s\n", file, what, err.message);
 		return;
+	}
 	cJSON_ArrayForEach(test, tests)
 	{
 		const char *which =

@@ -2,137 +2,19 @@
  * grammar_expand.c
  *	  From schemas to views: references followed, allOf merged, branches chosen.
  *
- * Every keyword is looked at here once: what the room does not know is an
- * error, so that no constraint is lost.  oneOf is anyOf whose branches exclude
- * each other; that must be visible in their types, their enums, or those of a
- * property that one of them requires, or it is an error.
+ * What is to be done is a list on the stack of the recursion: a branch goes on
+ * with what comes behind its choice.  A branch of oneOf excludes the others:
+ * where that is not visible (grammar_exclude.c) their negations apply too.
  *
  * src/common/grammar/grammar_expand.c
  */
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
 #include "src/common/grammar/grammar_schema.h"
 
-#define MAX_COUNT 0x7FFFFFFFu
-#define MAX_EXCLUSION_DEPTH 4
-
-/* What a keyword speaks of: a type, or 0 where it is about none. */
-typedef struct Keyword
-{
-	const char *name;
-	uint32_t types;
-} Keyword;
-
-#define NUMERIC (LLM_SCHEMA_INTEGER | LLM_SCHEMA_NUMBER)
-
-static const Keyword keywords[] = {
-	/* annotations, which say nothing about what is valid */
-	{ "title", 0 },
-	{ "description", 0 },
-	{ "default", 0 },
-	{ "example", 0 },
-	{ "examples", 0 },
-	{ "deprecated", 0 },
-	{ "readOnly", 0 },
-	{ "writeOnly", 0 },
-	{ "discriminator", 0 },
-	{ "contentMediaType", 0 },
-	{ "contentEncoding", 0 },
-	{ "$schema", 0 },
-	{ "$id", 0 },
-	{ "$comment", 0 },
-	{ "$defs", 0 },
-	{ "definitions", 0 },
-	/* for any type */
-	{ "type", 0 },
-	{ "nullable", 0 },
-	{ "enum", 0 },
-	{ "const", 0 },
-	{ "allOf", 0 },
-	{ "anyOf", 0 },
-	{ "oneOf", 0 },
-	{ "$ref", 0 },
-	/* for one type */
-	{ "minimum", NUMERIC },
-	{ "maximum", NUMERIC },
-	{ "exclusiveMinimum", NUMERIC },
-	{ "exclusiveMaximum", NUMERIC },
-	{ "multipleOf", NUMERIC },
-	{ "minLength", LLM_SCHEMA_STRING },
-	{ "maxLength", LLM_SCHEMA_STRING },
-	{ "pattern", LLM_SCHEMA_STRING },
-	{ "format", LLM_SCHEMA_STRING },
-	{ "items", LLM_SCHEMA_ARRAY },
-	{ "prefixItems", LLM_SCHEMA_ARRAY },
-	{ "minItems", LLM_SCHEMA_ARRAY },
-	{ "maxItems", LLM_SCHEMA_ARRAY },
-	{ "uniqueItems", LLM_SCHEMA_ARRAY },
-	{ "properties", LLM_SCHEMA_OBJECT },
-	{ "required", LLM_SCHEMA_OBJECT },
-	{ "additionalProperties", LLM_SCHEMA_OBJECT },
-	{ "minProperties", LLM_SCHEMA_OBJECT },
-	{ "maxProperties", LLM_SCHEMA_OBJECT },
-};
-
-LlmGrammarNodeId
-llm_schema_fail(LlmSchemaCompiler *c, LlmErrorCode code, const char *what,
-				const LlmSchemaJson *keyword)
-{
-	return llm_grammar_fail(
-		c->b, code, "schema keyword \"%.100s\" at %.300s %s",
-		keyword->key != NULL
-			? keyword->key
-			: (keyword->parent != NULL && keyword->parent->key != NULL
-				   ? keyword->parent->key
-				   : ""),
-		llm_schema_json_pointer(c->b, keyword), what);
-}
-
-void
-llm_schema_add(LlmSchemaCompiler *c, LlmSchemaAll *all,
-			   const LlmSchemaJson *schema)
-{
-	if (all->n_objects == LLM_SCHEMA_MAX_OBJECTS)
-	{
-		llm_grammar_fail(c->b, LLM_ERROR_LIMIT,
-						 "more than %d schemas apply to one value at %.300s",
-						 LLM_SCHEMA_MAX_OBJECTS,
-						 llm_schema_json_pointer(c->b, schema));
-		return;
-	}
-	all->objects[all->n_objects++] = schema;
-}
-
-static const Keyword *
-find_keyword(const char *name)
-{
-	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++)
-	{
-		if (strcmp(keywords[i].name, name) == 0)
-			return &keywords[i];
-	}
-	return NULL;
-}
-
-static void
-check_keywords(LlmSchemaCompiler *c, const LlmSchemaJson *object)
-{
-	for (const LlmSchemaJson *child = object->child; child != NULL;
-		 child = child->next)
-	{
-		if (strncmp(child->key, "x-", 2) == 0)
-			continue; /* a vendor's annotation */
-		if (find_keyword(child->key) == NULL ||
-			(strcmp(child->key, "uniqueItems") == 0 &&
-			 child->kind != LLM_SCHEMA_JSON_FALSE))
-			llm_schema_fail(c, LLM_ERROR_UNSUPPORTED, "is not supported",
-							child);
-		if (strcmp(child->key, "$id") == 0 && object != c->root)
-			llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-							"is supported in the root only", child);
-	}
-}
+/* Steps of one expansion: alternatives of alternatives are many. */
+#define MAX_STEPS 50000u
 
 /* -- references -- */
 
@@ -190,8 +72,8 @@ step_into(const LlmSchemaJson *value, const char *step, size_t len)
 	return child;
 }
 
-static const LlmSchemaJson *
-resolve(LlmSchemaCompiler *c, const LlmSchemaJson *ref)
+const LlmSchemaJson *
+llm_schema_resolve(LlmSchemaCompiler *c, const LlmSchemaJson *ref)
 {
 	const LlmSchemaJson *value = c->root;
 	const char *at = ref->text;
@@ -219,163 +101,20 @@ resolve(LlmSchemaCompiler *c, const LlmSchemaJson *ref)
 	return value;
 }
 
-/* -- types -- */
-
-static uint32_t
-type_of_name(const LlmSchemaJson *name)
-{
-	static const struct
-	{
-		const char *name;
-		uint32_t types;
-	} types[] = {
-		{ "null", LLM_SCHEMA_NULL },	   { "boolean", LLM_SCHEMA_BOOLEAN },
-		{ "integer", LLM_SCHEMA_INTEGER }, { "number", NUMERIC },
-		{ "string", LLM_SCHEMA_STRING },   { "array", LLM_SCHEMA_ARRAY },
-		{ "object", LLM_SCHEMA_OBJECT },
-	};
-
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-	{
-		if (name->kind == LLM_SCHEMA_JSON_STRING &&
-			strcmp(types[i].name, name->text) == 0)
-			return types[i].types;
-	}
-	return 0;
-}
-
-static uint32_t
-types_of_object(LlmSchemaCompiler *c, const LlmSchemaJson *object)
-{
-	const LlmSchemaJson *type = llm_schema_json_get(object, "type");
-	const LlmSchemaJson *nullable = llm_schema_json_get(object, "nullable");
-	uint32_t types = 0;
-
-	if (type == NULL)
-		return LLM_SCHEMA_ANY;
-	if (type->kind != LLM_SCHEMA_JSON_ARRAY)
-		types = type_of_name(type);
-	else
-	{
-		for (const LlmSchemaJson *name = type->child; name != NULL;
-			 name = name->next)
-		{
-			if (type_of_name(name) == 0)
-				llm_schema_fail(c, LLM_ERROR_FORMAT, "is no type", name);
-			types |= type_of_name(name);
-		}
-	}
-	if (types == 0)
-		llm_schema_fail(c, LLM_ERROR_FORMAT, "is no type", type);
-	if (nullable != NULL && nullable->kind == LLM_SCHEMA_JSON_TRUE)
-		types |= LLM_SCHEMA_NULL;
-	return types;
-}
-
-uint32_t
-llm_schema_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
-{
-	uint32_t types = LLM_SCHEMA_ANY;
-
-	for (size_t i = 0; i < view->n_objects; i++)
-		types &= types_of_object(c, view->objects[i]);
-	return types;
-}
-
-uint32_t
-llm_schema_generated_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
-{
-	uint32_t types = llm_schema_types(c, view);
-	uint32_t spoken_of = 0;
-
-	for (size_t i = 0; i < view->n_objects; i++)
-	{
-		if (llm_schema_json_get(view->objects[i], "type") != NULL)
-			return types;
-		for (const LlmSchemaJson *child = view->objects[i]->child;
-			 child != NULL; child = child->next)
-		{
-			const Keyword *keyword = find_keyword(child->key);
-
-			spoken_of |= keyword != NULL ? keyword->types : 0;
-		}
-	}
-	return spoken_of != 0 ? spoken_of : types;
-}
-
-uint32_t
-llm_schema_type_of(const LlmSchemaJson *value)
-{
-	switch (value->kind)
-	{
-		case LLM_SCHEMA_JSON_NULL:
-			return LLM_SCHEMA_NULL;
-		case LLM_SCHEMA_JSON_FALSE:
-		case LLM_SCHEMA_JSON_TRUE:
-			return LLM_SCHEMA_BOOLEAN;
-		case LLM_SCHEMA_JSON_NUMBER:
-			return strpbrk(value->text, ".eE") == NULL ? LLM_SCHEMA_INTEGER
-													   : LLM_SCHEMA_NUMBER;
-		case LLM_SCHEMA_JSON_STRING:
-			return LLM_SCHEMA_STRING;
-		case LLM_SCHEMA_JSON_ARRAY:
-			return LLM_SCHEMA_ARRAY;
-		default:
-			return LLM_SCHEMA_OBJECT;
-	}
-}
-
-const LlmSchemaJson *
-llm_schema_find(const LlmSchemaView *view, const char *keyword)
-{
-	for (size_t i = 0; i < view->n_objects; i++)
-	{
-		const LlmSchemaJson *found =
-			llm_schema_json_get(view->objects[i], keyword);
-
-		if (found != NULL)
-			return found;
-	}
-	return NULL;
-}
-
-uint32_t
-llm_schema_count(LlmSchemaCompiler *c, const LlmSchemaView *view,
-				 const char *keyword, bool is_max)
-{
-	uint32_t count = is_max ? LLM_GRAMMAR_UNBOUNDED : 0;
-
-	for (size_t i = 0; i < view->n_objects; i++)
-	{
-		const LlmSchemaJson *value =
-			llm_schema_json_get(view->objects[i], keyword);
-		double number;
-		uint32_t own;
-
-		if (value == NULL)
-			continue;
-		number = value->kind == LLM_SCHEMA_JSON_NUMBER
-					 ? strtod(value->text, NULL)
-					 : -1;
-		/* no answer is so long that a larger bound differs */
-		own = number > MAX_COUNT ? MAX_COUNT
-			  : number >= 0		 ? (uint32_t) number
-								 : 0;
-		if (number < 0 || (number <= MAX_COUNT && (double) own != number))
-			llm_schema_fail(c, LLM_ERROR_FORMAT, "is no count", value);
-		if (is_max ? own < count : own > count)
-			count = own;
-	}
-	return count;
-}
-
 /* -- expansion -- */
 
 /* What is still to be done; a list on the stack of the recursion. */
+typedef enum PendingKind
+{
+	SCHEMA,
+	ANY_OF, /* the list of its branches */
+	ONE_OF
+} PendingKind;
+
 typedef struct Pending
 {
-	const LlmSchemaJson *schema; /* or an anyOf, oneOf: is_choice */
-	bool is_choice;
+	const LlmSchemaJson *schema;
+	PendingKind kind;
 	const struct Pending *next;
 	const struct Pending *origin; /* whose reference or branch this is */
 } Pending;
@@ -385,6 +124,10 @@ typedef struct Expansion
 	LlmSchemaCompiler *c;
 	LlmSchemaViews *out;
 	size_t capacity;
+	uint32_t n_steps;
+	bool is_probe;	   /* more views than there are do no harm, errors do */
+	bool is_too_large; /* of a probe */
+	const LlmSchemaJson *refused; /* a keyword whose negation was left out */
 } Expansion;
 
 static void expand(Expansion *e, const Pending *pending, LlmSchemaView *done);
@@ -396,6 +139,9 @@ add_view(Expansion *e, const LlmSchemaView *view)
 
 	if (out->n_views == LLM_SCHEMA_MAX_ALTERNATIVES)
 	{
+		e->is_too_large = true;
+		if (e->is_probe)
+			return;
 		llm_grammar_fail(e->c->b, LLM_ERROR_LIMIT,
 						 "more than %d alternatives for one value at %.300s",
 						 LLM_SCHEMA_MAX_ALTERNATIVES,
@@ -420,12 +166,49 @@ add_view(Expansion *e, const LlmSchemaView *view)
 	out->views[out->n_views++] = *view;
 }
 
-static void check_exclusive(LlmSchemaCompiler *c, const LlmSchemaJson *one_of);
+/* The schemas of a list that do not visibly exclude a branch must not hold. */
+static const Pending *
+push_others(Expansion *e, const Pending *one_of, const LlmSchemaJson *branch,
+			const Pending *rest)
+{
+	for (const LlmSchemaJson *other = one_of->schema->child; other != NULL;
+		 other = other->next)
+	{
+		Pending *item;
+
+		if (other == branch ||
+			llm_schema_is_exclusive(e->c, one_of->schema, branch, other))
+			continue;
+		item = llm_grammar_alloc(e->c->b, sizeof(*item));
+		if (item == NULL)
+			return NULL;
+		*item = (Pending){ .schema = llm_schema_negate(e->c, other),
+						   .next = rest,
+						   .origin = one_of->origin };
+		if (item->schema == NULL)
+			return NULL;
+		rest = item;
+	}
+	return rest;
+}
+
+/* Nothing is left of a branch, and what cannot be kept is a reason. */
+static void
+check_branch(Expansion *e, const LlmSchemaJson *branch, size_t n_views)
+{
+	if (!e->is_probe && e->refused != NULL && e->out->n_views == n_views &&
+		!llm_grammar_failed(e->c->b))
+		llm_schema_fail(e->c, LLM_ERROR_UNSUPPORTED,
+						"has a branch that overlaps others in a way that is "
+						"not supported",
+						branch->parent);
+}
 
 static void
 expand_choice(Expansion *e, const Pending *pending, LlmSchemaView *done)
 {
 	size_t n_objects = done->n_objects;
+	const LlmSchemaJson *before = e->refused;
 
 	if (pending->schema->kind != LLM_SCHEMA_JSON_ARRAY ||
 		pending->schema->child == NULL)
@@ -437,13 +220,24 @@ expand_choice(Expansion *e, const Pending *pending, LlmSchemaView *done)
 	for (const LlmSchemaJson *branch = pending->schema->child; branch != NULL;
 		 branch = branch->next)
 	{
-		Pending own = { .schema = branch,
+		size_t n_views = e->out->n_views;
+		Pending own = { .schema = llm_schema_json_follow(branch),
 						.next = pending->next,
 						.origin = pending->origin };
 
+		if (pending->kind == ONE_OF)
+		{
+			e->refused = NULL;
+			own.next = push_others(e, pending, branch, own.next);
+		}
 		done->n_objects = n_objects;
-		expand(e, &own, done);
+		if (!llm_grammar_failed(e->c->b))
+			expand(e, &own, done);
+		if (pending->kind == ONE_OF)
+			check_branch(e, branch, n_views);
 	}
+	if (e->refused == NULL)
+		e->refused = before;
 	done->n_objects = n_objects;
 }
 
@@ -452,7 +246,7 @@ static void
 expand_all_of(Expansion *e, const LlmSchemaJson *member, const Pending *self,
 			  const Pending *rest, LlmSchemaView *done)
 {
-	Pending own = { .schema = member, .next = rest, .origin = self };
+	Pending own = { .next = rest, .origin = self };
 
 	if (member == NULL)
 		expand(e, rest, done);
@@ -465,7 +259,7 @@ expand_all_of(Expansion *e, const LlmSchemaJson *member, const Pending *self,
 
 		for (; member != NULL && n < LLM_SCHEMA_MAX_OBJECTS;
 			 member = member->next)
-			list[n++] = member;
+			list[n++] = llm_schema_json_follow(member);
 		items = llm_grammar_alloc(e->c->b, n * sizeof(*items));
 		if (member != NULL)
 			llm_schema_fail(e->c, LLM_ERROR_LIMIT, "has too many members",
@@ -478,7 +272,53 @@ expand_all_of(Expansion *e, const LlmSchemaJson *member, const Pending *self,
 			expand(e, items, done);
 	}
 	else
+	{
+		own.schema = llm_schema_json_follow(member);
 		expand(e, &own, done);
+	}
+}
+
+/* What an object applies to the same value, beside allOf, before the rest. */
+static const Pending *
+push_applied(Expansion *e, const Pending *pending, Pending applied[8])
+{
+	static const char *const dependent[] = { "dependentRequired",
+											 "dependentSchemas",
+											 "dependencies" };
+	LlmSchemaCompiler *c = e->c;
+	const LlmSchemaJson *object = pending->schema;
+	const LlmSchemaJson *schemas[8] = { NULL };
+	const Pending *rest = pending->next;
+
+	for (int i = 0; i < 3; i++)
+	{
+		const LlmSchemaJson *keyword =
+			llm_schema_json_get(object, dependent[i]);
+
+		if (keyword != NULL)
+			schemas[i] = llm_schema_make_dependent(c, keyword);
+	}
+	if (llm_schema_json_get(object, "if") != NULL)
+		schemas[3] = llm_schema_make_condition(c, object);
+	if (llm_schema_json_get(object, "not") != NULL)
+		schemas[4] = llm_schema_negate(c, llm_schema_json_get(object, "not"));
+	schemas[5] = llm_schema_json_get(object, "anyOf");
+	schemas[6] = llm_schema_json_get(object, "oneOf");
+	if (llm_schema_json_get(object, "$ref") != NULL)
+		schemas[7] = llm_schema_resolve(c, llm_schema_json_get(object, "$ref"));
+	for (int i = 0; i < 8; i++)
+	{
+		if (schemas[i] == NULL)
+			continue;
+		applied[i] = (Pending){ .schema = schemas[i],
+								.kind = i == 5	 ? ANY_OF
+										: i == 6 ? ONE_OF
+												 : SCHEMA,
+								.next = rest,
+								.origin = pending };
+		rest = &applied[i];
+	}
+	return rest;
 }
 
 static void
@@ -486,34 +326,26 @@ expand_object(Expansion *e, const Pending *pending, LlmSchemaView *done)
 {
 	LlmSchemaCompiler *c = e->c;
 	const LlmSchemaJson *object = pending->schema;
-	const LlmSchemaJson *ref = llm_schema_json_get(object, "$ref");
-	const LlmSchemaJson *any_of = llm_schema_json_get(object, "anyOf");
-	const LlmSchemaJson *one_of = llm_schema_json_get(object, "oneOf");
 	const LlmSchemaJson *all_of = llm_schema_json_get(object, "allOf");
-	const Pending *rest = pending->next;
-	Pending choice = { .schema = any_of, .is_choice = true, .origin = pending };
-	Pending one = { .schema = one_of, .is_choice = true, .origin = pending };
-	Pending target = { .origin = pending };
+	const LlmSchemaJson *refused =
+		llm_schema_json_get(object, LLM_SCHEMA_REFUSED);
+	Pending applied[8];
+	const Pending *rest;
 
-	check_keywords(c, object);
+	llm_schema_check_keywords(c, object);
+	if (refused != NULL && !e->is_probe)
+	{
+		e->refused = refused;
+		return;
+	}
 	llm_schema_add(c, done, object);
-	if (any_of != NULL)
-	{
-		choice.next = rest;
-		rest = &choice;
-	}
-	if (one_of != NULL)
-	{
-		check_exclusive(c, one_of);
-		one.next = rest;
-		rest = &one;
-	}
-	if (ref != NULL)
-	{
-		target.schema = resolve(c, ref);
-		target.next = rest;
-		rest = &target;
-	}
+	/* what was made contradicts much: see early, for alternatives multiply */
+	if (object->is_made && !e->is_probe && llm_schema_is_empty(c, done, 0))
+		return;
+	rest = push_applied(e, pending, applied);
+	if (all_of != NULL && all_of->kind != LLM_SCHEMA_JSON_ARRAY)
+		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list of schemas",
+						all_of);
 	if (!llm_grammar_failed(c->b))
 		expand_all_of(e, all_of != NULL ? all_of->child : NULL, pending, rest,
 					  done);
@@ -524,9 +356,10 @@ expand_schema(Expansion *e, const Pending *pending, LlmSchemaView *done)
 {
 	const LlmSchemaJson *schema = pending->schema;
 
+	assert(schema->kind != LLM_SCHEMA_JSON_LINK);
 	for (const Pending *p = pending->origin; p != NULL; p = p->origin)
 	{
-		if (p->schema == schema)
+		if (p->schema == schema && p->kind == SCHEMA)
 		{
 			llm_grammar_fail(e->c->b, LLM_ERROR_INVALID,
 							 "schema at %.300s refers to itself",
@@ -558,16 +391,67 @@ expand_schema(Expansion *e, const Pending *pending, LlmSchemaView *done)
 		expand_object(e, pending, done);
 }
 
+/*
+ * All objects are there.  One that must have a property which additional ones
+ * may not be, has one of those that the view lists.
+ */
+static void
+finish_view(Expansion *e, LlmSchemaView *done, size_t from)
+{
+	LlmSchemaCompiler *c = e->c;
+	const LlmSchemaJson *keyword = NULL;
+	size_t n_objects = done->n_objects;
+	size_t n_found = 0;
+
+	for (; from < n_objects && keyword == NULL; from++)
+		keyword =
+			llm_schema_json_get(done->objects[from], LLM_SCHEMA_NOT_ADDITIONAL);
+	if (keyword == NULL || e->is_probe)
+	{
+		add_view(e, done);
+		return;
+	}
+	for (size_t i = 0; i < n_objects; i++)
+	{
+		const LlmSchemaJson *list =
+			llm_schema_json_get(done->objects[i], "properties");
+
+		for (const LlmSchemaJson *p = list != NULL ? list->child : NULL;
+			 p != NULL && !llm_grammar_failed(c->b); p = p->next)
+		{
+			if (done->objects[i]->is_made ||
+				!llm_schema_is_additional(c, keyword->parent, p))
+				continue;
+			n_found++;
+			llm_schema_add(c, done, llm_schema_make_addition(c, keyword, p));
+			if (!llm_schema_is_empty(c, done, 0))
+				finish_view(e, done, from);
+			done->n_objects = n_objects;
+		}
+	}
+	if (n_found == 0)
+		e->refused = keyword;
+}
+
 static void
 expand(Expansion *e, const Pending *pending, LlmSchemaView *done)
 {
 	size_t n_objects = done->n_objects;
 
-	if (!llm_grammar_descend(e->c->b))
+	if (e->is_too_large || !llm_grammar_descend(e->c->b))
 		return;
-	if (pending == NULL)
-		add_view(e, done);
-	else if (pending->is_choice)
+	if (e->n_steps++ == MAX_STEPS)
+	{
+		e->is_too_large = true;
+		if (!e->is_probe)
+			llm_grammar_fail(e->c->b, LLM_ERROR_LIMIT,
+							 "more than %u ways to choose among alternatives "
+							 "for one value",
+							 MAX_STEPS);
+	}
+	else if (pending == NULL)
+		finish_view(e, done, 0);
+	else if (pending->kind != SCHEMA)
 		expand_choice(e, pending, done);
 	else
 		expand_schema(e, pending, done);
@@ -575,192 +459,39 @@ expand(Expansion *e, const Pending *pending, LlmSchemaView *done)
 	llm_grammar_ascend(e->c->b);
 }
 
-bool
-llm_schema_expand(LlmSchemaCompiler *c, const LlmSchemaAll *all,
-				  LlmSchemaViews *out)
+static void
+expand_all(Expansion *e, const LlmSchemaAll *all)
 {
 	Pending pending[LLM_SCHEMA_MAX_OBJECTS];
-	Expansion e = { .c = c, .out = out };
 	LlmSchemaView done = { .n_objects = 0 };
 
-	memset(out, 0, sizeof(*out));
+	memset(e->out, 0, sizeof(*e->out));
 	for (size_t i = 0; i < all->n_objects; i++)
 		pending[i] = (Pending){ .schema = all->objects[i],
 								.next = i + 1 < all->n_objects ? &pending[i + 1]
 															   : NULL };
-	expand(&e, all->n_objects > 0 ? pending : NULL, &done);
+	expand(e, all->n_objects > 0 ? pending : NULL, &done);
+}
+
+bool
+llm_schema_expand(LlmSchemaCompiler *c, const LlmSchemaAll *all,
+				  LlmSchemaViews *out)
+{
+	Expansion e = { .c = c, .out = out };
+
+	expand_all(&e, all);
+	if (out->n_views == 0 && e.refused != NULL)
+		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
+						"is not supported where it must not hold", e.refused);
 	return !llm_grammar_failed(c->b);
 }
 
-/* -- exclusion -- */
-
-static bool exclude(LlmSchemaCompiler *c, const LlmSchemaJson *left,
-					const LlmSchemaJson *right, int depth);
-
-/* Has a view a list of values?  The one value of const is a list too. */
-static const LlmSchemaJson *
-first_value(const LlmSchemaView *view, bool *is_const)
+bool
+llm_schema_probe(LlmSchemaCompiler *c, const LlmSchemaAll *all,
+				 LlmSchemaViews *out)
 {
-	const LlmSchemaJson *list = llm_schema_find(view, "enum");
-	const LlmSchemaJson *value = llm_schema_find(view, "const");
+	Expansion e = { .c = c, .out = out, .is_probe = true };
 
-	*is_const = value != NULL;
-	return value != NULL ? value : list != NULL ? list->child : NULL;
-}
-
-static bool
-exclude_values(LlmSchemaCompiler *c, const LlmSchemaView *left,
-			   const LlmSchemaView *right)
-{
-	bool left_const;
-	bool right_const;
-	const LlmSchemaJson *l = first_value(left, &left_const);
-	const LlmSchemaJson *first = first_value(right, &right_const);
-	uint32_t types = llm_schema_types(c, right);
-
-	if (l == NULL)
-		return false;
-	for (; l != NULL; l = left_const ? NULL : l->next)
-	{
-		/* 1.0 is an integer: numbers are taken together */
-		uint32_t type = llm_schema_type_of(l);
-
-		type |= (type & NUMERIC) != 0 ? NUMERIC : 0;
-		if ((type & types) == 0)
-			continue;
-		if (first == NULL)
-			return false;
-		for (const LlmSchemaJson *r = first; r != NULL;
-			 r = right_const ? NULL : r->next)
-		{
-			if (llm_schema_json_equal(l, r))
-				return false;
-		}
-	}
-	return true;
-}
-
-static bool requires(const LlmSchemaView *view, const LlmSchemaJson *property)
-{
-	for (size_t i = 0; i < view->n_objects; i++)
-	{
-		const LlmSchemaJson *required =
-			llm_schema_json_get(view->objects[i], "required");
-
-		for (const LlmSchemaJson *name = required != NULL ? required->child
-														  : NULL;
-			 name != NULL; name = name->next)
-		{
-			if (name->kind == LLM_SCHEMA_JSON_STRING &&
-				name->text_len == property->key_len &&
-				memcmp(name->text, property->key, name->text_len) == 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Objects: a property that must be there, with values that exclude. */
-static bool
-exclude_properties(LlmSchemaCompiler *c, const LlmSchemaView *left,
-				   const LlmSchemaView *right, int depth)
-{
-	const LlmSchemaJson *l = llm_schema_find(left, "properties");
-	const LlmSchemaJson *r = llm_schema_find(right, "properties");
-
-	if (l == NULL || r == NULL ||
-		(llm_schema_types(c, left) & llm_schema_types(c, right)) !=
-			LLM_SCHEMA_OBJECT)
-		return false;
-	for (const LlmSchemaJson *property = l->child; property != NULL;
-		 property = property->next)
-	{
-		const LlmSchemaJson *other =
-			llm_schema_json_get_len(r, property->key, property->key_len);
-
-		if (other != NULL &&
-			(requires(left, property) || requires(right, property)) &&
-			exclude(c, property, other, depth))
-			return true;
-	}
-	return false;
-}
-
-static bool
-exclude_views(LlmSchemaCompiler *c, const LlmSchemaView *left,
-			  const LlmSchemaView *right, int depth)
-{
-	return (llm_schema_types(c, left) & llm_schema_types(c, right)) == 0 ||
-		   exclude_values(c, left, right) || exclude_values(c, right, left) ||
-		   exclude_properties(c, left, right, depth);
-}
-
-/* Is it visible that no value satisfies both schemas? */
-static bool
-exclude(LlmSchemaCompiler *c, const LlmSchemaJson *left,
-		const LlmSchemaJson *right, int depth)
-{
-	LlmSchemaAll left_all = { .objects = { left }, .n_objects = 1 };
-	LlmSchemaAll right_all = { .objects = { right }, .n_objects = 1 };
-	LlmSchemaViews l;
-	LlmSchemaViews r;
-
-	if (depth > MAX_EXCLUSION_DEPTH || !llm_schema_expand(c, &left_all, &l) ||
-		!llm_schema_expand(c, &right_all, &r))
-		return false;
-	for (size_t i = 0; i < l.n_views; i++)
-	{
-		for (size_t j = 0; j < r.n_views; j++)
-		{
-			if (!exclude_views(c, &l.views[i], &r.views[j], depth + 1))
-				return false;
-		}
-	}
-	return true;
-}
-
-struct LlmSchemaChecked
-{
-	const LlmSchemaJson *one_of;
-	struct LlmSchemaChecked *next;
-};
-
-/* Marked before it is looked at: a recursive schema comes back to it. */
-static bool
-mark_checked(LlmSchemaCompiler *c, const LlmSchemaJson *one_of)
-{
-	struct LlmSchemaChecked *mark;
-
-	for (mark = c->checked; mark != NULL; mark = mark->next)
-	{
-		if (mark->one_of == one_of)
-			return false;
-	}
-	mark = llm_grammar_alloc(c->b, sizeof(*mark));
-	if (mark == NULL)
-		return false;
-	mark->one_of = one_of;
-	mark->next = c->checked;
-	c->checked = mark;
-	return true;
-}
-
-static void
-check_exclusive(LlmSchemaCompiler *c, const LlmSchemaJson *one_of)
-{
-	if (!mark_checked(c, one_of))
-		return;
-	for (const LlmSchemaJson *left = one_of->child; left != NULL;
-		 left = left->next)
-	{
-		for (const LlmSchemaJson *right = left->next; right != NULL;
-			 right = right->next)
-		{
-			if (!llm_grammar_failed(c->b) && !exclude(c, left, right, 0))
-				llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-								"has branches that do not visibly exclude each "
-								"other; anyOf is supported",
-								one_of);
-		}
-	}
+	expand_all(&e, all);
+	return !e.is_too_large && !llm_grammar_failed(c->b);
 }

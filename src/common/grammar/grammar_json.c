@@ -6,6 +6,7 @@
  */
 #include "src/common/grammar/grammar_json.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -298,6 +299,14 @@ llm_schema_json_parse(LlmGrammarBuilder *b, const char *text, size_t len)
 }
 
 const LlmSchemaJson *
+llm_schema_json_follow(const LlmSchemaJson *value)
+{
+	while (value->kind == LLM_SCHEMA_JSON_LINK)
+		value = value->target;
+	return value;
+}
+
+const LlmSchemaJson *
 llm_schema_json_get_len(const LlmSchemaJson *object, const char *key,
 						size_t len)
 {
@@ -307,7 +316,7 @@ llm_schema_json_get_len(const LlmSchemaJson *object, const char *key,
 		 child = child->next)
 	{
 		if (child->key_len == len && memcmp(child->key, key, len) == 0)
-			return child;
+			return llm_schema_json_follow(child);
 	}
 	return NULL;
 }
@@ -318,11 +327,72 @@ llm_schema_json_get(const LlmSchemaJson *object, const char *key)
 	return llm_schema_json_get_len(object, key, strlen(key));
 }
 
+/* -- made values -- */
+
+LlmSchemaJson *
+llm_schema_json_make(LlmGrammarBuilder *b, LlmSchemaJsonKind kind,
+					 const LlmSchemaJson *made_for)
+{
+	LlmSchemaJson *value = llm_grammar_alloc(b, sizeof(*value));
+
+	if (value == NULL)
+		return NULL;
+	value->kind = kind;
+	value->parent = made_for;
+	value->is_made = true;
+	return value;
+}
+
+LlmSchemaJson *
+llm_schema_json_make_link(LlmGrammarBuilder *b, const LlmSchemaJson *target)
+{
+	LlmSchemaJson *link = llm_schema_json_make(b, LLM_SCHEMA_JSON_LINK, target);
+
+	if (link != NULL)
+		link->target = target;
+	return link;
+}
+
+LlmSchemaJson *
+llm_schema_json_make_number(LlmGrammarBuilder *b, uint32_t number)
+{
+	LlmSchemaJson *value =
+		llm_schema_json_make(b, LLM_SCHEMA_JSON_NUMBER, NULL);
+	char *text = llm_grammar_alloc(b, 12);
+
+	if (value == NULL || text == NULL)
+		return NULL;
+	value->text_len = (size_t) snprintf(text, 12, "%u", number);
+	value->text = text;
+	return value;
+}
+
+void
+llm_schema_json_put(LlmSchemaJson *parent, const char *key,
+					LlmSchemaJson *value)
+{
+	LlmSchemaJson **last;
+
+	if (parent == NULL || value == NULL)
+		return;
+	for (last = &parent->child; *last != NULL; last = &(*last)->next)
+		;
+	*last = value;
+	value->key = key;
+	value->key_len = key != NULL ? strlen(key) : 0;
+	if (value->kind != LLM_SCHEMA_JSON_LINK)
+		value->parent = parent;
+	parent->n_children++;
+}
+
 bool
 llm_schema_json_equal(const LlmSchemaJson *left, const LlmSchemaJson *right)
 {
-	const LlmSchemaJson *other = right->child;
+	const LlmSchemaJson *other;
 
+	left = llm_schema_json_follow(left);
+	right = llm_schema_json_follow(right);
+	other = right->child;
 	if (left->kind != right->kind || left->n_children != right->n_children)
 		return false;
 	if (left->kind == LLM_SCHEMA_JSON_NUMBER)
@@ -377,7 +447,10 @@ llm_schema_json_pointer(LlmGrammarBuilder *b, const LlmSchemaJson *value)
 	char *copy;
 
 	for (; value->parent != NULL; value = value->parent)
-		path[n++] = value;
+	{
+		if (!value->is_made)
+			path[n++] = value;
+	}
 	while (n > 0)
 		write_step(path[--n], &text);
 	copy = llm_grammar_alloc(b, text.len + 2);

@@ -17,7 +17,8 @@ typedef enum LlmSchemaJsonKind
 	LLM_SCHEMA_JSON_NUMBER,
 	LLM_SCHEMA_JSON_STRING,
 	LLM_SCHEMA_JSON_ARRAY,
-	LLM_SCHEMA_JSON_OBJECT
+	LLM_SCHEMA_JSON_OBJECT,
+	LLM_SCHEMA_JSON_LINK /* stands for its target, which has other parents */
 } LlmSchemaJsonKind;
 
 typedef struct LlmSchemaJson LlmSchemaJson;
@@ -29,15 +30,36 @@ struct LlmSchemaJson
 	const char *key; /* in an object, decoded; ends in NUL */
 	size_t key_len;
 	size_t n_children;
-	LlmSchemaJson *child; /* the first */
+	LlmSchemaJson *child;		 /* the first */
+	const LlmSchemaJson *target; /* of a link */
 	LlmSchemaJson *next;
 	const LlmSchemaJson *parent;
+	bool is_made; /* not of the source: its parent is what it was made for */
 };
 
 /* NULL: failed, as the builder says.  A key that occurs twice is an error. */
 extern const LlmSchemaJson *
 llm_schema_json_parse(LlmGrammarBuilder *b, const char *text, size_t len);
 
+/* -- values that the compiler makes; NULL: failed -- */
+
+/* An empty object, array or link, made for a value of the source. */
+extern LlmSchemaJson *
+llm_schema_json_make(LlmGrammarBuilder *b, LlmSchemaJsonKind kind,
+					 const LlmSchemaJson *made_for);
+extern LlmSchemaJson *
+llm_schema_json_make_link(LlmGrammarBuilder *b, const LlmSchemaJson *target);
+extern LlmSchemaJson *
+llm_schema_json_make_number(LlmGrammarBuilder *b, uint32_t number);
+
+/* Put a made value, under a key that is borrowed (NULL: in an array), last. */
+extern void llm_schema_json_put(LlmSchemaJson *parent, const char *key,
+								LlmSchemaJson *value);
+
+/* What a link stands for, or the value itself. */
+extern const LlmSchemaJson *llm_schema_json_follow(const LlmSchemaJson *value);
+
+/* A member, what it stands for where it is a link; NULL: there is none. */
 extern const LlmSchemaJson *
 llm_schema_json_get(const LlmSchemaJson *object, const char *key);
 extern const LlmSchemaJson *

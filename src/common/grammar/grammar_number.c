@@ -4,6 +4,9 @@
  *
  * Digits are compared with the bounds' as they come: while the text agrees
  * with a bound so far (tight), the next digit is limited by the bound's.
+ * multipleOf is a remainder that the digits read so far leave, of the number in
+ * units of the last place that counts; an integer is a multiple of one.
+ *
  * Leading zeros and -0 are not generated.  Numbers without bounds have at most
  * 18 digits before the point, 17 behind it and two of exponent; with bounds
  * there is no exponent.
@@ -17,7 +20,12 @@
 #define MAX_DIGITS 18 /* before the point; more where a bound has more */
 #define MAX_FRACTION 17
 #define MAX_BOUND_DIGITS 40
-#define MAX_MULTIPLE 64
+#define MAX_MODULUS 1000u
+
+/* Digits that a double keeps, for readers to see the same fraction. */
+#define EXACT_WHOLE 10
+#define EXACT_FRACTION 5
+#define MAX_MULTIPLES 16
 
 /* A bound's magnitude: digits before the point, without leading zeros. */
 typedef struct Decimal
@@ -35,6 +43,22 @@ typedef struct Bound
 	bool exclusive;
 } Bound;
 
+/* A number is, or must not be, a multiple of some; in units of the last place. */
+typedef struct Multiples
+{
+	struct
+	{
+		uint32_t unit;
+		int n_places; /* the unit's own, until all have the same */
+		bool negated;
+	} items[MAX_MULTIPLES];
+	int n_items;
+	int n_places;	  /* behind the point that count; others are zero or not */
+	int n_fraction;	  /* most places that a multiple can have */
+	int n_whole;	  /* most digits before the point */
+	uint32_t modulus; /* a multiple of all units */
+} Multiples;
+
 typedef struct Range
 {
 	LlmSchemaCompiler *c;
@@ -42,9 +66,9 @@ typedef struct Range
 	Bound high;
 	int n_whole;	/* digits before the point, in this pass */
 	int n_fraction; /* most behind it */
-	uint32_t multiple;
+	Multiples multiples;
 	LlmGrammarNodeId next;
-	LlmGrammarNodeId *known; /* [position, tight low, tight high, remainder] */
+	LlmGrammarNodeId *known; /* [places left, tight low, tight high, rest] */
 } Range;
 
 /* "12.50e1" as digits and a place for the point. */
@@ -170,42 +194,77 @@ may_end(const Range *r, int n, bool tight_low, bool tight_high)
 			 is_zero_from(&r->high.value, r->n_whole, n));
 }
 
-static LlmGrammarNodeId build_digit(Range *r, int at, bool tight_low,
-									bool tight_high, uint32_t remainder);
+/* -- remainders -- */
+
+/*
+ * What digits leave: below the modulus the remainder of those that count, the
+ * modulus itself where a later one is not zero.
+ */
+static uint32_t
+add_digit(const Multiples *m, uint32_t rest, int place, int digit)
+{
+	uint32_t weight = 1;
+
+	if (rest == m->modulus || digit == 0)
+		return rest;
+	if (place < -m->n_places)
+		return m->modulus;
+	for (int i = -m->n_places; i < place; i++)
+		weight = weight * 10 % m->modulus;
+	return (rest + (uint32_t) digit * weight) % m->modulus;
+}
+
+static bool
+is_rest_allowed(const Multiples *m, uint32_t rest)
+{
+	for (int i = 0; i < m->n_items; i++)
+	{
+		bool is_multiple = rest != m->modulus && rest % m->items[i].unit == 0;
+
+		if (is_multiple == m->items[i].negated)
+			return false;
+	}
+	return true;
+}
+
+static LlmGrammarNodeId
+build_digit(Range *r, int at, bool tight_low, bool tight_high, uint32_t rest);
 
 /* Behind the at-th digit: the end, the point, or more digits. */
 static LlmGrammarNodeId
-build_behind(Range *r, int at, bool tight_low, bool tight_high,
-			 uint32_t remainder)
+build_behind(Range *r, int at, bool tight_low, bool tight_high, uint32_t rest)
 {
 	LlmGrammarBuilder *b = r->c->b;
 	LlmGrammarNodeId more;
 
 	if (at < r->n_whole)
-		return build_digit(r, at, tight_low, tight_high, remainder);
+		return build_digit(r, at, tight_low, tight_high, rest);
 	more = at < r->n_whole + r->n_fraction
-			   ? build_digit(r, at, tight_low, tight_high, remainder)
+			   ? build_digit(r, at, tight_low, tight_high, rest)
 			   : 0;
 	if (more != 0 && at == r->n_whole)
 		more = llm_grammar_build_bytes(b, '.', '.', more);
-	if (remainder % r->multiple != 0 || !may_end(r, at, tight_low, tight_high))
+	if (!is_rest_allowed(&r->multiples, rest) ||
+		!may_end(r, at, tight_low, tight_high))
 		return more != 0 ? more : llm_grammar_build_never(b);
 	return more != 0 ? llm_grammar_build_or(b, more, r->next) : r->next;
 }
 
 static LlmGrammarNodeId
-build_digit(Range *r, int at, bool tight_low, bool tight_high,
-			uint32_t remainder)
+build_digit(Range *r, int at, bool tight_low, bool tight_high, uint32_t rest)
 {
 	int low = tight_low ? digit_of(&r->low.value, r->n_whole, at) : 0;
 	int high = tight_high ? digit_of(&r->high.value, r->n_whole, at) : 9;
-	size_t place =
-		(((size_t) at * 2 + tight_low) * 2 + tight_high) * r->multiple +
-		remainder;
-	uint32_t edges[20];
+	int n_left = r->n_whole + r->n_fraction - at;
+	size_t place = (((size_t) n_left * 2 + tight_low) * 2 + tight_high) *
+					   (r->multiples.modulus + 1) +
+				   rest;
+	uint32_t edges[20] = { 0 };
 	size_t n = 0;
+	LlmGrammarNodeId node;
 
-	if (r->known[place] != 0)
+	/* the first digit is another matter: it is no zero */
+	if (at > 0 && r->known[place] != 0)
 		return r->known[place];
 	if (at == 0 && r->n_whole > 1 && low == 0)
 		low = 1;
@@ -215,8 +274,7 @@ build_digit(Range *r, int at, bool tight_low, bool tight_high,
 			r, at + 1,
 			tight_low && digit == digit_of(&r->low.value, r->n_whole, at),
 			tight_high && digit == high,
-			at < r->n_whole ? (remainder * 10 + (uint32_t) digit) % r->multiple
-							: remainder);
+			add_digit(&r->multiples, rest, r->n_whole - 1 - at, digit));
 
 		if (n > 0 && edges[2 * n - 1] == target)
 			edges[2 * n - 2] =
@@ -227,8 +285,21 @@ build_digit(Range *r, int at, bool tight_low, bool tight_high,
 			edges[2 * n++ + 1] = target;
 		}
 	}
-	r->known[place] = llm_grammar_build_edges(r->c->b, edges, n);
-	return r->known[place];
+	node = llm_grammar_build_edges(r->c->b, edges, n);
+	if (at > 0)
+		r->known[place] = node;
+	return node;
+}
+
+/* Forget what digits mean that are compared with bounds. */
+static void
+forget_tight(Range *r, int n_places)
+{
+	size_t n_rests = r->multiples.modulus + 1;
+
+	for (int i = 0; i <= n_places; i++)
+		memset(r->known + ((size_t) i * 4 + 1) * n_rests, 0,
+			   3 * n_rests * sizeof(*r->known));
 }
 
 /* Magnitudes between two bounds, each of which may be missing. */
@@ -244,16 +315,18 @@ build_magnitudes(Range *r)
 		most = 1;
 	if (!r->high.is_set && low_whole >= most)
 		most = low_whole + 1;
+	if (most > r->multiples.n_whole)
+		most = r->multiples.n_whole;
+	r->known = llm_grammar_alloc(r->c->b, (size_t) (most + r->n_fraction + 1) *
+											  4 * (r->multiples.modulus + 1) *
+											  sizeof(*r->known));
+	if (r->known == NULL)
+		return 0;
 	for (r->n_whole = low_whole < 1 ? 1 : low_whole; r->n_whole <= most;
 		 r->n_whole++)
 	{
-		size_t n_places =
-			(size_t) (r->n_whole + r->n_fraction + 1) * 4 * r->multiple;
-
 		/* digits of a shorter bound are zeros in front: not tight */
-		r->known = llm_grammar_alloc(r->c->b, n_places * sizeof(*r->known));
-		if (r->known == NULL)
-			return 0;
+		forget_tight(r, most + r->n_fraction);
 		targets[n++] = build_digit(
 			r, 0, r->low.is_set && (r->n_whole == 1 || r->n_whole == low_whole),
 			r->high.is_set &&
@@ -322,38 +395,136 @@ tighten(LlmSchemaCompiler *c, Bound *bound, const LlmSchemaJson *keyword,
 		*bound = other;
 }
 
-/* multipleOf: 10^-n bounds the fraction, a small integer the remainder. */
+/* -- multipleOf -- */
+
 static void
-apply_multiple(LlmSchemaCompiler *c, Range *r, const LlmSchemaJson *keyword)
+refuse_multiple(LlmSchemaCompiler *c, const LlmSchemaJson *keyword)
+{
+	llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
+					"is supported up to a common multiple of 1000 units of the "
+					"last place, not for this value",
+					keyword);
+}
+
+static void
+add_multiple(LlmSchemaCompiler *c, Multiples *m, const LlmSchemaJson *keyword,
+			 bool negated)
 {
 	Decimal value;
-	uint32_t whole = 0;
+	uint32_t unit = 0;
+	int n_places;
 
-	if (keyword == NULL || !read_decimal(c, keyword, &value))
+	if (keyword == NULL ||
+		!read_decimal(c, llm_schema_json_follow(keyword), &value))
 		return;
-	if (!value.negative && value.n_whole == 0 && value.n_digits > 0 &&
-		value.n_digits <= MAX_FRACTION &&
-		is_zero_from(&value, 0, value.n_digits) &&
-		value.digits[value.n_digits - 1] == '1' &&
-		strspn(value.digits, "0") == (size_t) value.n_digits - 1)
+	keyword = llm_schema_json_follow(keyword);
+	n_places =
+		value.n_digits > value.n_whole ? value.n_digits - value.n_whole : 0;
+	if (value.negative || value.n_digits == 0)
+		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be greater than 0", keyword);
+	for (int i = 0; i < value.n_whole + n_places && unit <= MAX_MODULUS; i++)
+		unit = unit * 10 + (uint32_t) digit_of(&value, value.n_whole, i);
+	if (unit > MAX_MODULUS || n_places > MAX_FRACTION ||
+		m->n_items == MAX_MULTIPLES)
 	{
-		if (value.n_digits < r->n_fraction)
-			r->n_fraction = value.n_digits;
+		refuse_multiple(c, keyword);
 		return;
 	}
-	for (int i = 0; i < value.n_whole && whole <= MAX_MULTIPLE; i++)
-		whole = whole * 10 + (uint32_t) (value.digits[i] - '0');
-	if (value.negative || value.n_digits > value.n_whole || whole == 0 ||
-		whole > MAX_MULTIPLE || (r->multiple > 1 && r->multiple != whole))
+	m->items[m->n_items].unit = unit;
+	m->items[m->n_items].n_places = n_places;
+	m->items[m->n_items++].negated = negated;
+}
+
+static void
+add_whole(Multiples *m, bool negated)
+{
+	if (m->n_items < MAX_MULTIPLES)
 	{
-		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-						"is supported for integers up to 64 and for 0.1, 0.01 "
-						"and so on, not for this value",
-						keyword);
-		return;
+		m->items[m->n_items].unit = 1;
+		m->items[m->n_items].n_places = 0;
+		m->items[m->n_items++].negated = negated;
 	}
-	r->multiple = whole;
-	r->n_fraction = 0;
+}
+
+static uint32_t
+common_multiple(uint32_t left, uint32_t right)
+{
+	uint32_t a = left;
+	uint32_t b = right;
+
+	while (b != 0)
+	{
+		uint32_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return left / a * right;
+}
+
+/* All units in the same place, and their common multiple. */
+static void
+settle_multiples(LlmSchemaCompiler *c, const LlmSchemaView *view, Multiples *m)
+{
+	const LlmSchemaJson *keyword = llm_schema_find(view, "multipleOf");
+
+	m->modulus = 1;
+	m->n_fraction = MAX_FRACTION;
+	m->n_whole = MAX_BOUND_DIGITS;
+	for (int i = 0; i < m->n_items; i++)
+	{
+		if (m->items[i].n_places > m->n_places)
+			m->n_places = m->items[i].n_places;
+		if (!m->items[i].negated && m->items[i].n_places < m->n_fraction)
+			m->n_fraction = m->items[i].n_places;
+		if (m->items[i].negated)
+			m->n_whole = EXACT_WHOLE;
+	}
+	if (m->n_places > 0)
+		m->n_whole = EXACT_WHOLE;
+	if (m->n_whole == EXACT_WHOLE && m->n_fraction > EXACT_FRACTION)
+		m->n_fraction =
+			m->n_places > EXACT_FRACTION ? m->n_places : EXACT_FRACTION;
+	for (int i = 0; i < m->n_items && !llm_grammar_failed(c->b); i++)
+	{
+		for (int j = m->items[i].n_places;
+			 j < m->n_places && m->items[i].unit <= MAX_MODULUS; j++)
+			m->items[i].unit *= 10;
+		if (m->items[i].unit <= MAX_MODULUS)
+			m->modulus = common_multiple(m->modulus, m->items[i].unit);
+		if (m->items[i].unit > MAX_MODULUS || m->modulus > MAX_MODULUS)
+			refuse_multiple(c, keyword != NULL ? keyword : view->objects[0]);
+	}
+}
+
+/* What a view says of numbers of the types. */
+static void
+collect_multiples(LlmSchemaCompiler *c, const LlmSchemaView *view,
+				  uint32_t types, Multiples *m)
+{
+	if (!(types & LLM_SCHEMA_NUMBER))
+		add_whole(m, false);
+	if (!(types & LLM_SCHEMA_INTEGER))
+		add_whole(m, true);
+	for (size_t i = 0; i < view->n_objects; i++)
+	{
+		const char *low = NULL;
+		const char *high;
+		const LlmSchemaJson *format =
+			llm_schema_json_get(view->objects[i], "format");
+
+		add_multiple(c, m, llm_schema_json_get(view->objects[i], "multipleOf"),
+					 false);
+		add_multiple(
+			c, m,
+			llm_schema_json_get(view->objects[i], LLM_SCHEMA_NOT_MULTIPLE),
+			true);
+		if (format != NULL && llm_schema_number_format(format, &low, &high) &&
+			low != NULL)
+			add_whole(m, false);
+	}
+	if (!llm_grammar_failed(c->b))
+		settle_multiples(c, view, m);
 }
 
 static LlmGrammarNodeId
@@ -374,34 +545,119 @@ build_exponent(LlmGrammarBuilder *b, LlmGrammarNodeId next)
 		next);
 }
 
-LlmGrammarNodeId
-llm_schema_build_number(LlmSchemaCompiler *c, const LlmSchemaView *view,
-						bool is_integer, LlmGrammarNodeId next)
+/* The bounds of integers that a format has. */
+static void
+tighten_by_format(LlmSchemaCompiler *c, const LlmSchemaJson *format, Bound *low,
+				  Bound *high)
 {
-	Bound low = { 0 };
-	Bound high = { 0 };
-	Range r = { .c = c,
-				.n_fraction = is_integer ? 0 : MAX_FRACTION,
-				.multiple = 1,
-				.next = next };
-	bool is_free;
+	const char *texts[2] = { NULL, NULL };
 
+	if (format == NULL ||
+		!llm_schema_number_format(format, &texts[0], &texts[1]))
+		return;
+	for (int i = 0; i < 2; i++)
+	{
+		LlmSchemaJson value = { .kind = LLM_SCHEMA_JSON_NUMBER,
+								.text = texts[i],
+								.parent = format };
+
+		if (texts[i] != NULL)
+			tighten(c, i == 0 ? low : high, &value, false, i == 0);
+	}
+}
+
+static void
+collect_bounds(LlmSchemaCompiler *c, const LlmSchemaView *view, Bound *low,
+			   Bound *high)
+{
 	for (size_t i = 0; i < view->n_objects; i++)
 	{
 		const LlmSchemaJson *object = view->objects[i];
 
-		tighten(c, &low, llm_schema_json_get(object, "minimum"), false, true);
-		tighten(c, &low, llm_schema_json_get(object, "exclusiveMinimum"), true,
+		tighten(c, low, llm_schema_json_get(object, "minimum"), false, true);
+		tighten(c, low, llm_schema_json_get(object, "exclusiveMinimum"), true,
 				true);
-		tighten(c, &high, llm_schema_json_get(object, "maximum"), false, false);
-		tighten(c, &high, llm_schema_json_get(object, "exclusiveMaximum"), true,
+		tighten(c, high, llm_schema_json_get(object, "maximum"), false, false);
+		tighten(c, high, llm_schema_json_get(object, "exclusiveMaximum"), true,
 				false);
-		apply_multiple(c, &r, llm_schema_json_get(object, "multipleOf"));
+		tighten_by_format(c, llm_schema_json_get(object, "format"), low, high);
 	}
+}
+
+bool
+llm_schema_has_no_number(LlmSchemaCompiler *c, const LlmSchemaView *view)
+{
+	Bound low = { 0 };
+	Bound high = { 0 };
+	int order;
+
+	collect_bounds(c, view, &low, &high);
+	if (!low.is_set || !high.is_set || llm_grammar_failed(c->b))
+		return false;
+	order = compare_decimals(&low.value, &high.value);
+	return order > 0 || (order == 0 && (low.exclusive || high.exclusive));
+}
+
+bool
+llm_schema_is_number(LlmSchemaCompiler *c, const LlmSchemaView *view,
+					 const LlmSchemaJson *value)
+{
+	Bound low = { 0 };
+	Bound high = { 0 };
+	Decimal own;
+	Multiples m = { 0 };
+	uint32_t rest = 0;
+	int order;
+
+	collect_bounds(c, view, &low, &high);
+	collect_multiples(c, view, LLM_SCHEMA_ANY, &m);
+	if (llm_grammar_failed(c->b) || !read_decimal(c, value, &own))
+		return false;
+	order = low.is_set ? compare_decimals(&own, &low.value) : 1;
+	if (order < 0 || (order == 0 && low.exclusive))
+		return false;
+	order = high.is_set ? compare_decimals(&own, &high.value) : -1;
+	if (order > 0 || (order == 0 && high.exclusive))
+		return false;
+	for (int i = 0; i < own.n_digits; i++)
+		rest = add_digit(&m, rest, own.n_whole - 1 - i, own.digits[i] - '0');
+	return is_rest_allowed(&m, rest);
+}
+
+bool
+llm_schema_is_whole(LlmSchemaCompiler *c, const LlmSchemaJson *value)
+{
+	Decimal own;
+
+	return read_decimal(c, value, &own) && own.n_digits <= own.n_whole;
+}
+
+int
+llm_schema_compare_numbers(LlmSchemaCompiler *c, const LlmSchemaJson *left,
+						   const LlmSchemaJson *right)
+{
+	Decimal l;
+	Decimal r;
+
+	return read_decimal(c, left, &l) && read_decimal(c, right, &r)
+			   ? compare_decimals(&l, &r)
+			   : 0;
+}
+
+LlmGrammarNodeId
+llm_schema_build_number(LlmSchemaCompiler *c, const LlmSchemaView *view,
+						uint32_t types, LlmGrammarNodeId next)
+{
+	Bound low = { 0 };
+	Bound high = { 0 };
+	Range r = { .c = c, .next = next };
+
+	collect_bounds(c, view, &low, &high);
+	collect_multiples(c, view, types, &r.multiples);
 	if (llm_grammar_failed(c->b))
 		return 0;
-	is_free = !low.is_set && !high.is_set && r.n_fraction == MAX_FRACTION;
-	if (is_free)
+	r.n_fraction = r.multiples.n_fraction;
+	if (!low.is_set && !high.is_set && r.multiples.n_items == 0)
 		r.next = build_exponent(c->b, next);
 	return build_range(&r, &low, &high);
 }

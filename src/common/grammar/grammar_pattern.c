@@ -15,6 +15,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "src/common/util/utf8.h"
+
 /* A rule of at most so many patterns is copied into its callers. */
 #define INLINE_SIZE 40u
 
@@ -68,6 +70,26 @@ llm_pattern_create_repeat(LlmGrammarBuilder *b, LlmPattern *part, uint32_t min,
 	return repeat;
 }
 
+LlmPattern *
+llm_pattern_create_literal(LlmGrammarBuilder *b, const char *text, size_t len)
+{
+	LlmPattern *literal = llm_pattern_create(b, LLM_PATTERN_SEQUENCE);
+
+	for (size_t at = 0; at < len && !llm_grammar_failed(b);)
+	{
+		LlmPattern *set = llm_pattern_create(b, LLM_PATTERN_SET);
+		uint32_t c;
+		int n = llm_utf8_decode(text + at, len - at, &c);
+
+		assert(n > 0);
+		at += (size_t) n;
+		if (set != NULL)
+			llm_grammar_set_add(b, &set->set, c, c);
+		llm_pattern_add(b, literal, set);
+	}
+	return literal;
+}
+
 /* May it match the empty text? */
 static bool
 is_nullable(const LlmPattern *pattern)
@@ -102,13 +124,130 @@ is_nullable(const LlmPattern *pattern)
 	return false;
 }
 
-/* -- rules -- */
+/* -- lengths -- */
+
+typedef struct Lengths
+{
+	uint32_t min;
+	uint32_t max; /* LLM_GRAMMAR_UNBOUNDED: no limit */
+} Lengths;
+
+static uint32_t
+multiply(uint32_t left, uint32_t right)
+{
+	uint64_t product = (uint64_t) left * right;
+
+	if (left == 0 || right == 0)
+		return 0;
+	return left == LLM_GRAMMAR_UNBOUNDED || right == LLM_GRAMMAR_UNBOUNDED ||
+				   product >= LLM_GRAMMAR_UNBOUNDED
+			   ? LLM_GRAMMAR_UNBOUNDED
+			   : (uint32_t) product;
+}
 
 static uint32_t
 sum_sizes(uint32_t left, uint32_t right)
 {
-	return left > SIZE_RECURSIVE - right ? SIZE_RECURSIVE : left + right;
+	return left > UINT32_MAX - right ? UINT32_MAX : left + right;
 }
+
+/* Characters that a pattern's texts have. */
+static Lengths
+lengths_of(const LlmPattern *pattern)
+{
+	Lengths all = { 0, 0 };
+
+	if (pattern->kind == LLM_PATTERN_SET)
+		return (Lengths){ 1, 1 };
+	if (pattern->kind == LLM_PATTERN_REPEAT)
+	{
+		all = lengths_of(pattern->parts[0]);
+		return (Lengths){ multiply(all.min, pattern->min),
+						  multiply(all.max, pattern->max) };
+	}
+	for (size_t i = 0; i < pattern->n_parts; i++)
+	{
+		Lengths own = lengths_of(pattern->parts[i]);
+
+		if (pattern->kind == LLM_PATTERN_SEQUENCE)
+			all = (Lengths){ sum_sizes(all.min, own.min),
+							 sum_sizes(all.max, own.max) };
+		else
+			all = (Lengths){ i == 0 || own.min < all.min ? own.min : all.min,
+							 own.max > all.max ? own.max : all.max };
+	}
+	return all;
+}
+
+/* Nothing matches a choice of nothing. */
+static bool
+match_nothing(LlmPattern *pattern)
+{
+	pattern->kind = LLM_PATTERN_CHOICE;
+	pattern->n_parts = 0;
+	return true;
+}
+
+/* A run of parts that have one length each. */
+static bool
+fit_repeat(LlmPattern *pattern, uint32_t min, uint32_t max)
+{
+	Lengths one = lengths_of(pattern->parts[0]);
+
+	if (one.min != one.max || one.min == 0)
+		return false;
+	min = min / one.min + (min % one.min != 0);
+	if (max != LLM_GRAMMAR_UNBOUNDED)
+		max /= one.min;
+	pattern->min = pattern->min > min ? pattern->min : min;
+	pattern->max = pattern->max < max ? pattern->max : max;
+	return pattern->min <= pattern->max || match_nothing(pattern);
+}
+
+/* All parts but one have one length: that one has the rest. */
+static bool
+fit_sequence(LlmPattern *pattern, uint32_t min, uint32_t max)
+{
+	LlmPattern *elastic = NULL;
+	uint32_t fixed = 0;
+
+	for (size_t i = 0; i < pattern->n_parts; i++)
+	{
+		Lengths own = lengths_of(pattern->parts[i]);
+
+		if (own.min == own.max)
+			fixed = sum_sizes(fixed, own.min);
+		else if (elastic != NULL)
+			return false;
+		else
+			elastic = pattern->parts[i];
+	}
+	assert(elastic != NULL && fixed <= max);
+	return llm_pattern_fit_length(elastic, min > fixed ? min - fixed : 0,
+								  max == LLM_GRAMMAR_UNBOUNDED ? max
+															   : max - fixed);
+}
+
+bool
+llm_pattern_fit_length(LlmPattern *pattern, uint32_t min, uint32_t max)
+{
+	Lengths own = lengths_of(pattern);
+	bool fits = true;
+
+	if (own.min >= min && own.max <= max)
+		return true;
+	if (own.min > max || own.max < min)
+		return match_nothing(pattern);
+	if (pattern->kind == LLM_PATTERN_REPEAT)
+		return fit_repeat(pattern, min, max);
+	if (pattern->kind == LLM_PATTERN_SEQUENCE)
+		return fit_sequence(pattern, min, max);
+	for (size_t i = 0; i < pattern->n_parts; i++)
+		fits = llm_pattern_fit_length(pattern->parts[i], min, max) && fits;
+	return fits;
+}
+
+/* -- rules -- */
 
 static uint32_t measure_rule(LlmGrammarBuilder *b, LlmPatternRule *rule);
 

@@ -41,6 +41,7 @@ struct LlmPattern
 {
 	LlmPatternKind kind;
 	LlmGrammarSet set;
+	uint32_t set_idx; /* grammar_language.c's number of it */
 	const char *text;
 	size_t text_len;
 	LlmPattern **parts; /* of sequence and choice; parts[0] of repeat */
@@ -64,6 +65,18 @@ llm_pattern_create_repeat(LlmGrammarBuilder *b, LlmPattern *part, uint32_t min,
 extern LlmGrammarNodeId
 llm_pattern_build(LlmGrammarBuilder *b, const LlmPattern *pattern,
 				  LlmGrammarEncoding encoding, LlmGrammarNodeId next);
+
+/* A text as it is, a character for each of its sets. */
+extern LlmPattern *
+llm_pattern_create_literal(LlmGrammarBuilder *b, const char *text, size_t len);
+
+/*
+ * Keep, of what a pattern of sets matches, the texts of min to max characters,
+ * by the bounds of its repetitions.  false: bounds cannot say it, and some
+ * other texts are left.
+ */
+extern bool
+llm_pattern_fit_length(LlmPattern *pattern, uint32_t min, uint32_t max);
 
 /* Check rules and make them ready for llm_pattern_build. */
 extern bool llm_pattern_prepare_rules(LlmGrammarBuilder *b,

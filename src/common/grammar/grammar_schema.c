@@ -7,8 +7,8 @@
  * each is found by its view and built once, from a queue, so that recursive
  * schemas are recursive grammars and deep ones need no deep recursion here.
  *
- * grammar_number.c, grammar_string.c and grammar_container.c build the values
- * of each type.
+ * grammar_number.c, grammar_string.c, grammar_array.c and grammar_object.c build
+ * the values of each type.
  *
  * src/common/grammar/grammar_schema.c
  */
@@ -66,67 +66,6 @@ build_rules(LlmSchemaCompiler *c, LlmGrammarNodeId root)
 
 /* -- enum and const -- */
 
-static bool
-is_listed(const LlmSchemaJson *value, const LlmSchemaJson *list)
-{
-	for (const LlmSchemaJson *other = list->child; other != NULL;
-		 other = other->next)
-	{
-		if (llm_schema_json_equal(value, other))
-			return true;
-	}
-	return false;
-}
-
-/* May a value of one object's list be an answer for the whole view? */
-static bool
-is_allowed(LlmSchemaCompiler *c, const LlmSchemaView *view,
-		   const LlmSchemaJson *value)
-{
-	uint32_t type = llm_schema_type_of(value);
-
-	if ((type & llm_schema_types(c, view)) == 0)
-		return false;
-	for (size_t i = 0; i < view->n_objects; i++)
-	{
-		const LlmSchemaJson *list =
-			llm_schema_json_get(view->objects[i], "enum");
-		const LlmSchemaJson *only =
-			llm_schema_json_get(view->objects[i], "const");
-
-		if ((list != NULL && !is_listed(value, list)) ||
-			(only != NULL && !llm_schema_json_equal(value, only)))
-			return false;
-	}
-	return true;
-}
-
-/* Keywords that would have to be checked against each value. */
-static void
-refuse_others(LlmSchemaCompiler *c, const LlmSchemaView *view)
-{
-	static const char *const others[] = {
-		"minimum",			"maximum",
-		"exclusiveMinimum", "exclusiveMaximum",
-		"multipleOf",		"minLength",
-		"maxLength",		"pattern",
-		"format",			"items",
-		"prefixItems",		"minItems",
-		"maxItems",			"properties",
-		"required",			"additionalProperties",
-		"minProperties",	"maxProperties"
-	};
-
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-	{
-		const LlmSchemaJson *keyword = llm_schema_find(view, others[i]);
-
-		if (keyword != NULL)
-			llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-							"is not supported beside enum or const", keyword);
-	}
-}
-
 static void
 write_value(LlmSchemaCompiler *c, const LlmSchemaJson *value,
 			LlmGrammarToken *text)
@@ -151,7 +90,6 @@ build_listed(LlmSchemaCompiler *c, const LlmSchemaView *view,
 	LlmGrammarToken *texts;
 	size_t n = 0;
 
-	refuse_others(c, view);
 	if (list != NULL && list->kind != LLM_SCHEMA_JSON_ARRAY)
 		return llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list", list);
 	texts = llm_grammar_alloc(
@@ -161,7 +99,7 @@ build_listed(LlmSchemaCompiler *c, const LlmSchemaView *view,
 	for (const LlmSchemaJson *value = only != NULL ? only : list->child;
 		 value != NULL; value = only != NULL ? NULL : value->next)
 	{
-		if (is_allowed(c, view, value))
+		if (llm_schema_view_holds(c, view, value, true))
 			write_value(c, value, &texts[n++]);
 	}
 	return llm_grammar_build_choice(c->b, texts, n, next);
@@ -197,8 +135,7 @@ build_view(LlmSchemaCompiler *c, const LlmSchemaView *view,
 		targets[n++] = build_literal(c, "false", next);
 	}
 	if (types & NUMERIC)
-		targets[n++] = llm_schema_build_number(
-			c, view, !(types & LLM_SCHEMA_NUMBER), next);
+		targets[n++] = llm_schema_build_number(c, view, types, next);
 	if (types & LLM_SCHEMA_STRING)
 		targets[n++] = llm_schema_build_string(c, view, next);
 	if (types & LLM_SCHEMA_ARRAY)
@@ -208,43 +145,15 @@ build_view(LlmSchemaCompiler *c, const LlmSchemaView *view,
 	return llm_grammar_build_split(c->b, targets, n);
 }
 
-/* Has a view only annotations?  Then all such views are one. */
+/* Views that differ by annotations only are one. */
 static void
-drop_annotations(LlmSchemaCompiler *c, LlmSchemaView *view)
+drop_annotations(LlmSchemaView *view)
 {
-	static const char *const constraints[] = { "type",
-											   "enum",
-											   "const",
-											   "minimum",
-											   "maximum",
-											   "exclusiveMinimum",
-											   "multipleOf",
-											   "exclusiveMaximum",
-											   "minLength",
-											   "maxLength",
-											   "pattern",
-											   "format",
-											   "items",
-											   "prefixItems",
-											   "minItems",
-											   "maxItems",
-											   "properties",
-											   "required",
-											   "minProperties",
-											   "maxProperties",
-											   "additionalProperties" };
 	size_t n = 0;
 
 	for (size_t i = 0; i < view->n_objects; i++)
 	{
-		bool constrains = false;
-
-		for (size_t j = 0;
-			 j < sizeof(constraints) / sizeof(constraints[0]) && !constrains;
-			 j++)
-			constrains =
-				llm_schema_json_get(view->objects[i], constraints[j]) != NULL;
-		if (constrains)
+		if (llm_schema_constrains(view->objects[i]))
 			view->objects[n++] = view->objects[i];
 	}
 	view->n_objects = n;
@@ -264,7 +173,7 @@ llm_schema_build(LlmSchemaCompiler *c, const LlmSchemaAll *all,
 		return 0;
 	for (size_t i = 0; i < views.n_views; i++)
 	{
-		drop_annotations(c, &views.views[i]);
+		drop_annotations(&views.views[i]);
 		targets[i] = build_view(c, &views.views[i], next);
 	}
 	return llm_grammar_build_split(c->b, targets, views.n_views);
@@ -286,7 +195,7 @@ llm_schema_build_any(LlmSchemaCompiler *c, LlmGrammarNodeId next)
 		targets[0] = build_literal(c, "null", end);
 		targets[1] = build_literal(c, "true", end);
 		targets[2] = build_literal(c, "false", end);
-		targets[3] = llm_schema_build_number(c, &empty, false, end);
+		targets[3] = llm_schema_build_number(c, &empty, NUMERIC, end);
 		targets[4] = llm_schema_build_any_string(c, end);
 		targets[5] = call_rule(c, &empty, true, end);
 		targets[6] = call_rule(c, &empty, false, end);

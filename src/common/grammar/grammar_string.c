@@ -20,48 +20,6 @@
 #include "src/common/grammar/grammar_schema.h"
 #include "src/common/util/utf8.h"
 
-#define YEAR \
-	"([0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
-#define LEAP                                    \
-	"([0-9]{2}(0[48]|[2468][048]|[13579][26])|" \
-	"(0[48]|[2468][048]|[13579][26])00)"
-#define DATE                                               \
-	"(" YEAR "-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])" \
-	"|(0[469]|11)-(0[1-9]|[12][0-9]|30)"                   \
-	"|02-(0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
-#define ZONE "(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])"
-#define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?" ZONE
-/* no two hyphens in a row: behind two letters they announce Punycode */
-#define LABEL "[A-Za-z0-9](-?[A-Za-z0-9]){0,30}"
-#define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,30}"
-#define BYTE "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-#define GROUP "[0-9a-fA-F]{1,4}"
-
-/* Formats as expressions; what they leave out, PostgreSQL would refuse. */
-static const struct
-{
-	const char *name;
-	const char *regex;
-} formats[] = {
-	{ "date", DATE },
-	{ "time", TIME },
-	{ "date-time", DATE "T" TIME },
-	{ "uuid", "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}" },
-	{ "email", ATOM "(\\." ATOM "){0,1}@" LABEL "(\\." LABEL "){1,3}" },
-	{ "hostname", LABEL "(\\." LABEL "){0,3}" },
-	{ "ipv4", BYTE "(\\." BYTE "){3}" },
-	{ "ipv6", "(" GROUP ":){7}" GROUP "|::(" GROUP "(:" GROUP "){0,6})?|(" GROUP
-			  ":){1,6}:" GROUP },
-	{ "duration", "P([0-9]{1,4}Y([0-9]{1,2}M([0-9]{1,3}D)?)?|[0-9]{1,4}W|"
-				  "[0-9]{1,2}M([0-9]{1,3}D)?|[0-9]{1,4}D|"
-				  "T([0-9]{1,4}H([0-9]{1,2}M([0-9]{1,2}S)?)?|"
-				  "[0-9]{1,4}M([0-9]{1,2}S)?|[0-9]{1,5}S))" },
-	{ "uri", "[A-Za-z][A-Za-z0-9+.-]{0,15}://" LABEL "(\\." LABEL "){0,3}"
-			 "(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@-]{0,200}){0,20}"
-			 "(\\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]{0,400})?"
-			 "(#[A-Za-z0-9._~!$&'()*+,;=:@/?-]{0,200})?" },
-};
-
 static LlmGrammarNodeId
 build_hex(LlmGrammarBuilder *b, const char *digits, LlmGrammarNodeId next)
 {
@@ -133,12 +91,12 @@ build_quoted_end(LlmGrammarBuilder *b)
 	return llm_grammar_build_bytes(b, '"', '"', llm_grammar_build_return(b));
 }
 
-static LlmGrammarNodeId
-build_opened(LlmGrammarBuilder *b, LlmGrammarNodeId inside,
-			 LlmGrammarNodeId next)
+LlmGrammarNodeId
+llm_schema_build_opened(LlmSchemaCompiler *c, LlmGrammarNodeId inside,
+						LlmGrammarNodeId next)
 {
 	return llm_grammar_build_call(
-		b, llm_grammar_build_bytes(b, '"', '"', inside), next);
+		c->b, llm_grammar_build_bytes(c->b, '"', '"', inside), next);
 }
 
 LlmGrammarNodeId
@@ -155,7 +113,7 @@ llm_schema_build_any_string(LlmSchemaCompiler *c, LlmGrammarNodeId next)
 			llm_grammar_build_or(b, build_char(b, label), build_quoted_end(b)));
 		c->any_string = label;
 	}
-	return build_opened(b, c->any_string, next);
+	return llm_schema_build_opened(c, c->any_string, next);
 }
 
 /* -- names that are none of a list -- */
@@ -244,64 +202,230 @@ llm_schema_build_other_string(LlmSchemaCompiler *c, LlmGrammarToken *names,
 			b, llm_grammar_build_set(b, &all, LLM_GRAMMAR_JSON_STRING, o.free),
 			o.end));
 	qsort(names, n, sizeof(*names), compare_names);
-	return build_opened(b, build_others(&o, names, n, 0), next);
+	return llm_schema_build_opened(c, build_others(&o, names, n, 0), next);
 }
 
 /* -- constrained strings -- */
 
-static LlmGrammarNodeId
-build_regex(LlmSchemaCompiler *c, const char *text, size_t len, bool is_search,
-			const LlmSchemaJson *keyword)
+/* A pattern that may be found anywhere: the value or the key of a keyword. */
+static LlmPattern *
+parse_regex(LlmSchemaCompiler *c, const LlmSchemaJson *keyword, bool is_key)
 {
 	char where[400];
-	LlmPattern *pattern;
 
-	snprintf(where, sizeof(where), "schema keyword \"%s\" at %.300s",
-			 keyword->key, llm_schema_json_pointer(c->b, keyword));
-	pattern = llm_pattern_parse_regex(c->b, text, len, is_search, where);
-	return llm_pattern_build(c->b, pattern, LLM_GRAMMAR_JSON_STRING,
-							 build_quoted_end(c->b));
-}
-
-static LlmGrammarNodeId
-build_format(LlmSchemaCompiler *c, const LlmSchemaJson *keyword)
-{
-	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
+	if (!is_key && keyword->kind != LLM_SCHEMA_JSON_STRING)
 	{
-		if (keyword->kind == LLM_SCHEMA_JSON_STRING &&
-			strcmp(formats[i].name, keyword->text) == 0)
-			return build_regex(c, formats[i].regex, strlen(formats[i].regex),
-							   false, keyword);
+		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a string", keyword);
+		return NULL;
 	}
-	return llm_grammar_fail(
-		c->b, LLM_ERROR_UNSUPPORTED,
-		"schema keyword \"format\" at %.300s: format \"%.100s\" is not "
-		"supported",
-		llm_schema_json_pointer(c->b, keyword),
-		keyword->kind == LLM_SCHEMA_JSON_STRING ? keyword->text : "");
+	snprintf(where, sizeof(where), "schema keyword \"%s\" at %.300s",
+			 is_key ? "patternProperties" : "pattern",
+			 llm_schema_json_pointer(c->b, keyword));
+	return llm_pattern_parse_regex(
+		c->b, is_key ? keyword->key : keyword->text,
+		is_key ? keyword->key_len : keyword->text_len, true, where);
 }
 
-/* The only object of a view that has a keyword; two are an error. */
-static const LlmSchemaJson *
-find_only(LlmSchemaCompiler *c, const LlmSchemaView *view, const char *keyword)
+void
+llm_schema_add_term(LlmSchemaCompiler *c, LlmLanguageTerms *terms,
+					LlmPattern *pattern, bool negated)
 {
-	const LlmSchemaJson *found = NULL;
+	if (terms->n_items == LLM_LANGUAGE_MAX_TERMS)
+		llm_grammar_fail(c->b, LLM_ERROR_LIMIT,
+						 "more than %d patterns apply to one string",
+						 LLM_LANGUAGE_MAX_TERMS);
+	else if (pattern != NULL)
+		terms->items[terms->n_items++] = (LlmLanguageTerm){ pattern, negated };
+}
 
+/* The texts among the values of an enum or const. */
+static LlmPattern *
+create_listed(LlmSchemaCompiler *c, const LlmSchemaJson *list)
+{
+	LlmPattern *choice = llm_pattern_create(c->b, LLM_PATTERN_CHOICE);
+	bool is_enum = strcmp(list->key, "enum") == 0;
+
+	for (const LlmSchemaJson *value = is_enum ? list->child : list;
+		 value != NULL; value = is_enum ? value->next : NULL)
+	{
+		if (value->kind == LLM_SCHEMA_JSON_STRING)
+			llm_pattern_add(
+				c->b, choice,
+				llm_pattern_create_literal(c->b, value->text, value->text_len));
+	}
+	return choice;
+}
+
+/* Does an earlier object of the view say the same? */
+static bool
+is_repeated(const LlmSchemaView *view, size_t i, const char *keyword)
+{
+	const LlmSchemaJson *own = llm_schema_json_get(view->objects[i], keyword);
+
+	for (size_t j = 0; j < i; j++)
+	{
+		const LlmSchemaJson *other =
+			llm_schema_json_get(view->objects[j], keyword);
+
+		if (other != NULL && llm_schema_json_equal(own, other))
+			return true;
+	}
+	return false;
+}
+
+void
+llm_schema_collect_text(LlmSchemaCompiler *c, const LlmSchemaView *view,
+						LlmSchemaFormatUse use, LlmLanguageTerms *terms)
+{
+	static const char *const names[] = { "pattern", LLM_SCHEMA_NOT_PATTERN,
+										 "format", LLM_SCHEMA_NOT_FORMAT,
+										 LLM_SCHEMA_NOT_LISTED };
+
+	/* what surely has a format must go where it is asked what may be left */
+	LlmSchemaFormatUse opposite =
+		use == LLM_SCHEMA_OUTLINE ? LLM_SCHEMA_EXACT : LLM_SCHEMA_OUTLINE;
+
+	terms->n_items = 0;
+	terms->min = llm_schema_count(c, view, "minLength", false);
+	terms->max = llm_schema_count(c, view, "maxLength", true);
 	for (size_t i = 0; i < view->n_objects; i++)
 	{
-		const LlmSchemaJson *own =
-			llm_schema_json_get(view->objects[i], keyword);
+		for (size_t j = 0; j < 5 && !llm_grammar_failed(c->b); j++)
+		{
+			const LlmSchemaJson *keyword =
+				llm_schema_json_get(view->objects[i], names[j]);
 
-		if (own == NULL || (found != NULL && llm_schema_json_equal(own, found)))
-			continue;
-		if (found != NULL)
-			llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-							"applies together with another one, which is not "
-							"supported",
-							own);
-		found = own;
+			if (keyword == NULL || is_repeated(view, i, names[j]))
+				continue;
+			if (j < 2)
+				llm_schema_add_term(c, terms, parse_regex(c, keyword, false),
+									j == 1);
+			else if (j < 4)
+				llm_schema_add_term(c, terms,
+									llm_schema_parse_format(
+										c, keyword, j == 2 ? use : opposite),
+									j == 3);
+			else
+				llm_schema_add_term(c, terms, create_listed(c, keyword), true);
+			if (j == 2 && use == LLM_SCHEMA_BRIEF &&
+				llm_schema_format_has_brief(keyword) &&
+				terms->max > LLM_SCHEMA_BRIEF_CHARS)
+				terms->max = LLM_SCHEMA_BRIEF_CHARS;
+		}
 	}
-	return found;
+}
+
+void
+llm_schema_add_listed(LlmSchemaCompiler *c, LlmLanguageTerms *terms,
+					  const LlmSchemaView *view)
+{
+	for (size_t i = 0; i < view->n_objects; i++)
+	{
+		const LlmSchemaJson *list =
+			llm_schema_json_get(view->objects[i], "enum");
+		const LlmSchemaJson *only =
+			llm_schema_json_get(view->objects[i], "const");
+
+		if (list != NULL)
+			llm_schema_add_term(c, terms, create_listed(c, list), false);
+		if (only != NULL)
+			llm_schema_add_term(c, terms, create_listed(c, only), false);
+	}
+}
+
+LlmPattern *
+llm_schema_parse_name(LlmSchemaCompiler *c, const LlmSchemaJson *pattern)
+{
+	return parse_regex(c, pattern, true);
+}
+
+bool
+llm_schema_is_name(LlmSchemaCompiler *c, const LlmSchemaJson *pattern,
+				   const char *name, size_t len)
+{
+	LlmLanguageTerms terms = { .max = LLM_GRAMMAR_UNBOUNDED };
+	const LlmLanguage *language;
+
+	llm_schema_add_term(c, &terms, parse_regex(c, pattern, true), false);
+	language = llm_grammar_failed(c->b)
+				   ? NULL
+				   : llm_language_create(c->b, &terms, pattern->key);
+	return language != NULL && llm_language_contains(language, name, len);
+}
+
+const LlmLanguage *
+llm_schema_create_language(LlmSchemaCompiler *c, const LlmLanguageTerms *terms,
+						   const LlmSchemaView *view)
+{
+	char where[400];
+
+	snprintf(where, sizeof(where), "what limits one string at %.300s",
+			 llm_schema_json_pointer(c->b, view->objects[0]));
+	return llm_language_create(c->b, terms, where);
+}
+
+bool
+llm_schema_has_no_string(LlmSchemaCompiler *c, const LlmSchemaView *view)
+{
+	LlmLanguageTerms terms;
+	const LlmLanguage *language;
+
+	llm_schema_collect_text(c, view, LLM_SCHEMA_OUTLINE, &terms);
+	if (terms.min > terms.max || terms.n_items == 0)
+		return terms.min > terms.max;
+	/* without bounds that the patterns keep or break by themselves */
+	for (size_t i = 0; i < terms.n_items; i++)
+	{
+		if (!terms.items[i].negated &&
+			llm_pattern_fit_length(terms.items[i].pattern, terms.min,
+								   terms.max))
+		{
+			terms.min = 0;
+			terms.max = LLM_GRAMMAR_UNBOUNDED;
+		}
+	}
+	language = llm_schema_create_language(c, &terms, view);
+	return language != NULL && llm_language_is_empty(language);
+}
+
+LlmGrammarNodeId
+llm_schema_build_language(LlmSchemaCompiler *c, const LlmLanguage *language)
+{
+	return llm_language_build(c->b, language, LLM_GRAMMAR_JSON_STRING,
+							  build_quoted_end(c->b));
+}
+
+/*
+ * A string that patterns limit.  One pattern is built as it is written, and
+ * one that must match may keep the length by its own repetitions, which are
+ * counted at run time; all else needs an automaton.
+ */
+static LlmGrammarNodeId
+build_limited(LlmSchemaCompiler *c, const LlmSchemaView *view,
+			  LlmLanguageTerms *terms)
+{
+	LlmGrammarBuilder *b = c->b;
+	const LlmLanguage *language;
+	bool fits = false;
+
+	if (terms->min > terms->max)
+		return llm_grammar_build_never(b);
+	for (size_t i = 0; i < terms->n_items && !fits; i++)
+		fits = !terms->items[i].negated &&
+			   llm_pattern_fit_length(terms->items[i].pattern, terms->min,
+									  terms->max);
+	if (fits && terms->n_items == 1)
+		return llm_pattern_build(b, terms->items[0].pattern,
+								 LLM_GRAMMAR_JSON_STRING, build_quoted_end(b));
+	if (fits)
+	{
+		terms->min = 0;
+		terms->max = LLM_GRAMMAR_UNBOUNDED;
+	}
+	else if (terms->min <= LLM_SCHEMA_BRIEF_CHARS)
+		llm_schema_collect_text(c, view, LLM_SCHEMA_BRIEF, terms);
+	language = llm_schema_create_language(c, terms, view);
+	return language == NULL ? 0 : llm_schema_build_language(c, language);
 }
 
 LlmGrammarNodeId
@@ -309,34 +433,20 @@ llm_schema_build_string(LlmSchemaCompiler *c, const LlmSchemaView *view,
 						LlmGrammarNodeId next)
 {
 	LlmGrammarBuilder *b = c->b;
-	const LlmSchemaJson *pattern = find_only(c, view, "pattern");
-	const LlmSchemaJson *format = find_only(c, view, "format");
-	uint32_t min = llm_schema_count(c, view, "minLength", false);
-	uint32_t max = llm_schema_count(c, view, "maxLength", true);
+	LlmLanguageTerms terms;
 
-	if ((pattern != NULL) + (format != NULL) +
-			(min > 0 || max != LLM_GRAMMAR_UNBOUNDED) >
-		1)
-		return llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-							   "is not supported beside another keyword that "
-							   "limits the same string",
-							   pattern != NULL ? pattern : format);
-	if (pattern != NULL && pattern->kind != LLM_SCHEMA_JSON_STRING)
-		return llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a string",
-							   pattern);
-	if (pattern != NULL)
-		return build_opened(
-			b, build_regex(c, pattern->text, pattern->text_len, true, pattern),
-			next);
-	if (format != NULL)
-		return build_opened(b, build_format(c, format), next);
-	if (min > max)
+	llm_schema_collect_text(c, view, LLM_SCHEMA_EXACT, &terms);
+	if (llm_grammar_failed(b))
+		return 0;
+	if (terms.n_items > 0)
+		return llm_schema_build_opened(c, build_limited(c, view, &terms), next);
+	if (terms.min > terms.max)
 		return llm_grammar_build_never(b);
-	if (min == 0 && max == LLM_GRAMMAR_UNBOUNDED)
+	if (terms.min == 0 && terms.max == LLM_GRAMMAR_UNBOUNDED)
 		return llm_schema_build_any_string(c, next);
-	return build_opened(
-		b,
+	return llm_schema_build_opened(
+		c,
 		llm_grammar_build_repeat(b, build_char(b, llm_grammar_build_return(b)),
-								 min, max, build_quoted_end(b)),
+								 terms.min, terms.max, build_quoted_end(b)),
 		next);
 }

@@ -1,0 +1,333 @@
+/*
+ * grammar_view.c
+ *	  What the keywords of a view say, and which keywords there are.
+ *
+ * Every keyword of a schema is looked at once, where the schema is expanded:
+ * what the room does not know is an error, so that no constraint is lost.
+ *
+ * src/common/grammar/grammar_view.c
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/common/grammar/grammar_schema.h"
+
+#define MAX_COUNT 0x7FFFFFFFu
+
+#define NUMERIC (LLM_SCHEMA_INTEGER | LLM_SCHEMA_NUMBER)
+
+typedef enum KeywordKind
+{
+	ANNOTATION, /* says nothing about what is valid */
+	APPLICATOR, /* of schemas to the same value: gone once it is expanded */
+	CONSTRAINT
+} KeywordKind;
+
+typedef struct Keyword
+{
+	const char *name;
+	KeywordKind kind;
+	uint32_t types; /* that it speaks of; 0: any */
+} Keyword;
+
+static const Keyword keywords[] = {
+	{ "title", ANNOTATION, 0 },
+	{ "description", ANNOTATION, 0 },
+	{ "default", ANNOTATION, 0 },
+	{ "example", ANNOTATION, 0 },
+	{ "examples", ANNOTATION, 0 },
+	{ "deprecated", ANNOTATION, 0 },
+	{ "readOnly", ANNOTATION, 0 },
+	{ "writeOnly", ANNOTATION, 0 },
+	{ "discriminator", ANNOTATION, 0 },
+	{ "contentMediaType", ANNOTATION, 0 },
+	{ "contentEncoding", ANNOTATION, 0 },
+	{ "contentSchema", ANNOTATION, 0 },
+	{ "externalDocs", ANNOTATION, 0 },
+	{ "xml", ANNOTATION, 0 },
+	{ "$schema", ANNOTATION, 0 },
+	{ "$id", ANNOTATION, 0 },
+	{ "$anchor", ANNOTATION, 0 },
+	{ "$comment", ANNOTATION, 0 },
+	{ "$defs", ANNOTATION, 0 },
+	{ "definitions", ANNOTATION, 0 },
+	{ "allOf", APPLICATOR, 0 },
+	{ "anyOf", APPLICATOR, 0 },
+	{ "oneOf", APPLICATOR, 0 },
+	{ "not", APPLICATOR, 0 },
+	{ "if", APPLICATOR, 0 },
+	{ "then", APPLICATOR, 0 },
+	{ "else", APPLICATOR, 0 },
+	{ "dependentRequired", APPLICATOR, 0 },
+	{ "dependentSchemas", APPLICATOR, 0 },
+	{ "dependencies", APPLICATOR, 0 },
+	{ "$ref", APPLICATOR, 0 },
+	{ "type", CONSTRAINT, 0 },
+	{ "nullable", CONSTRAINT, 0 },
+	{ "enum", CONSTRAINT, 0 },
+	{ "const", CONSTRAINT, 0 },
+	{ "minimum", CONSTRAINT, NUMERIC },
+	{ "maximum", CONSTRAINT, NUMERIC },
+	{ "exclusiveMinimum", CONSTRAINT, NUMERIC },
+	{ "exclusiveMaximum", CONSTRAINT, NUMERIC },
+	{ "multipleOf", CONSTRAINT, NUMERIC },
+	{ "minLength", CONSTRAINT, LLM_SCHEMA_STRING },
+	{ "maxLength", CONSTRAINT, LLM_SCHEMA_STRING },
+	{ "pattern", CONSTRAINT, LLM_SCHEMA_STRING },
+	{ "format", CONSTRAINT, LLM_SCHEMA_STRING },
+	{ "items", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "prefixItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "minItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "maxItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "uniqueItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "contains", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "minContains", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "maxContains", CONSTRAINT, LLM_SCHEMA_ARRAY },
+	{ "properties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "required", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "patternProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "propertyNames", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "additionalProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "minProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "maxProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+};
+
+LlmGrammarNodeId
+llm_schema_fail(LlmSchemaCompiler *c, LlmErrorCode code, const char *what,
+				const LlmSchemaJson *keyword)
+{
+	return llm_grammar_fail(
+		c->b, code, "schema keyword \"%.100s\" at %.300s %s",
+		keyword->key != NULL
+			? keyword->key
+			: (keyword->parent != NULL && keyword->parent->key != NULL
+				   ? keyword->parent->key
+				   : ""),
+		llm_schema_json_pointer(c->b, keyword), what);
+}
+
+void
+llm_schema_add(LlmSchemaCompiler *c, LlmSchemaAll *all,
+			   const LlmSchemaJson *schema)
+{
+	if (all->n_objects == LLM_SCHEMA_MAX_OBJECTS)
+	{
+		llm_grammar_fail(c->b, LLM_ERROR_LIMIT,
+						 "more than %d schemas apply to one value at %.300s",
+						 LLM_SCHEMA_MAX_OBJECTS,
+						 llm_schema_json_pointer(c->b, schema));
+		return;
+	}
+	all->objects[all->n_objects++] = schema;
+}
+
+static const Keyword *
+find_keyword(const char *name)
+{
+	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++)
+	{
+		if (strcmp(keywords[i].name, name) == 0)
+			return &keywords[i];
+	}
+	return NULL;
+}
+
+static void
+check_keyword(LlmSchemaCompiler *c, const LlmSchemaJson *object,
+			  const LlmSchemaJson *keyword)
+{
+	if (find_keyword(keyword->key) == NULL)
+		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED, "is not supported", keyword);
+	if (strcmp(keyword->key, "$id") == 0 && object != c->root)
+		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
+						"is supported in the root only", keyword);
+	if (strcmp(keyword->key, "format") == 0)
+		llm_schema_check_format(c, keyword);
+}
+
+void
+llm_schema_check_keywords(LlmSchemaCompiler *c, const LlmSchemaJson *object)
+{
+	for (const LlmSchemaJson *child = object->child;
+		 child != NULL && !object->is_made; child = child->next)
+	{
+		if (strncmp(child->key, "x-", 2) != 0) /* a vendor's annotation */
+			check_keyword(c, object, child);
+	}
+}
+
+/* Keywords that were made are no applicators. */
+bool
+llm_schema_is_constraint(const LlmSchemaJson *keyword)
+{
+	const Keyword *known = find_keyword(keyword->key);
+
+	return known == NULL ? *keyword->key == '!' : known->kind == CONSTRAINT;
+}
+
+bool
+llm_schema_constrains(const LlmSchemaJson *object)
+{
+	for (const LlmSchemaJson *child = object->child; child != NULL;
+		 child = child->next)
+	{
+		if (llm_schema_is_constraint(child))
+			return true;
+	}
+	return false;
+}
+
+/* -- types -- */
+
+static uint32_t
+type_of_name(const LlmSchemaJson *name)
+{
+	static const struct
+	{
+		const char *name;
+		uint32_t types;
+	} types[] = {
+		{ "null", LLM_SCHEMA_NULL },	   { "boolean", LLM_SCHEMA_BOOLEAN },
+		{ "integer", LLM_SCHEMA_INTEGER }, { "number", NUMERIC },
+		{ "string", LLM_SCHEMA_STRING },   { "array", LLM_SCHEMA_ARRAY },
+		{ "object", LLM_SCHEMA_OBJECT },
+	};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+	{
+		if (name->kind == LLM_SCHEMA_JSON_STRING &&
+			strcmp(types[i].name, name->text) == 0)
+			return types[i].types;
+	}
+	return 0;
+}
+
+uint32_t
+llm_schema_types_of_object(LlmSchemaCompiler *c, const LlmSchemaJson *object)
+{
+	const LlmSchemaJson *type = llm_schema_json_get(object, "type");
+	const LlmSchemaJson *nullable = llm_schema_json_get(object, "nullable");
+	const LlmSchemaJson *made = llm_schema_json_get(object, LLM_SCHEMA_TYPES);
+	uint32_t types = 0;
+
+	if (made != NULL)
+		return (uint32_t) strtoul(made->text, NULL, 10);
+	if (type == NULL)
+		return LLM_SCHEMA_ANY;
+	if (type->kind != LLM_SCHEMA_JSON_ARRAY)
+		types = type_of_name(type);
+	else
+	{
+		for (const LlmSchemaJson *name = type->child; name != NULL;
+			 name = name->next)
+		{
+			if (type_of_name(name) == 0)
+				llm_schema_fail(c, LLM_ERROR_FORMAT, "is no type", name);
+			types |= type_of_name(name);
+		}
+	}
+	if (types == 0)
+		llm_schema_fail(c, LLM_ERROR_FORMAT, "is no type", type);
+	if (nullable != NULL && nullable->kind == LLM_SCHEMA_JSON_TRUE)
+		types |= LLM_SCHEMA_NULL;
+	return types;
+}
+
+uint32_t
+llm_schema_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
+{
+	uint32_t types = LLM_SCHEMA_ANY;
+
+	for (size_t i = 0; i < view->n_objects; i++)
+		types &= llm_schema_types_of_object(c, view->objects[i]);
+	return types;
+}
+
+uint32_t
+llm_schema_generated_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
+{
+	uint32_t types = llm_schema_types(c, view);
+	uint32_t spoken_of = 0;
+
+	for (size_t i = 0; i < view->n_objects; i++)
+	{
+		if (llm_schema_json_get(view->objects[i], "type") != NULL)
+			return types;
+		if (view->objects[i]->is_made)
+			continue;
+		for (const LlmSchemaJson *child = view->objects[i]->child;
+			 child != NULL; child = child->next)
+		{
+			const Keyword *keyword = find_keyword(child->key);
+
+			spoken_of |= keyword != NULL ? keyword->types : 0;
+		}
+	}
+	return spoken_of != 0 ? spoken_of & types : types;
+}
+
+uint32_t
+llm_schema_type_of(LlmSchemaCompiler *c, const LlmSchemaJson *value)
+{
+	switch (value->kind)
+	{
+		case LLM_SCHEMA_JSON_NULL:
+			return LLM_SCHEMA_NULL;
+		case LLM_SCHEMA_JSON_FALSE:
+		case LLM_SCHEMA_JSON_TRUE:
+			return LLM_SCHEMA_BOOLEAN;
+		case LLM_SCHEMA_JSON_NUMBER:
+			return llm_schema_is_whole(c, value) ? LLM_SCHEMA_INTEGER
+												 : LLM_SCHEMA_NUMBER;
+		case LLM_SCHEMA_JSON_STRING:
+			return LLM_SCHEMA_STRING;
+		case LLM_SCHEMA_JSON_ARRAY:
+			return LLM_SCHEMA_ARRAY;
+		default:
+			return LLM_SCHEMA_OBJECT;
+	}
+}
+
+const LlmSchemaJson *
+llm_schema_find(const LlmSchemaView *view, const char *keyword)
+{
+	for (size_t i = 0; i < view->n_objects; i++)
+	{
+		const LlmSchemaJson *found =
+			llm_schema_json_get(view->objects[i], keyword);
+
+		if (found != NULL)
+			return found;
+	}
+	return NULL;
+}
+
+uint32_t
+llm_schema_count(LlmSchemaCompiler *c, const LlmSchemaView *view,
+				 const char *keyword, bool is_max)
+{
+	uint32_t count = is_max ? LLM_GRAMMAR_UNBOUNDED : 0;
+
+	for (size_t i = 0; i < view->n_objects; i++)
+	{
+		const LlmSchemaJson *value =
+			llm_schema_json_get(view->objects[i], keyword);
+		double number;
+		uint32_t own;
+
+		if (value == NULL)
+			continue;
+		number = value->kind == LLM_SCHEMA_JSON_NUMBER
+					 ? strtod(value->text, NULL)
+					 : -1;
+		/* no answer is so long that a larger bound differs */
+		own = number > MAX_COUNT ? MAX_COUNT
+			  : number >= 0		 ? (uint32_t) number
+								 : 0;
+		if (number < 0 || (number <= MAX_COUNT && (double) own != number))
+			llm_schema_fail(c, LLM_ERROR_FORMAT, "is no count", value);
+		if (is_max ? own < count : own > count)
+			count = own;
+	}
+	return count;
+}
