@@ -39,7 +39,6 @@ RESET llm_ext.enable_batching;
 EXPLAIN (COSTS OFF) SELECT say('alone');
 EXPLAIN (COSTS OFF) SELECT say(word || random()) FROM words;
 EXPLAIN (COSTS OFF) SELECT CASE WHEN random() < 0.5 THEN say(word) END FROM words;
-EXPLAIN (COSTS OFF) UPDATE words SET kind = 0 RETURNING say(word);
 EXPLAIN (COSTS OFF) SELECT first_value(say(word)) OVER (ORDER BY id) FROM words;
 
 -- requests, and those that were not needed

@@ -33,6 +33,48 @@ CREATE TABLE part2 PARTITION OF part FOR VALUES FROM (20) TO (100);
 INSERT INTO part SELECT * FROM d1;
 CREATE TABLE u (id int PRIMARY KEY, x text, g int, flag bool, n int, s text, s2 text);
 INSERT INTO u SELECT *, 'old', NULL FROM d1;
+-- partitions whose columns lie elsewhere, and a trigger that changes rows
+CREATE TABLE pu (id int, x text, g int, flag bool, n int, s text) PARTITION BY LIST (g);
+CREATE TABLE pu1 (s text, gone int, id int, n int, g int, flag bool, x text);
+ALTER TABLE pu1 DROP COLUMN gone;
+ALTER TABLE pu ATTACH PARTITION pu1 FOR VALUES IN (0, 2, 4, 6);
+CREATE TABLE pu2 PARTITION OF pu DEFAULT;
+INSERT INTO pu SELECT *, 'old' FROM d1;
+CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF new.id % 9 = 0 THEN RETURN NULL; END IF;
+	new.s := concat(new.s, '!');
+	RETURN new;
+END $$;
+CREATE TRIGGER change BEFORE INSERT OR UPDATE ON pu FOR EACH ROW EXECUTE FUNCTION change();
+-- inherited, with a column more; views of both kinds
+CREATE TABLE iu (id int, x text, g int, flag bool, n int, s text);
+CREATE TABLE iu1 (more int) INHERITS (iu);
+INSERT INTO iu SELECT *, 'old' FROM d1 WHERE id % 2 = 0;
+INSERT INTO iu1 SELECT *, 'old', id FROM d1 WHERE id % 2 = 1;
+CREATE TABLE base (id int, x text, g int, flag bool, n int, s text);
+INSERT INTO base SELECT *, 'old' FROM d1;
+CREATE VIEW vu AS SELECT id, x, g, flag, n, s, x || g AS y FROM base WHERE id < 35;
+CREATE VIEW wu AS SELECT id, x, g, flag, n, s FROM base;
+CREATE FUNCTION instead() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF tg_op = 'DELETE' THEN
+		DELETE FROM base WHERE id = old.id;
+		RETURN old;
+	ELSIF tg_op = 'INSERT' THEN
+		INSERT INTO base SELECT new.*;
+		RETURN new;
+	END IF;
+	new.s := concat(new.s, '?');
+	UPDATE base SET s = new.s WHERE id = old.id;
+	RETURN new;
+END $$;
+CREATE TRIGGER instead INSTEAD OF INSERT OR UPDATE OR DELETE ON wu
+	FOR EACH ROW EXECUTE FUNCTION instead();
+-- how far the statement has come, which a volatile function sees
+CREATE FUNCTION progress() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN RETURN (SELECT count(*) FROM u WHERE s = 'old') +
+	(SELECT count(*) FROM pu WHERE s = 'old'); END $$;
 CREATE TABLE log (seq serial, line text);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -237,7 +279,70 @@ my @queries = (
 	},
 );
 
+# What the statement returns of the rows of $table that it has written.
+sub returning
+{
+	my @columns = map {
+		pick(sub { text_expr(2) },
+			sub { text_expr(1) },
+			sub { "$table.id" },
+			sub { "$table.s" },
+			sub { "f($table.s)" },
+			sub { $table },
+			sub { "f($table\::text)" },
+			sub { $table =~ /^[vw]u/ ? "$table.id" : "$table.tableoid::regclass" },
+			sub { 'progress()' },
+			sub { text_expr(1) . ' || progress()' })->()
+	} 1 .. 1 + int(rand(4));
+	return ' RETURNING ' . join(', ', @columns);
+}
+
+# A table to write to, with the columns of the others and s.
+sub target
+{
+	return $table = pick(qw(u u pu pu iu vu wu));
+}
+
 my @changes = (
+	sub {
+		my $t = target();
+		return "UPDATE $t SET s = " . text_expr(1) . where() . returning();
+	},
+	sub {
+		my $t = target();
+		return "UPDATE $t SET s = $t.x, g = $t.g + 1" . where() . returning();
+	},
+	sub {
+		my $t = target();
+		return "UPDATE $t SET s = d2.y FROM d2 WHERE d2.id = $t.id "
+		  . "AND d2.y < 'w3' AND " . bool_expr(1) . returning() . ', f(d2.y), d2';
+	},
+	sub { my $t = target(); return "DELETE FROM $t" . where() . returning(); },
+	sub {
+		my $t = target();
+		return "DELETE FROM $t USING d2 WHERE d2.id = $t.id" . returning()
+		  . ', f(d2.y)';
+	},
+	sub {
+		my $t = target();
+		my $rows = select_rows();
+		$table = $t;
+		return "INSERT INTO $t (id, x, g, n, s) SELECT q.id + 100, q.s2, "
+		  . "q.id % 5, q.id % 3, q.s FROM ($rows) q" . returning();
+	},
+	sub {
+		my $rows = select_rows();
+		$table = 'u';
+		return "INSERT INTO u (id, x, s) SELECT q.id + 30, q.s2, q.s FROM ($rows) q "
+		  . 'ON CONFLICT (id) DO UPDATE SET s = excluded.s || '
+		  . pick('u.x', 'f(u.x)') . returning();
+	},
+	sub {
+		my $t = target();
+		my $change = "UPDATE $t SET s = 'new'" . where() . " RETURNING $t.id, "
+		  . text_expr(1) . ' AS s, ' . text_expr(1) . ' AS s2';
+		return "WITH c AS ($change) SELECT id, f(s || 'z'), s2 FROM c ORDER BY id";
+	},
 	sub { $table = 'u'; return 'UPDATE u SET s = ' . text_expr(2) . where(); },
 	sub {
 		$table = 'u';
@@ -275,9 +380,12 @@ sub make_case
 	if (rand() < 0.25)
 	{
 		my $change = pick(@changes)->();
-		return "BEGIN;\n$change;\n"
+		my $others = $change =~ /\b([pi]u)\b/ ? "SELECT * FROM $1 ORDER BY id;\n"
+		  : $change =~ /\b[vw]u\b/ ? "SELECT * FROM base ORDER BY id;\n" : '';
+		return "BEGIN;\n$change;\n$others"
 		  . "SELECT * FROM u ORDER BY id;\nSELECT line FROM log ORDER BY seq;\n"
-		  . "ROLLBACK;\n";
+		  # plans follow what tables hold, dead rows included
+		  . "ROLLBACK;\nVACUUM u, pu, iu, base, log;\n";
 	}
 	my $query = pick(@queries)->();
 	return "$query;\n" if rand() < 0.8;
@@ -307,8 +415,7 @@ sub run_cases
 
 	$script .= "$_$count" foreach @cases;
 	append_to_file($file, $script);
-	# plans follow what tables hold, dead rows of the last run included
-	$node->safe_psql('postgres', "VACUUM FULL $_") foreach qw(u log);
+	$node->safe_psql('postgres', "VACUUM FULL $_") foreach qw(u pu iu base log);
 	$node->safe_psql('postgres', 'ANALYZE');
 	my $connection = $node->connstr('postgres');
 	my $output = `psql -X -q -t -d "$connection" -f "$file" 2>&1`;

@@ -151,4 +151,15 @@ llm_compat_is_merge_support(const Node *node)
 #endif
 }
 
+/* OLD and NEW of a view in RETURNING, which came with 18 */
+static inline bool
+llm_compat_is_returning_expr(const Node *node)
+{
+#if PG_VERSION_NUM >= 180000
+	return IsA(node, ReturningExpr);
+#else
+	return false;
+#endif
+}
+
 #endif /* LLM_PG_COMPAT_H */

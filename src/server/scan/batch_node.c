@@ -183,6 +183,7 @@ start_rows(LlmBatchNode *node)
 	node->has_current = false;
 	node->window = 0;
 	node->window_end = 0;
+	node->has_end = false;
 }
 
 static void
@@ -328,7 +329,7 @@ read_row(LlmBatchNode *node, TupleTableSlot *leaves)
 
 /*
  * How far to read at first, and again when so much was used up.  A window that
- * has become full has no end.
+ * has become full has no end, but where the child writes.
  */
 static void
 open_window(LlmBatchNode *node)
@@ -336,7 +337,12 @@ open_window(LlmBatchNode *node)
 	uint64 n_asked = llm_scan_asked_rows(node->custom.ss.ps.state);
 	int64 full = llm_setting_batch_rows;
 
-	if (node->window > 0)
+	node->has_end = node->demand == LLM_DEMAND_EXACT && n_asked > 0;
+	if (node->has_end)
+		node->window = (int64) Min((uint64) PG_INT32_MAX, n_asked);
+	else if (node->demand == LLM_DEMAND_EXACT || node->demand == LLM_DEMAND_ALL)
+		node->window = full;
+	else if (node->window > 0)
 		node->window = Min(node->window * 2, full);
 	else if (node->demand != LLM_DEMAND_FULL)
 		node->window = Min(full, FIRST_WINDOW);
@@ -357,7 +363,7 @@ may_read(LlmBatchNode *node)
 		return false;
 	if (n_waiting == 0)
 		return true;
-	if (node->window < llm_setting_batch_rows &&
+	if ((node->has_end || node->window < llm_setting_batch_rows) &&
 		node->n_read >= node->window_end)
 		return false;
 	return n_in_flight < llm_setting_batch_rows &&

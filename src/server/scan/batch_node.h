@@ -47,6 +47,7 @@ typedef struct LlmBatchNode
 	bool has_current; /* row n_emitted - 1 holds its answers */
 	int64 window;	  /* rows; see open_window */
 	int64 window_end; /* where it is used up */
+	bool has_end;	  /* even a full window ends there */
 
 	/* for EXPLAIN ANALYZE, over all rescans */
 	LlmAnswerCounts counts;

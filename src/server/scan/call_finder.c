@@ -210,11 +210,37 @@ llm_scan_may_keep_calls(Node *expr)
 }
 
 static bool
+other_volatile_walker(Node *node, void *context)
+{
+	const PlannedStmt *stmt = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubPlan))
+		return subplan_is_volatile(stmt, (SubPlan *) node);
+	return IsA(node, AlternativeSubPlan) || IsA(node, NextValueExpr) ||
+		   check_functions_in_node(node, is_other_volatile, NULL) ||
+		   expression_tree_walker(node, other_volatile_walker, context);
+}
+
+bool
+llm_scan_has_other_volatile(const PlannedStmt *stmt, Node *expr)
+{
+	return other_volatile_walker(expr, (void *) stmt);
+}
+
+static bool
 guards_are_usable(List *guards)
 {
 	return !is_volatile_walker((Node *) guards, NULL) &&
 		   !llm_scan_has_call((Node *) guards) &&
 		   !is_pinned_walker((Node *) guards, NULL);
+}
+
+bool
+llm_scan_is_guard(Node *condition)
+{
+	return guards_are_usable(list_make1(condition));
 }
 
 static bool

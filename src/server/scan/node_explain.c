@@ -79,7 +79,7 @@ llm_node_explain(CustomScanState *custom, List *ancestors, ExplainState *es)
 	if (es->costs)
 		ExplainPropertyText(
 			"Reads Ahead",
-			node->demand == LLM_DEMAND_FULL ? "all rows" : "as asked", es);
+			node->demand == LLM_DEMAND_RAMP ? "as asked" : "all rows", es);
 	if (es->analyze)
 		explain_counts(node, es);
 }

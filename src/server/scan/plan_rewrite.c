@@ -236,6 +236,8 @@ rewrite_child(LlmRewrite *rewrite, Plan *plan, LlmDemand demand, bool keep_top)
 		llm_stage_push_inside(rewrite, plan);
 	if (keep_top)
 		return plan;
+	if (IsA(plan, ModifyTable))
+		return llm_returning_wrap(rewrite, (ModifyTable *) plan);
 	if (IsA(plan, Append))
 		return llm_stage_lift_append((Append *) plan);
 	if (IsA(plan, Limit))

@@ -40,8 +40,8 @@ llm_stage_is(Plan *plan)
 		   ((CustomScan *) plan)->methods == &llm_batch_node_methods;
 }
 
-static Var *
-make_column(int varno, int attno, Node *expr)
+Var *
+llm_stage_make_column(int varno, int attno, Node *expr)
 {
 	return makeVar(varno, (AttrNumber) attno, exprType(expr), exprTypmod(expr),
 				   exprCollation(expr), 0);
@@ -58,16 +58,16 @@ pass_on(List *targetlist, int varno, int first_attno)
 	{
 		TargetEntry *column = flatCopyTargetEntry(lfirst_node(TargetEntry, lc));
 
-		column->expr =
-			(Expr *) make_column(varno, first_attno + foreach_current_index(lc),
-								 (Node *) column->expr);
+		column->expr = (Expr *) llm_stage_make_column(
+			varno, first_attno + foreach_current_index(lc),
+			(Node *) column->expr);
 		result = lappend(result, column);
 	}
 	return result;
 }
 
-static CustomScan *
-make_stage(LlmRewrite *rewrite, Plan *below, LlmDemand demand)
+CustomScan *
+llm_stage_make(LlmRewrite *rewrite, Plan *below, LlmDemand demand)
 {
 	CustomScan *stage = makeNode(CustomScan);
 	Plan *plan = &stage->scan.plan;
@@ -92,27 +92,33 @@ make_stage(LlmRewrite *rewrite, Plan *below, LlmDemand demand)
 
 /* -- replacing calls and leaves -- */
 
-typedef struct Split
-{
-	List *calls; /* of LlmFoundCall */
-	int n_calls;
-	List *leaves; /* of Node, each once */
-	/* what a leaf becomes: a column of the scan tuple behind the results, or
-	 * one of the child's, for EXPLAIN */
-	bool leaves_of_child;
-	/* the input's columns stay at their places and are no leaves */
-	bool keeps_columns;
-} Split;
-
+/* A whole row as its parent table's: nothing but a column that looks so. */
 static bool
-is_leaf(Node *node)
+is_converted_row(Node *node)
 {
-	return IsA(node, Var) || IsA(node, Aggref) || IsA(node, WindowFunc) ||
-		   IsA(node, GroupingFunc) || llm_compat_is_merge_support(node);
+	if (!IsA(node, ConvertRowtypeExpr))
+		return false;
+	while (IsA(node, ConvertRowtypeExpr))
+		node = (Node *) ((ConvertRowtypeExpr *) node)->arg;
+	return IsA(node, Var);
+}
+
+/* What only the node itself knows. */
+static bool
+is_leaf(const LlmSplit *split, Node *node)
+{
+	if (IsA(node, Var))
+		return true;
+	if (split->keeps_columns)
+		return false;
+	return IsA(node, Aggref) || IsA(node, WindowFunc) ||
+		   IsA(node, GroupingFunc) || is_converted_row(node) ||
+		   llm_compat_is_merge_support(node) ||
+		   llm_compat_is_returning_expr(node);
 }
 
 static int
-leaf_number(Split *split, Node *leaf)
+leaf_number(LlmSplit *split, Node *leaf)
 {
 	ListCell *lc;
 
@@ -126,7 +132,7 @@ leaf_number(Split *split, Node *leaf)
 static Node *
 split_mutator(Node *node, void *context)
 {
-	Split *split = context;
+	LlmSplit *split = context;
 	int attno;
 
 	if (node == NULL)
@@ -137,35 +143,36 @@ split_mutator(Node *node, void *context)
 
 		foreach (lc, split->calls)
 			if ((Node *) ((LlmFoundCall *) lfirst(lc))->expr == node)
-				return (Node *) make_column(
+				return (Node *) llm_stage_make_column(
 					INDEX_VAR, foreach_current_index(lc) + 1, node);
 	}
-	if (!is_leaf(node))
+	if (!is_leaf(split, node))
 		return expression_tree_mutator(node, split_mutator, context);
 	if (split->keeps_columns)
 	{
-		Assert(IsA(node, Var) && ((Var *) node)->varno == OUTER_VAR);
+		Assert(((Var *) node)->varno == OUTER_VAR);
 		attno = ((Var *) node)->varattno;
 	}
 	else
 		attno = leaf_number(split, node);
 	if (split->leaves_of_child)
-		return (Node *) make_column(OUTER_VAR, attno, node);
-	return (Node *) make_column(INDEX_VAR, split->n_calls + attno, node);
+		return (Node *) llm_stage_make_column(OUTER_VAR, attno, node);
+	return (Node *) llm_stage_make_column(INDEX_VAR, split->n_calls + attno,
+										  node);
 }
 
-static void *
-split_expr(Split *split, void *expr)
+void *
+llm_stage_split_expr(LlmSplit *split, void *expr)
 {
 	return split_mutator(expr, split);
 }
 
 /* The calls, and how EXPLAIN shows them: the first columns to be scanned. */
-static void
-add_calls(CustomScan *stage, Split *split)
+void
+llm_stage_add_calls(CustomScan *stage, LlmSplit *split)
 {
-	Split shown = { .keeps_columns = split->keeps_columns,
-					.leaves_of_child = true };
+	LlmSplit shown = { .keeps_columns = split->keeps_columns,
+					   .leaves_of_child = true };
 	ListCell *lc;
 
 	split->n_calls = list_length(split->calls);
@@ -176,9 +183,10 @@ add_calls(CustomScan *stage, Split *split)
 						  ? makeBoolConst(true, false)
 						  : (Node *) make_ands_explicit(call->guards);
 
-		stage->custom_exprs = lappend(
-			stage->custom_exprs, lcons(split_expr(split, guard),
-									   split_expr(split, call->expr->args)));
+		stage->custom_exprs =
+			lappend(stage->custom_exprs,
+					lcons(llm_stage_split_expr(split, guard),
+						  llm_stage_split_expr(split, call->expr->args)));
 	}
 	foreach (lc, split->calls)
 	{
@@ -187,7 +195,7 @@ add_calls(CustomScan *stage, Split *split)
 		shown.leaves = split->leaves;
 		stage->custom_scan_tlist = lappend(
 			stage->custom_scan_tlist,
-			makeTargetEntry(split_expr(&shown, call->expr),
+			makeTargetEntry(llm_stage_split_expr(&shown, call->expr),
 							foreach_current_index(lc) + 1, NULL, false));
 		Assert(list_length(shown.leaves) == list_length(split->leaves));
 	}
@@ -202,8 +210,8 @@ add_child_columns(CustomScan *stage, List *targetlist)
 	foreach (lc, targetlist)
 	{
 		Node *expr = (Node *) lfirst_node(TargetEntry, lc)->expr;
-		Var *column =
-			make_column(OUTER_VAR, foreach_current_index(lc) + 1, expr);
+		Var *column = llm_stage_make_column(
+			OUTER_VAR, foreach_current_index(lc) + 1, expr);
 
 		stage->custom_scan_tlist =
 			lappend(stage->custom_scan_tlist,
@@ -224,6 +232,15 @@ make_targetlist(List *exprs)
 												 foreach_current_index(lc) + 1,
 												 NULL, false));
 	return result;
+}
+
+List *
+llm_stage_add_leaves(CustomScan *stage, const LlmSplit *split)
+{
+	List *targetlist = make_targetlist(split->leaves);
+
+	add_child_columns(stage, targetlist);
+	return targetlist;
 }
 
 /* -- splitting a node -- */
@@ -298,19 +315,19 @@ static Plan *
 split_node(LlmRewrite *rewrite, Plan *plan, LlmDemand demand, List *calls,
 		   int split_at)
 {
-	CustomScan *stage = make_stage(rewrite, plan, demand);
-	Split split = { .calls = calls };
+	CustomScan *stage = llm_stage_make(rewrite, plan, demand);
+	LlmSplit split = { .calls = calls };
 
-	add_calls(stage, &split);
+	llm_stage_add_calls(stage, &split);
 	if (split_at >= 0)
 	{
 		stage->scan.plan.qual =
-			split_expr(&split, list_copy_tail(plan->qual, split_at));
+			llm_stage_split_expr(&split, list_copy_tail(plan->qual, split_at));
 		plan->qual = list_truncate(list_copy(plan->qual), split_at);
 	}
-	stage->scan.plan.targetlist = split_expr(&split, plan->targetlist);
-	plan->targetlist = make_targetlist(split.leaves);
-	add_child_columns(stage, plan->targetlist);
+	stage->scan.plan.targetlist =
+		llm_stage_split_expr(&split, plan->targetlist);
+	plan->targetlist = llm_stage_add_leaves(stage, &split);
 	return (Plan *) stage;
 }
 
@@ -363,19 +380,19 @@ Plan *
 llm_stage_append_results(LlmRewrite *rewrite, Plan *plan, List *calls,
 						 LlmDemand demand)
 {
-	CustomScan *stage = make_stage(rewrite, plan, demand);
-	Split split = { .calls = calls, .keeps_columns = true };
+	CustomScan *stage = llm_stage_make(rewrite, plan, demand);
+	LlmSplit split = { .calls = calls, .keeps_columns = true };
 	List *targetlist;
 	ListCell *lc;
 
-	add_calls(stage, &split);
+	llm_stage_add_calls(stage, &split);
 	add_child_columns(stage, plan->targetlist);
 	targetlist = pass_on(plan->targetlist, INDEX_VAR, split.n_calls + 1);
 	foreach (lc, calls)
 	{
 		Node *call = (Node *) ((LlmFoundCall *) lfirst(lc))->expr;
-		Var *result =
-			make_column(INDEX_VAR, foreach_current_index(lc) + 1, call);
+		Var *result = llm_stage_make_column(
+			INDEX_VAR, foreach_current_index(lc) + 1, call);
 
 		targetlist =
 			lappend(targetlist,
@@ -403,7 +420,7 @@ inside_mutator(Node *node, void *context)
 	if (IsA(node, FuncExpr))
 		foreach (lc, inside->calls)
 			if ((Node *) ((LlmFoundCall *) lfirst(lc))->expr == node)
-				return (Node *) make_column(
+				return (Node *) llm_stage_make_column(
 					OUTER_VAR,
 					inside->n_columns + foreach_current_index(lc) + 1, node);
 	return expression_tree_mutator(node, inside_mutator, context);

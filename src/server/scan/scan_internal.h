@@ -60,6 +60,12 @@ extern void llm_scan_collect_inside(LlmCallFinder *finder, Node *expr);
 /* Is there anything in it for which calls may have to stay where they are? */
 extern bool llm_scan_may_keep_calls(Node *expr);
 
+/* Would it matter, not counting the calls, when the expression is evaluated? */
+extern bool llm_scan_has_other_volatile(const PlannedStmt *stmt, Node *expr);
+
+/* May the condition be evaluated once more than the plain plan does? */
+extern bool llm_scan_is_guard(Node *condition);
+
 /* Why a call was left in a node that could have a stage; a static string. */
 extern const char *llm_scan_refusal(FuncExpr *call);
 
@@ -70,8 +76,10 @@ extern bool llm_scan_has_multiexpr(Node *expr);
 
 typedef enum LlmDemand
 {
-	LLM_DEMAND_FULL, /* the parent will read everything */
-	LLM_DEMAND_RAMP	 /* it may stop early: start small */
+	LLM_DEMAND_FULL,  /* the parent will read everything */
+	LLM_DEMAND_RAMP,  /* it may stop early: start small */
+	LLM_DEMAND_EXACT, /* the child writes: not a row more than is asked for */
+	LLM_DEMAND_ALL	  /* the child is run to its end, whatever is asked for */
 } LlmDemand;
 
 typedef struct LlmRewrite
@@ -98,6 +106,34 @@ extern void llm_stage_push_inside(LlmRewrite *rewrite, Plan *plan);
 extern Plan *llm_stage_append_results(LlmRewrite *rewrite, Plan *plan,
 									  List *calls, LlmDemand demand);
 
+/* What becomes of expressions when their node is split. */
+typedef struct LlmSplit
+{
+	List *calls; /* of LlmFoundCall */
+	int n_calls;
+	List *leaves; /* of Node, each once */
+	/* what a leaf becomes: a column of the scan tuple behind the results, or
+	 * one of the child's, for EXPLAIN */
+	bool leaves_of_child;
+	/* the input's columns stay at their places and are no leaves */
+	bool keeps_columns;
+} LlmSplit;
+
+extern CustomScan *
+llm_stage_make(LlmRewrite *rewrite, Plan *below, LlmDemand demand);
+
+/* The calls of a split, for a stage: what is evaluated ahead. */
+extern void llm_stage_add_calls(CustomScan *stage, LlmSplit *split);
+
+/* An expression of the node as the stage evaluates it. */
+extern void *llm_stage_split_expr(LlmSplit *split, void *expr);
+
+/* What the node is left to return: a target list of the leaves. */
+extern List *llm_stage_add_leaves(CustomScan *stage, const LlmSplit *split);
+
+/* A column as one more of a tuple: of INDEX_VAR, OUTER_VAR, INNER_VAR. */
+extern Var *llm_stage_make_column(int varno, int attno, Node *expr);
+
 /* Limit over a stage that drops no rows: the other way round. */
 extern Plan *llm_stage_sink_limit(Limit *limit, LlmDemand demand);
 
@@ -108,6 +144,11 @@ extern Plan *llm_stage_lift_append(Append *append);
 
 /* Move calls and filters out of the inner side, and out of join filters. */
 extern void llm_join_rewrite(LlmRewrite *rewrite, Join *join, LlmDemand demand);
+
+/* -- nodes that write (plan_returning.c) -- */
+
+/* A stage for what RETURNING computes. */
+extern Plan *llm_returning_wrap(LlmRewrite *rewrite, ModifyTable *modify);
 
 /* -- the whole plan (plan_rewrite.c) -- */
 

@@ -5,6 +5,7 @@
  *	  call_finder.c		which calls may be made ahead of their row's turn
  *	  plan_stage.c		our node in a plan: how a node is split in two
  *	  plan_join.c		joins: calls move to where many rows are at hand
+ *	  plan_returning.c	what RETURNING computes of rows that were written
  *	  plan_rewrite.c	the whole plan
  *	  batch_node.c		the node at run time: read ahead, emit in order
  *	  answers.c			calls in flight, and what they brought

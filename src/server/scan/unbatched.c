@@ -13,6 +13,7 @@
 
 typedef struct Search
 {
+	const PlannedStmt *stmt;
 	const char *because; /* of the place, or NULL: of the call */
 	List *notes;		 /* of char *, each once */
 } Search;
@@ -60,8 +61,6 @@ reason_of_place(Plan *plan)
 	{
 		case T_Result:
 			return plan->lefttree == NULL ? "there is one row" : NULL;
-		case T_ModifyTable:
-			return "it is in RETURNING, ON CONFLICT or an action of MERGE";
 		case T_ValuesScan:
 			return "it is in VALUES";
 		case T_FunctionScan:
@@ -80,11 +79,39 @@ reason_of_place(Plan *plan)
 }
 
 static void
+note_calls(Search *search, void *exprs, const char *because)
+{
+	search->because = because;
+	(void) note_calls_walker(exprs, search);
+}
+
+/* Where rows are written one at a time. */
+static void
+note_calls_of_modify(ModifyTable *modify, Search *search)
+{
+	note_calls(search, modify->returningLists,
+			   llm_scan_has_other_volatile(search->stmt,
+										   (Node *) modify->returningLists)
+				   ? "RETURNING has a volatile function or subquery beside it"
+				   : NULL);
+	note_calls(search, modify->onConflictSet, "it is in ON CONFLICT");
+	note_calls(search, modify->onConflictWhere, "it is in ON CONFLICT");
+	note_calls(search, modify->withCheckOptionLists,
+			   "it checks rows that are written");
+	note_calls(search, modify->mergeActionLists, "it is in an action of MERGE");
+}
+
+static void
 note_calls_of_node(Plan *plan, void *context)
 {
 	Search *search = context;
 	List *exprs = llm_plan_expressions(plan);
 
+	if (IsA(plan, ModifyTable))
+	{
+		note_calls_of_modify((ModifyTable *) plan, search);
+		return;
+	}
 	search->because = reason_of_place(plan);
 	/* what the stage itself makes is not left over */
 	if (llm_stage_is(plan))
@@ -95,7 +122,7 @@ note_calls_of_node(Plan *plan, void *context)
 List *
 llm_scan_unbatched(PlannedStmt *stmt)
 {
-	Search search = { 0 };
+	Search search = { .stmt = stmt };
 	ListCell *lc;
 
 	llm_plan_visit(stmt->planTree, note_calls_of_node, &search);
