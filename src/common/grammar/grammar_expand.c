@@ -339,8 +339,9 @@ expand_object(Expansion *e, const Pending *pending, LlmSchemaView *done)
 		return;
 	}
 	llm_schema_add(c, done, object);
-	/* what was made contradicts much: see early, for alternatives multiply */
-	if (object->is_made && !e->is_probe && llm_schema_is_empty(c, done, 0))
+	/* see early what contradicts itself, for alternatives multiply */
+	if (llm_schema_types(c, done) == 0 ||
+		(object->is_made && !e->is_probe && llm_schema_is_empty(c, done, 0)))
 		return;
 	rest = push_applied(e, pending, applied);
 	if (all_of != NULL && all_of->kind != LLM_SCHEMA_JSON_ARRAY)

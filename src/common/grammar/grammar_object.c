@@ -433,7 +433,6 @@ build_end(Object *o, uint32_t n, LlmGrammarNodeId end)
 												   : 0;
 	LlmGrammarNodeId node;
 
-	/* names that are not listed may be the same: they count as one */
 	if (n > o->max || min > max || min > (o->n_kinds > 0))
 		return llm_grammar_build_never(b);
 	if (o->n_kinds == 0 || max == 0)
@@ -463,6 +462,25 @@ settle_counts(Object *o)
 	return o->min > 1
 			   ? (o->min < o->n_members ? o->min : (uint32_t) o->n_members)
 			   : 1;
+}
+
+/* Names that are not listed may be equal: of those only one surely counts. */
+static void
+check_counts(Object *o)
+{
+	for (size_t i = 0; i < o->view->n_objects && o->n_kinds > 0; i++)
+	{
+		const LlmSchemaView own = { .objects = { o->view->objects[i] },
+									.n_objects = 1 };
+
+		if (!own.objects[0]->is_made &&
+			llm_schema_count(o->c, &own, "minProperties", false) >
+				o->n_members + 1)
+			llm_schema_fail(o->c, LLM_ERROR_UNSUPPORTED,
+							"is supported up to one more than the properties "
+							"that are listed",
+							llm_schema_find(&own, "minProperties"));
+	}
 }
 
 /*
@@ -520,11 +538,7 @@ llm_schema_build_object(LlmSchemaCompiler *c, const LlmSchemaView *view)
 	if (!collect_members(&o))
 		return 0;
 	collect_kinds(&o);
-	if (o.min > o.n_members + 1 && o.n_kinds > 0)
-		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
-						"is supported up to one more than the properties that "
-						"are listed",
-						llm_schema_find(view, "minProperties"));
+	check_counts(&o);
 	if (llm_grammar_failed(b))
 		return 0;
 	return llm_grammar_build_bytes(b, '{', '{', build_members(&o, end));

@@ -68,10 +68,11 @@ is_valid_string(const Question *q)
 		n_chars += ((uint8_t) q->value->text[i] & 0xC0) != 0x80;
 	if (!is_within(q, n_chars, "minLength", "maxLength"))
 		return false;
+	if (get(q, "pattern") == NULL && get(q, LLM_SCHEMA_NOT_PATTERN) == NULL &&
+		get(q, "format") == NULL && get(q, LLM_SCHEMA_NOT_FORMAT) == NULL)
+		return true; /* lists are looked at for all types */
 	llm_schema_collect_text(
 		q->c, &view, q->sure ? LLM_SCHEMA_EXACT : LLM_SCHEMA_OUTLINE, &terms);
-	if (terms.n_items == 0)
-		return true;
 	terms.min = 0;
 	terms.max = LLM_GRAMMAR_UNBOUNDED;
 	language = llm_schema_create_language(q->c, &terms, &view);

@@ -234,12 +234,49 @@ llm_schema_types_of_object(LlmSchemaCompiler *c, const LlmSchemaJson *object)
 }
 
 uint32_t
+llm_schema_type_of(LlmSchemaCompiler *c, const LlmSchemaJson *value)
+{
+	switch (value->kind)
+	{
+		case LLM_SCHEMA_JSON_NULL:
+			return LLM_SCHEMA_NULL;
+		case LLM_SCHEMA_JSON_FALSE:
+		case LLM_SCHEMA_JSON_TRUE:
+			return LLM_SCHEMA_BOOLEAN;
+		case LLM_SCHEMA_JSON_NUMBER:
+			return llm_schema_is_whole(c, value) ? LLM_SCHEMA_INTEGER
+												 : LLM_SCHEMA_NUMBER;
+		case LLM_SCHEMA_JSON_STRING:
+			return LLM_SCHEMA_STRING;
+		case LLM_SCHEMA_JSON_ARRAY:
+			return LLM_SCHEMA_ARRAY;
+		default:
+			return LLM_SCHEMA_OBJECT;
+	}
+}
+
+/* The types of the values of an enum or const. */
+static uint32_t
+types_of_listed(LlmSchemaCompiler *c, const LlmSchemaJson *object)
+{
+	const LlmSchemaJson *list = llm_schema_json_get(object, "enum");
+	const LlmSchemaJson *only = llm_schema_json_get(object, "const");
+	uint32_t types = list == NULL ? LLM_SCHEMA_ANY : 0;
+
+	for (const LlmSchemaJson *value = list != NULL ? list->child : NULL;
+		 value != NULL; value = value->next)
+		types |= llm_schema_type_of(c, value);
+	return only == NULL ? types : types & llm_schema_type_of(c, only);
+}
+
+uint32_t
 llm_schema_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
 {
 	uint32_t types = LLM_SCHEMA_ANY;
 
 	for (size_t i = 0; i < view->n_objects; i++)
-		types &= llm_schema_types_of_object(c, view->objects[i]);
+		types &= llm_schema_types_of_object(c, view->objects[i]) &
+				 types_of_listed(c, view->objects[i]);
 	return types;
 }
 
@@ -264,28 +301,6 @@ llm_schema_generated_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
 		}
 	}
 	return spoken_of != 0 ? spoken_of & types : types;
-}
-
-uint32_t
-llm_schema_type_of(LlmSchemaCompiler *c, const LlmSchemaJson *value)
-{
-	switch (value->kind)
-	{
-		case LLM_SCHEMA_JSON_NULL:
-			return LLM_SCHEMA_NULL;
-		case LLM_SCHEMA_JSON_FALSE:
-		case LLM_SCHEMA_JSON_TRUE:
-			return LLM_SCHEMA_BOOLEAN;
-		case LLM_SCHEMA_JSON_NUMBER:
-			return llm_schema_is_whole(c, value) ? LLM_SCHEMA_INTEGER
-												 : LLM_SCHEMA_NUMBER;
-		case LLM_SCHEMA_JSON_STRING:
-			return LLM_SCHEMA_STRING;
-		case LLM_SCHEMA_JSON_ARRAY:
-			return LLM_SCHEMA_ARRAY;
-		default:
-			return LLM_SCHEMA_OBJECT;
-	}
 }
 
 const LlmSchemaJson *
