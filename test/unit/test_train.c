@@ -17,7 +17,7 @@
 #define TRAIN_VECTORS "test/vectors/train"
 #define RANK 2
 #define ALPHA 3.0f
-#define MAX_PAIRS 64
+#define MAX_PAIRS 80
 #define MAX_LABELS 64
 #define N_MODULES 7
 
@@ -46,7 +46,8 @@ bound(double on_cpu, double on_cuda)
 typedef struct TrainCase
 {
 	const char *name;
-	const char *modules; /* their first letters: q k v o g u d */
+	const char *modules; /* their first letters: q k v o g u d, and of experts
+						  * G U D */
 	bool use_rslora;
 	bool use_dora;
 	const char *base;  /* the model, where it has another name */
@@ -83,6 +84,8 @@ static const TrainCase cases[] = {
 	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested", NULL,
 	  LLM_QUANTIZATION_NF4 },
 	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested" },
+	{ "mixtral_experts", "qvGUD", true, false, "mixtral", "U" },
+	{ "qwen3_moe_experts", "kgudGUD", false, false, "qwen3_moe" },
 };
 
 #define N_CASES ((int) (sizeof(cases) / sizeof(cases[0])))
@@ -119,29 +122,42 @@ expected_data(const TrainRig *rig, const char *name, int64_t *n)
 }
 
 static void
+choose_pair(TrainRig *rig, int32_t layer_idx, LlmAdapterModule module,
+			int32_t expert_idx, char letter)
+{
+	const TrainCase *c = rig->c;
+
+	if (strchr(c->modules, letter) == NULL)
+		return;
+	REQUIRE(rig->options.n_pairs < MAX_PAIRS);
+	rig->pairs[rig->options.n_pairs++] = (LlmTrainPair){
+		.layer_idx = layer_idx,
+		.module = module,
+		.expert_idx = expert_idx,
+		.rank = RANK,
+		.scale = ALPHA / (c->use_rslora ? sqrtf(RANK) : RANK),
+		.has_magnitude = c->use_dora,
+		.shares_a = c->fused != NULL && strchr(c->fused, letter) != NULL,
+	};
+}
+
+static void
 choose_pairs(TrainRig *rig, const TrainCase *c)
 {
 	static const char letters[N_MODULES + 1] = "qkvogud";
-	float root = c->use_rslora ? sqrtf(RANK) : RANK;
 
 	rig->options.n_pairs = 0;
 	for (int32_t layer = 0; layer < rig->model.config.n_layers; layer++)
 	{
-		for (int m = 0; m < N_MODULES; m++)
-		{
-			bool is_fused =
-				c->fused != NULL && strchr(c->fused, letters[m]) != NULL;
+		const bool is_mixture =
+			llm_layer_set_has(&rig->model.config.expert_layers, layer);
 
-			if (strchr(c->modules, letters[m]) != NULL)
-				rig->pairs[rig->options.n_pairs++] = (LlmTrainPair){
-					.layer_idx = layer,
-					.module = (LlmAdapterModule) m,
-					.rank = RANK,
-					.scale = ALPHA / root,
-					.has_magnitude = c->use_dora,
-					.shares_a = is_fused,
-				};
-		}
+		for (int m = 0; m < (is_mixture ? LLM_ADAPTER_GATE : N_MODULES); m++)
+			choose_pair(rig, layer, (LlmAdapterModule) m, 0, letters[m]);
+		for (int i = 0; is_mixture && i < 3 * rig->model.config.n_experts; i++)
+			choose_pair(rig, layer,
+						(LlmAdapterModule) (LLM_ADAPTER_EXPERT_GATE + i % 3),
+						i / 3, "GUD"[i % 3]);
 	}
 	rig->options.pairs = rig->pairs;
 }
@@ -193,8 +209,8 @@ fill_values(const TrainRig *rig, int32_t i, LlmTrainMatrix which, float *at)
 	int64_t before = which == LLM_TRAIN_B ? fused_before(rig, i) : 0;
 	double scale =
 		which == LLM_TRAIN_A ? 2 / sqrt((double) (n / pair->rank)) : 0.2;
-	int64_t salt = pair->layer_idx * 100 + (int) pair->module * 10 +
-				   (which == LLM_TRAIN_B);
+	int64_t salt = pair->expert_idx * 1000 + pair->layer_idx * 100 +
+				   (int) pair->module * 10 + (which == LLM_TRAIN_B);
 
 	for (int64_t j = 0; j < n; j++)
 		*at++ = (float) ((double) value_of(before + j, salt) * scale);
@@ -386,11 +402,17 @@ expected_gradient(const TrainRig *rig, int32_t i, LlmTrainMatrix which,
 	int64_t n_expected;
 	const float *expected;
 	char name[64];
+	int n_name;
 
 	if (is_fused)
-		module = pair->module == LLM_ADAPTER_Q ? "qkv" : "gate_up";
-	snprintf(name, sizeof(name), "grad.%d.%s.%s", pair->layer_idx, module,
-			 kinds[which]);
+		module = pair->module == LLM_ADAPTER_Q		? "qkv"
+				 : pair->module == LLM_ADAPTER_GATE ? "gate_up"
+													: "expert_gate_up";
+	n_name = snprintf(name, sizeof(name), "grad.%d.%s.%s", pair->layer_idx,
+					  module, kinds[which]);
+	if (llm_adapter_is_expert(pair->module))
+		snprintf(name + n_name, sizeof(name) - (size_t) n_name, ".%d",
+				 pair->expert_idx);
 	expected = expected_data(rig, name, &n_expected);
 	CHECK(before + n <= n_expected && (is_fused || n == n_expected));
 	return expected + before;
@@ -453,6 +475,37 @@ test_gradients(void)
 
 	for (int i = 0; i < N_CASES * 3; i++)
 		check_case(&cases[i / 3], isas[i % 3]);
+}
+
+/* Experts that are stored in NF4: trained as they are, or decoded before. */
+static void
+test_nf4_experts(void)
+{
+	TrainCase c = { .name = "mixtral_experts",
+					.modules = "qvGUD",
+					.base = "../train/bnb_experts",
+					.fused = "U" };
+	float *gradients[2] = { NULL };
+	int64_t n = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		TrainRig rig;
+
+		c.quantization =
+			i == 0 ? LLM_QUANTIZATION_DECODE : LLM_QUANTIZATION_NF4;
+		if (!rig_make(&rig, &c, NULL, NULL))
+			break;
+		CHECK((llm_model_experts(rig.model.model, LLM_WEIGHT_EXPERT_UP, 1)[2]
+				   .dtype == LLM_DTYPE_NF4) == (i == 1));
+		(void) pass(&rig, &rig.batch, rig.weights);
+		gradients[i] = all_gradients(&rig, &n);
+		rig_free(&rig);
+	}
+	if (gradients[1] != NULL)
+		CHECK(error_of(gradients[1], gradients[0], n) <= 1e-6);
+	free(gradients[0]);
+	free(gradients[1]);
 }
 
 /* The schedule of generate.py's curve. */
@@ -721,12 +774,11 @@ test_dropout(void)
 
 #define CONFIG "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 3}"
 
-/* The trained adapter's image, as the serving side loads it. */
+/* The trained adapter's image, in a file of its own: path is a template. */
 static bool
-load_image(TrainRig *rig, LlmModelAdapter *adapter)
+write_image(TrainRig *rig, char *path)
 {
 	LlmStrbuf image = { 0 };
-	char path[] = "/tmp/llm_test_train_XXXXXX";
 	char dir[256];
 	uint8_t base[LLM_FINGERPRINT_BYTES];
 	LlmError err = { 0 };
@@ -740,20 +792,37 @@ load_image(TrainRig *rig, LlmModelAdapter *adapter)
 	ok = file != NULL && fwrite(image.data, 1, image.len, file) == image.len;
 	if (file != NULL)
 		fclose(file);
-	ok = ok &&
-		 llm_model_adapter_load(rig->model.model, path, RANK, adapter, &err);
 	if (!ok)
 		CHECK_FAIL("image: %s", err.message);
-	unlink(path);
 	llm_strbuf_free(&image);
 	return ok;
 }
 
-/* The trainer's log-probabilities of the first segment, from serving. */
-static void
-check_served(TrainRig *rig, LlmModelAdapter *adapter)
+/* The same as the serving side loads it. */
+static bool
+load_image(TrainRig *rig, LlmModelAdapter *adapter)
 {
-	const void *loras[1] = { adapter->image };
+	char path[] = "/tmp/llm_test_train_XXXXXX";
+	LlmError err = { 0 };
+	bool ok;
+
+	if (!write_image(rig, path))
+		return false;
+	ok = llm_model_adapter_load(rig->model.model, path, RANK, adapter, &err);
+	if (!ok)
+		CHECK_FAIL("adapter: %s", err.message);
+	unlink(path);
+	return ok;
+}
+
+/*
+ * The trainer's log-probabilities of the first segment, from serving: of a
+ * model, with an adapter or with none.
+ */
+static void
+check_served(TrainRig *rig, Rig *model, const LlmModelAdapter *adapter)
+{
+	const void *loras[1] = { adapter != NULL ? adapter->image : NULL };
 	int32_t token_lora[MAX_STEP_TOKENS] = { 0 };
 	int32_t n = rig->batch.segment_start[1];
 	int32_t n_vocab = rig->model.config.n_vocab;
@@ -763,13 +832,13 @@ check_served(TrainRig *rig, LlmModelAdapter *adapter)
 	Sequence sequence;
 	Step step;
 
-	sequence_init(&rig->model, &sequence, rig->batch.token_ids, n);
+	sequence_init(model, &sequence, rig->batch.token_ids, n);
 	step_init(&step);
 	step_add(&step, &sequence, n, n);
-	step.inputs.n_loras = 1;
+	step.inputs.n_loras = adapter != NULL;
 	step.inputs.loras = loras;
-	step.inputs.token_lora = token_lora;
-	if (!step_run(&rig->model, &step, logits))
+	step.inputs.token_lora = adapter != NULL ? token_lora : NULL;
+	if (!step_run(model, &step, logits))
 		return;
 	while (rig->batch.label_rows[n_labels] < n)
 	{
@@ -789,13 +858,64 @@ check_served(TrainRig *rig, LlmModelAdapter *adapter)
 				   error_of(served, rig->log_probs, n_labels));
 }
 
+/* An adapter on experts is served by the model that it is merged into. */
+static void
+check_merged(TrainRig *rig)
+{
+	static const LlmAdapterMergeOptions options = {
+		.has_dtype = true,
+		.dtype = LLM_DTYPE_F32,
+		.max_shard_bytes = (uint64_t) 1 << 30,
+	};
+	char path[] = "/tmp/llm_test_train_XXXXXX";
+	char dir[] = "/tmp/llm_test_merge_XXXXXX";
+	char base[256];
+	char file[64];
+	LlmAdapterMergeReport report;
+	LlmAdapterImage *image;
+	LlmError err = { 0 };
+	Rig merged;
+
+	if (!write_image(rig, path))
+		return;
+	image = llm_adapter_image_open(path, &rig->model.config, &err);
+	model_path(rig->c, base);
+	REQUIRE(image != NULL && image->has_experts && mkdtemp(dir) != NULL);
+	CHECK_INT_EQ(image->n_pairs, rig->options.n_pairs);
+	if (!llm_adapter_merge(image, &rig->model.config, base, dir, &options,
+						   &report, &err))
+		CHECK_FAIL("merge: %s", err.message);
+	CHECK_INT_EQ(report.n_merged, rig->options.n_pairs);
+	rig_quantization = LLM_QUANTIZATION_DECODE;
+	if (rig_open(&merged, dir, NULL, LLM_DTYPE_F32, &err))
+		check_served(rig, &merged, NULL);
+	else
+		CHECK_FAIL("merged: %s", err.message);
+	rig_close(&merged);
+	llm_adapter_image_close(image);
+	snprintf(file, sizeof(file), "%s/config.json", dir);
+	CHECK(unlink(file) == 0);
+	snprintf(file, sizeof(file), "%s/model.safetensors", dir);
+	CHECK(unlink(file) == 0 && rmdir(dir) == 0 && unlink(path) == 0);
+}
+
+static void
+check_adapter(TrainRig *rig)
+{
+	LlmModelAdapter adapter = { 0 };
+
+	if (!load_image(rig, &adapter))
+		return;
+	check_served(rig, &rig->model, &adapter);
+	llm_model_adapter_free(rig->model.model, &adapter);
+}
+
 static void
 test_serving(void)
 {
 	for (int i = 0; i < N_CASES; i++)
 	{
 		TrainRig rig;
-		LlmModelAdapter adapter = { 0 };
 		LlmError err = { 0 };
 		double norm;
 
@@ -810,11 +930,10 @@ test_serving(void)
 		}
 		CHECK(llm_trainer_forward(rig.trainer, &rig.batch, false, &err));
 		CHECK(llm_trainer_log_probs(rig.trainer, rig.log_probs, &err));
-		if (load_image(&rig, &adapter))
-		{
-			check_served(&rig, &adapter);
-			llm_model_adapter_free(rig.model.model, &adapter);
-		}
+		if (strpbrk(cases[i].modules, "GUD") == NULL)
+			check_adapter(&rig);
+		else if (!is_cuda(default_isa))
+			check_merged(&rig);
 		rig_free(&rig);
 	}
 }
@@ -982,6 +1101,7 @@ int
 main(void)
 {
 	RUN_TEST(test_gradients);
+	RUN_TEST(test_nf4_experts);
 	RUN_TEST(test_curves);
 	RUN_TEST(test_packing);
 	RUN_TEST(test_recompute);

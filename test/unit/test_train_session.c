@@ -363,6 +363,37 @@ test_fused(void)
 	llm_adapter_image_close(image);
 }
 
+/* Experts by name, beside what else is trained; PEFT's files and back. */
+static void
+test_experts(void)
+{
+	Outcome outcome = run_job("qwen3_moe", "plain", "adapter",
+							  ", \"max_steps\": 2, \"lora_target\": "
+							  "\"v_proj,experts\"");
+	const char *peft = strcmp(device, "cuda") == 0 ? "experts-cuda" : "experts";
+	LlmAdapterImage *image;
+	LlmModelConfig config;
+	LlmError err = { 0 };
+	int n_pairs = 0;
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(llm_model_config_read(MODELS "/qwen3_moe", &config, &err));
+	image = llm_adapter_image_open(path_of("adapter"), &config, &err);
+	REQUIRE(image != NULL);
+	for (int32_t i = 0; i < config.n_layers; i++)
+		n_pairs += llm_layer_set_has(&config.expert_layers, i)
+					   ? 1 + 3 * config.n_experts
+					   : 1;
+	CHECK(image->has_experts);
+	CHECK_INT_EQ(image->n_pairs, n_pairs);
+	CHECK(mkdir(path_of(peft), 0700) == 0);
+	if (!llm_adapter_export(image, &config, LLM_ADAPTER_PROFILE_PEFT,
+							path_of(peft), &err))
+		CHECK_FAIL("export: %s", err.message);
+	llm_adapter_image_close(image);
+}
+
 /* ------------------------------------------------------------------------
  * Jobs that are refused
  * ------------------------------------------------------------------------
@@ -388,6 +419,11 @@ test_refusals(void)
 				  "module \"up\"");
 	check_refused("qwen3", "plain", ", \"lora_target\": \"q_proj,x\"",
 				  "module \"x\"");
+	check_refused("qwen3", "plain", ", \"lora_target\": \"q_proj,experts\"",
+				  "module \"expert_gate\"");
+	check_refused("qwen3_moe", "plain",
+				  ", \"lora_target\": \"experts\", \"lora_dropout\": 0.1",
+				  "experts cannot be trained with dropout");
 	check_refused("qwen3", "plain", ", \"lora_rank\": 0", "lora_rank");
 	check_refused("qwen3", "plain", ", \"lr_scheduler_type\": \"odd\"", "odd");
 	check_refused("qwen3", "pairs", ", \"pref_loss\": \"ppo\"", "ppo");
@@ -432,6 +468,7 @@ test_cuda(void)
 	test_singles();
 	test_going_on();
 	test_fused();
+	test_experts();
 	device = "cpu";
 }
 
@@ -451,6 +488,7 @@ main(int argc, char **argv)
 	RUN_TEST(test_going_on);
 	RUN_TEST(test_mixture);
 	RUN_TEST(test_fused);
+	RUN_TEST(test_experts);
 	RUN_TEST(test_refusals);
 	RUN_TEST(test_cuda);
 	return unit_test_finish();

@@ -14,8 +14,9 @@
  *	layers.<i>.<module>.B			[n_out, rank]
  *	layers.<i>.<module>.magnitude	[n_out], DoRA only
  *
- * with module one of q k v o gate up down; outside layers lm_head.A, lm_head.B
- * and embed.A [rank, n_vocab], embed.B [hidden, rank].  A module that the base
+ * with module one of q k v o gate up down, or experts.<n>.gate, .up or .down of
+ * a mixture, these without magnitudes; outside layers lm_head.A, lm_head.B and
+ * embed.A [rank, n_vocab], embed.B [hidden, rank].  A module that the base
  * model stores fused (qkv_proj, gate_up_proj) is there in its parts, each with
  * a copy of A and its own rows of B.  F32 tensors come first, so that each
  * tensor is aligned to its elements.
@@ -55,8 +56,11 @@ typedef enum LlmAdapterModule
 	LLM_ADAPTER_GATE,
 	LLM_ADAPTER_UP,
 	LLM_ADAPTER_DOWN,
-	LLM_ADAPTER_LM_HEAD, /* outside layers from here on */
+	LLM_ADAPTER_LM_HEAD, /* outside layers, this and the next */
 	LLM_ADAPTER_EMBED,
+	LLM_ADAPTER_EXPERT_GATE, /* of each expert of a mixture, in layers */
+	LLM_ADAPTER_EXPERT_UP,
+	LLM_ADAPTER_EXPERT_DOWN,
 	LLM_ADAPTER_MODULE_COUNT
 } LlmAdapterModule;
 
@@ -65,6 +69,7 @@ typedef struct LlmAdapterPair
 {
 	int32_t layer_idx; /* -1 outside layers */
 	LlmAdapterModule module;
+	int32_t expert_idx; /* of an expert's module, else 0 */
 	int32_t rank;
 	int64_t n_in;  /* of EMBED: n_vocab */
 	int64_t n_out; /* of EMBED: hidden_size */
@@ -77,16 +82,30 @@ typedef struct LlmAdapterPair
 typedef struct LlmAdapterImage
 {
 	LlmSafetensors *tensors; /* mapped; the pairs point into it */
-	LlmAdapterPair *pairs;	 /* by layer, then module; -1 last */
+	LlmAdapterPair *pairs;	 /* by layer, module, expert; layer -1 last */
 	int32_t n_pairs;
 	int32_t max_rank;
 	bool has_dora;
+	bool has_experts;
 	uint8_t base[LLM_FINGERPRINT_BYTES];
 	const char *config_json; /* the metadata's "config" */
 } LlmAdapterImage;
 
-/* "q", "gate", "lm_head" ... */
+/* "q", "gate", "lm_head", "expert_gate" ... */
 extern const char *llm_adapter_module_name(LlmAdapterModule module);
+
+static inline bool
+llm_adapter_is_expert(LlmAdapterModule module)
+{
+	return module >= LLM_ADAPTER_EXPERT_GATE &&
+		   module <= LLM_ADAPTER_EXPERT_DOWN;
+}
+
+/* "layers.3.q", "layers.3.experts.5.gate", "lm_head" */
+#define LLM_ADAPTER_PAIR_NAME_BYTES 64
+extern void llm_adapter_pair_name(int32_t layer_idx, LlmAdapterModule module,
+								  int32_t expert_idx,
+								  char name[LLM_ADAPTER_PAIR_NAME_BYTES]);
 
 /*
  * The weight that a module is, and the bias beside it, which modules of layers
@@ -105,10 +124,15 @@ llm_adapter_image_open(const char *path, const LlmModelConfig *config,
 					   LlmError *err);
 extern void llm_adapter_image_close(LlmAdapterImage *image);
 
-/* NULL where the adapter leaves that module alone. */
+/* NULL where the adapter leaves that module alone; of no expert's. */
 extern const LlmAdapterPair *
 llm_adapter_image_find(const LlmAdapterImage *image, int32_t layer_idx,
 					   LlmAdapterModule module);
+
+/* The same of any module; expert_idx 0 where it is no expert's. */
+extern const LlmAdapterPair *
+llm_adapter_image_find_expert(const LlmAdapterImage *image, int32_t layer_idx,
+							  LlmAdapterModule module, int32_t expert_idx);
 
 /* Bytes of all pairs' elements. */
 extern size_t llm_adapter_image_bytes(const LlmAdapterImage *image);

@@ -30,14 +30,6 @@ typedef struct Export
 	LlmError *err;
 } Export;
 
-/* The image's pair of a part; NULL: the adapter leaves it alone. */
-static const LlmAdapterPair *
-pair_of_part(const Export *export, const AdapterTarget *target, int part)
-{
-	return llm_adapter_image_find(export->image, target->layer_idx,
-								  target->parts[part].module);
-}
-
 /* An empty tensor of that name and shape; its data is for the caller. */
 static LlmStoredTensor *
 add_tensor(Export *export, const char *module, const char *suffix,
@@ -160,7 +152,7 @@ add_target(Export *export, const AdapterTarget *target)
 	const LlmAdapterPair *pairs[ADAPTER_MAX_PARTS] = { NULL };
 
 	for (int i = 0; i < target->n_parts; i++)
-		pairs[i] = pair_of_part(export, target, i);
+		pairs[i] = adapter_pair_of_part(export->image, target, i);
 	if (pairs[0] == NULL)
 		return true;
 	/* an import makes all parts of a fused module, or none */

@@ -21,7 +21,8 @@ const char *
 llm_adapter_module_name(LlmAdapterModule module)
 {
 	static const char *const names[LLM_ADAPTER_MODULE_COUNT] = {
-		"q", "k", "v", "o", "gate", "up", "down", "lm_head", "embed"
+		"q",	"k",	   "v",		"o",		   "gate",		"up",
+		"down", "lm_head", "embed", "expert_gate", "expert_up", "expert_down"
 	};
 
 	assert(module < LLM_ADAPTER_MODULE_COUNT);
@@ -29,14 +30,21 @@ llm_adapter_module_name(LlmAdapterModule module)
 }
 
 void
-adapter_pair_name(int32_t layer_idx, LlmAdapterModule module,
-				  char name[ADAPTER_NAME_BYTES])
+llm_adapter_pair_name(int32_t layer_idx, LlmAdapterModule module,
+					  int32_t expert_idx,
+					  char name[LLM_ADAPTER_PAIR_NAME_BYTES])
 {
+	static const char *const in_expert[] = { "gate", "up", "down" };
+
 	if (layer_idx < 0)
-		snprintf(name, ADAPTER_NAME_BYTES, "%s",
+		snprintf(name, LLM_ADAPTER_PAIR_NAME_BYTES, "%s",
 				 llm_adapter_module_name(module));
+	else if (llm_adapter_is_expert(module))
+		snprintf(name, LLM_ADAPTER_PAIR_NAME_BYTES, "layers.%d.experts.%d.%s",
+				 layer_idx, expert_idx,
+				 in_expert[module - LLM_ADAPTER_EXPERT_GATE]);
 	else
-		snprintf(name, ADAPTER_NAME_BYTES, "layers.%d.%s", layer_idx,
+		snprintf(name, LLM_ADAPTER_PAIR_NAME_BYTES, "layers.%d.%s", layer_idx,
 				 llm_adapter_module_name(module));
 }
 
@@ -133,11 +141,12 @@ read_pair(ImageReader *reader, const AdapterTarget *target, int part)
 	LlmAdapterImage *image = reader->image;
 	LlmAdapterPair pair = { .layer_idx = target->layer_idx,
 							.module = target->parts[part].module,
+							.expert_idx = target->expert_idx,
 							.n_in = target->n_in,
 							.n_out = target->parts[part].n_rows };
-	char name[ADAPTER_NAME_BYTES];
+	char name[LLM_ADAPTER_PAIR_NAME_BYTES];
 
-	adapter_pair_name(pair.layer_idx, pair.module, name);
+	llm_adapter_pair_name(pair.layer_idx, pair.module, pair.expert_idx, name);
 	if (!find_tensor(reader, name, "A", &pair.a) ||
 		!find_tensor(reader, name, "B", &pair.b) ||
 		!find_tensor(reader, name, "magnitude", &pair.magnitude))
@@ -149,10 +158,10 @@ read_pair(ImageReader *reader, const AdapterTarget *target, int part)
 							 "%s: \"%s\" lacks a matrix", reader->path, name);
 	if (pair.a->n_dims == 2 && pair.a->shape[0] <= LLM_ADAPTER_MAX_RANK)
 		pair.rank = (int32_t) pair.a->shape[0];
-	if (pair.magnitude != NULL && pair.module == LLM_ADAPTER_EMBED)
+	if (pair.magnitude != NULL && pair.module >= LLM_ADAPTER_EMBED)
 		return llm_error_set(reader->err, LLM_ERROR_FORMAT,
-							 "%s: an embedding has no magnitudes",
-							 reader->path);
+							 "%s: \"%s\" has no magnitudes", reader->path,
+							 name);
 	if (!check_shapes(reader, &pair, name) ||
 		!read_scale(reader, name, &pair.scale))
 		return false;
@@ -160,6 +169,7 @@ read_pair(ImageReader *reader, const AdapterTarget *target, int part)
 	if (pair.rank > image->max_rank)
 		image->max_rank = pair.rank;
 	image->has_dora |= pair.magnitude != NULL;
+	image->has_experts |= llm_adapter_is_expert(pair.module);
 	return true;
 }
 
@@ -254,12 +264,21 @@ llm_adapter_image_close(LlmAdapterImage *image)
 	free(image);
 }
 
-const LlmAdapterPair *
-llm_adapter_image_find(const LlmAdapterImage *image, int32_t layer_idx,
-					   LlmAdapterModule module)
+/* In the order of an image's pairs. */
+static int64_t
+pair_key(int32_t layer_idx, LlmAdapterModule module, int32_t expert_idx)
 {
-	int64_t wanted = (int64_t) (uint32_t) layer_idx * LLM_ADAPTER_MODULE_COUNT +
-					 (int64_t) module;
+	return ((int64_t) (uint32_t) layer_idx * LLM_ADAPTER_MODULE_COUNT +
+			(int64_t) module) *
+			   LLM_MAX_EXPERTS +
+		   expert_idx;
+}
+
+const LlmAdapterPair *
+llm_adapter_image_find_expert(const LlmAdapterImage *image, int32_t layer_idx,
+							  LlmAdapterModule module, int32_t expert_idx)
+{
+	int64_t wanted = pair_key(layer_idx, module, expert_idx);
 	int32_t low = 0;
 	int32_t high = image->n_pairs;
 
@@ -267,9 +286,7 @@ llm_adapter_image_find(const LlmAdapterImage *image, int32_t layer_idx,
 	{
 		int32_t middle = low + (high - low) / 2;
 		const LlmAdapterPair *pair = &image->pairs[middle];
-		int64_t key =
-			(int64_t) (uint32_t) pair->layer_idx * LLM_ADAPTER_MODULE_COUNT +
-			(int64_t) pair->module;
+		int64_t key = pair_key(pair->layer_idx, pair->module, pair->expert_idx);
 
 		if (key == wanted)
 			return pair;
@@ -279,6 +296,22 @@ llm_adapter_image_find(const LlmAdapterImage *image, int32_t layer_idx,
 			high = middle;
 	}
 	return NULL;
+}
+
+const LlmAdapterPair *
+llm_adapter_image_find(const LlmAdapterImage *image, int32_t layer_idx,
+					   LlmAdapterModule module)
+{
+	return llm_adapter_image_find_expert(image, layer_idx, module, 0);
+}
+
+const LlmAdapterPair *
+adapter_pair_of_part(const LlmAdapterImage *image, const AdapterTarget *target,
+					 int part)
+{
+	return llm_adapter_image_find_expert(image, target->layer_idx,
+										 target->parts[part].module,
+										 target->expert_idx);
 }
 
 size_t

@@ -33,6 +33,7 @@ typedef struct Import
 	PeftConfig peft;
 	LlmSafetensors *tensors;
 	AdapterTarget *targets;
+	const AdapterTarget **by_name;
 	int n_targets;
 	Found *found; /* [n_targets] */
 	LlmArena *arena;
@@ -88,28 +89,9 @@ cut_suffix(char *name)
 	return NULL;
 }
 
-static int
-find_target(const Import *import, const char *plain)
-{
-	for (int i = 0; i < import->n_targets; i++)
-	{
-		char name[ADAPTER_NAME_BYTES];
-
-		adapter_plain_name(import->targets[i].name, name);
-		if (strcmp(name, plain) == 0)
-			return i;
-	}
-	return -1;
-}
-
 static bool
 unmatched(const Import *import, const char *name)
 {
-	if (strstr(name, ".experts.") != NULL)
-		return llm_error_set(import->err, LLM_ERROR_UNSUPPORTED,
-							 "tensor \"%s\": adapters on the experts of a "
-							 "mixture are not supported",
-							 name);
 	llm_error_set(import->err, LLM_ERROR_FORMAT,
 				  "tensor \"%s\" belongs to no module of architecture \"%s\" "
 				  "that an adapter can change",
@@ -125,27 +107,30 @@ assign_tensor(Import *import, const LlmStoredTensor *tensor)
 	static const char base_prefix[] = "base_model.model.";
 	char plain[ADAPTER_NAME_BYTES];
 	const LlmStoredTensor **slot;
+	const AdapterTarget *target = NULL;
 	const Suffix *suffix;
+	Found *found;
 	LlmAdapterModule module;
-	int idx;
 
 	if (strlen(tensor->name) >= ADAPTER_NAME_BYTES ||
 		strncmp(tensor->name, base_prefix, sizeof(base_prefix) - 1) != 0)
 		return unmatched(import, tensor->name);
-	adapter_plain_name(tensor->name, plain);
+	snprintf(plain, sizeof(plain), "%s", adapter_plain_name(tensor->name));
 	suffix = cut_suffix(plain);
-	idx = suffix != NULL ? find_target(import, plain) : -1;
-	if (idx < 0)
+	if (suffix != NULL)
+		target = adapter_target_find(import->by_name, import->n_targets, plain);
+	if (target == NULL)
 		return unmatched(import, tensor->name);
-	module = import->targets[idx].parts[0].module;
-	if (suffix->part == PART_BASE && module >= LLM_ADAPTER_LM_HEAD)
+	found = &import->found[target - import->targets];
+	module = target->parts[0].module;
+	if (suffix->part == PART_BASE && target->layer_idx < 0)
 		return true;
 	if (suffix->part == PART_BASE ||
 		suffix->is_embedding != (module == LLM_ADAPTER_EMBED))
 		return unmatched(import, tensor->name);
-	slot = suffix->part == PART_A	? &import->found[idx].a
-		   : suffix->part == PART_B ? &import->found[idx].b
-									: &import->found[idx].magnitude;
+	slot = suffix->part == PART_A	? &found->a
+		   : suffix->part == PART_B ? &found->b
+									: &found->magnitude;
 	if (*slot != NULL)
 		return llm_error_set(import->err, LLM_ERROR_FORMAT,
 							 "tensors \"%s\" and \"%s\" are of the same module",
@@ -243,11 +228,12 @@ check_module(const Import *import, const AdapterTarget *target, Found *found)
 		return missing(import, target, "lora_B");
 	if (is_dora && found->magnitude == NULL)
 		return missing(import, target, "lora_magnitude_vector");
-	if (is_dora && target->parts[0].module == LLM_ADAPTER_EMBED)
-		return llm_error_set(import->err, LLM_ERROR_UNSUPPORTED,
-							 "module \"%s\": DoRA on embeddings is not "
-							 "supported",
-							 target->name);
+	if (is_dora && target->parts[0].module >= LLM_ADAPTER_EMBED)
+		return llm_error_set(
+			import->err, LLM_ERROR_UNSUPPORTED,
+			"module \"%s\": DoRA on %s is not supported", target->name,
+			llm_adapter_is_expert(target->parts[0].module) ? "experts"
+														   : "embeddings");
 	if (!is_dora && found->magnitude != NULL)
 		return llm_error_set(import->err, LLM_ERROR_FORMAT,
 							 "tensor \"%s\" is of a DoRA adapter, but "
@@ -334,9 +320,10 @@ lay_out_module(Import *import, const AdapterTarget *target, const Found *found)
 	{
 		int64_t first_row = target->parts[i].first_row;
 		int64_t n_rows = target->parts[i].n_rows;
-		char name[ADAPTER_NAME_BYTES];
+		char name[LLM_ADAPTER_PAIR_NAME_BYTES];
 
-		adapter_pair_name(target->layer_idx, target->parts[i].module, name);
+		llm_adapter_pair_name(target->layer_idx, target->parts[i].module,
+							  target->expert_idx, name);
 		if (!add_tensor(import, name, "A", found->a, 0, found->rank) ||
 			!add_tensor(import, name, "B", found->b, first_row, n_rows) ||
 			(found->magnitude != NULL &&
@@ -423,6 +410,10 @@ prepare(Import *import, const LlmAdapterSource *source)
 		adapter_targets_list(import->config, &import->n_targets, import->err);
 	if (import->targets == NULL)
 		return false;
+	import->by_name = adapter_targets_by_name(import->targets,
+											  import->n_targets, import->err);
+	if (import->by_name == NULL)
+		return false;
 	import->found = calloc((size_t) import->n_targets, sizeof(*import->found));
 	import->arena = llm_arena_create("adapter names", 0);
 	if (import->found == NULL || import->arena == NULL)
@@ -445,6 +436,7 @@ llm_adapter_import(const LlmAdapterSource *source, const LlmModelConfig *config,
 	peft_config_free(&import.peft);
 	llm_safetensors_close(import.tensors);
 	llm_arena_free(import.arena);
+	free((void *) import.by_name);
 	free(import.targets);
 	free(import.found);
 	free(import.laid_out);

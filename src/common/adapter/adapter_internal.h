@@ -19,7 +19,9 @@
 typedef struct AdapterTarget
 {
 	char name[ADAPTER_NAME_BYTES]; /* "model.layers.0.self_attn.q_proj" */
+	const char *plain;			   /* what adapter_plain_name leaves of it */
 	int32_t layer_idx;			   /* -1 outside layers */
+	int32_t expert_idx;			   /* 0 where it is no expert's */
 	int64_t n_in;
 	int64_t n_out; /* of all parts together */
 	int n_parts;
@@ -34,19 +36,28 @@ typedef struct AdapterTarget
 /* -- adapter_targets.c -- */
 
 /*
- * The modules of a model that adapters may change, by layer, those outside
- * layers last; malloc'ed.  NULL: out of memory.
+ * The modules of a model that adapters may change, by layer, module and
+ * expert, those outside layers last; malloc'ed.  NULL: out of memory.
  */
 extern AdapterTarget *adapter_targets_list(const LlmModelConfig *config,
 										   int *n_targets, LlmError *err);
 
+/* The same by plain name, malloc'ed; the targets are borrowed. */
+extern const AdapterTarget **
+adapter_targets_by_name(const AdapterTarget *targets, int n_targets,
+						LlmError *err);
+
+/* NULL where there is no such module. */
+extern const AdapterTarget *
+adapter_target_find(const AdapterTarget *const *by_name, int n_targets,
+					const char *plain);
+
 /*
  * What is left of a module's or tensor's name without the prefixes that
  * differ between versions of transformers and kinds of models: "layers.0...",
- * "embed_tokens", "lm_head".
+ * "embed_tokens", "lm_head".  It is the name's end.
  */
-extern void
-adapter_plain_name(const char *name, char plain[ADAPTER_NAME_BYTES]);
+extern const char *adapter_plain_name(const char *name);
 
 /* -- adapter_config.c -- */
 
@@ -83,9 +94,10 @@ extern cJSON *peft_config_minimal(const PeftConfig *config);
 
 /* -- adapter_image.c -- */
 
-/* "layers.3.q", "lm_head" */
-extern void adapter_pair_name(int32_t layer_idx, LlmAdapterModule module,
-							  char name[ADAPTER_NAME_BYTES]);
+/* The image's pair of a part; NULL: the adapter leaves it alone. */
+extern const LlmAdapterPair *
+adapter_pair_of_part(const LlmAdapterImage *image, const AdapterTarget *target,
+					 int part);
 
 /* Element idx of a float tensor, whatever its dtype and alignment. */
 extern float adapter_element(const LlmStoredTensor *tensor, size_t idx);

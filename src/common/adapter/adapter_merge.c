@@ -39,6 +39,7 @@ typedef struct Merge
 	const char *dir;
 	LlmSafetensors *base;
 	AdapterTarget *targets;
+	const AdapterTarget **by_name;
 	int n_targets;
 	OutTensor *tensors;
 	int n_tensors;
@@ -142,8 +143,7 @@ pair_of_row(const Merge *merge, const AdapterTarget *target, int64_t *row)
 			(*row >= first && *row < first + target->parts[i].n_rows))
 		{
 			*row -= first;
-			return llm_adapter_image_find(merge->image, target->layer_idx,
-										  target->parts[i].module);
+			return adapter_pair_of_part(merge->image, target, i);
 		}
 	}
 	return NULL;
@@ -365,21 +365,28 @@ write_tensor(Merge *merge, const OutTensor *tensor, FILE *file)
 
 /* -- what is written -- */
 
+/* The module whose weight a tensor is, if the adapter changes it. */
 static const AdapterTarget *
 find_target(const Merge *merge, const char *tensor_name)
 {
-	for (int i = 0; i < merge->n_targets; i++)
-	{
-		const AdapterTarget *target = &merge->targets[i];
-		size_t len = strlen(target->name);
+	static const char suffix[] = ".weight";
+	const AdapterTarget *target;
+	char module[ADAPTER_NAME_BYTES];
+	size_t len = strlen(tensor_name);
 
-		if (strncmp(target->name, tensor_name, len) != 0 ||
-			strcmp(tensor_name + len, ".weight") != 0)
-			continue;
-		for (int part = 0; part < target->n_parts; part++)
-			if (llm_adapter_image_find(merge->image, target->layer_idx,
-									   target->parts[part].module) != NULL)
-				return target;
+	if (len < sizeof(suffix) || len >= sizeof(module) ||
+		strcmp(tensor_name + len - (sizeof(suffix) - 1), suffix) != 0)
+		return NULL;
+	len -= sizeof(suffix) - 1;
+	snprintf(module, sizeof(module), "%.*s", (int) len, tensor_name);
+	target = adapter_target_find(merge->by_name, merge->n_targets,
+								 adapter_plain_name(module));
+	if (target == NULL || strcmp(target->name, module) != 0)
+		return NULL;
+	for (int part = 0; part < target->n_parts; part++)
+	{
+		if (adapter_pair_of_part(merge->image, target, part) != NULL)
+			return target;
 	}
 	return NULL;
 }
@@ -620,7 +627,11 @@ prepare(Merge *merge, const char *model_dir)
 		return false;
 	merge->targets =
 		adapter_targets_list(merge->config, &merge->n_targets, merge->err);
-	return merge->targets != NULL && list_tensors(merge);
+	if (merge->targets == NULL)
+		return false;
+	merge->by_name =
+		adapter_targets_by_name(merge->targets, merge->n_targets, merge->err);
+	return merge->by_name != NULL && list_tensors(merge);
 }
 
 bool
@@ -655,6 +666,7 @@ llm_adapter_merge(const LlmAdapterImage *image, const LlmModelConfig *config,
 	if (merge.source_fd >= 0)
 		close(merge.source_fd);
 	free(merge.tensors);
+	free((void *) merge.by_name);
 	free(merge.targets);
 	llm_safetensors_close(merge.base);
 	return ok;

@@ -4,7 +4,8 @@
  *
  * They follow from the family's list of weights: a module is a weight, or all
  * weights that are stored as one tensor, by the tensor's name without
- * ".weight".  Experts of mixtures are not among them.
+ * ".weight".  Experts of mixtures have a module for each of their weights,
+ * whatever a library makes of them in memory.
  *
  * src/common/adapter/adapter_targets.c
  */
@@ -29,6 +30,11 @@ static const struct
 	[LLM_ADAPTER_DOWN] = { LLM_WEIGHT_DOWN, LLM_WEIGHT_DOWN_BIAS },
 	[LLM_ADAPTER_LM_HEAD] = { LLM_WEIGHT_LM_HEAD, LLM_WEIGHT_LM_HEAD },
 	[LLM_ADAPTER_EMBED] = { LLM_WEIGHT_EMBED, LLM_WEIGHT_EMBED },
+	[LLM_ADAPTER_EXPERT_GATE] = { LLM_WEIGHT_EXPERT_GATE,
+								  LLM_WEIGHT_EXPERT_GATE },
+	[LLM_ADAPTER_EXPERT_UP] = { LLM_WEIGHT_EXPERT_UP, LLM_WEIGHT_EXPERT_UP },
+	[LLM_ADAPTER_EXPERT_DOWN] = { LLM_WEIGHT_EXPERT_DOWN,
+								  LLM_WEIGHT_EXPERT_DOWN },
 };
 
 LlmWeightRole
@@ -59,8 +65,8 @@ module_of_role(LlmWeightRole role, LlmAdapterModule *module)
 	return false;
 }
 
-void
-adapter_plain_name(const char *name, char plain[ADAPTER_NAME_BYTES])
+const char *
+adapter_plain_name(const char *name)
 {
 	static const char *const prefixes[] = { "base_model.", "model.",
 											"language_model." };
@@ -80,7 +86,7 @@ adapter_plain_name(const char *name, char plain[ADAPTER_NAME_BYTES])
 			}
 		}
 	}
-	snprintf(plain, ADAPTER_NAME_BYTES, "%s", name);
+	return name;
 }
 
 static void
@@ -95,6 +101,7 @@ start_target(AdapterTarget *target, const LlmWeightSpec *spec)
 	memset(target, 0, sizeof(*target));
 	memcpy(target->name, spec->name, len);
 	target->layer_idx = spec->layer_idx;
+	target->expert_idx = spec->expert_idx > 0 ? spec->expert_idx : 0;
 	target->n_in = spec->n_cols;
 }
 
@@ -125,6 +132,7 @@ add_tied_head(AdapterTarget *target, const LlmModelConfig *config)
 {
 	LlmWeightSpec spec = { .role = LLM_WEIGHT_LM_HEAD,
 						   .layer_idx = -1,
+						   .expert_idx = -1,
 						   .name = "lm_head.weight",
 						   .n_rows = config->n_vocab,
 						   .n_cols = config->hidden_size };
@@ -143,14 +151,19 @@ compare_targets(const void *a, const void *b)
 
 	if (x_layer != y_layer)
 		return x_layer < y_layer ? -1 : 1;
-	return (int) x->parts[0].module - (int) y->parts[0].module;
+	if (x->parts[0].module != y->parts[0].module)
+		return (int) x->parts[0].module - (int) y->parts[0].module;
+	return x->expert_idx - y->expert_idx;
 }
 
 AdapterTarget *
 adapter_targets_list(const LlmModelConfig *config, int *n_targets,
 					 LlmError *err)
 {
-	size_t capacity = (size_t) config->n_layers * LLM_ADAPTER_LM_HEAD + 2;
+	size_t capacity =
+		(size_t) config->n_layers *
+			(LLM_ADAPTER_LM_HEAD + 3 * (size_t) config->n_experts) +
+		2;
 	AdapterTarget *targets = calloc(capacity, sizeof(*targets));
 	LlmAdapterModule module;
 	LlmWeightSpec spec;
@@ -177,6 +190,54 @@ adapter_targets_list(const LlmModelConfig *config, int *n_targets,
 	if (config->tie_word_embeddings)
 		add_tied_head(&targets[n++], config);
 	qsort(targets, (size_t) n, sizeof(*targets), compare_targets);
+	for (int i = 0; i < n; i++)
+		targets[i].plain = adapter_plain_name(targets[i].name);
 	*n_targets = n;
 	return targets;
+}
+
+static int
+compare_plain(const void *a, const void *b)
+{
+	const AdapterTarget *const *x = a;
+	const AdapterTarget *const *y = b;
+
+	return strcmp((*x)->plain, (*y)->plain);
+}
+
+const AdapterTarget **
+adapter_targets_by_name(const AdapterTarget *targets, int n_targets,
+						LlmError *err)
+{
+	const AdapterTarget **by_name =
+		malloc((size_t) n_targets * sizeof(*by_name));
+
+	if (by_name == NULL)
+	{
+		llm_error_no_memory(err, (size_t) n_targets * sizeof(*by_name),
+							"the list of modules");
+		return NULL;
+	}
+	for (int i = 0; i < n_targets; i++)
+		by_name[i] = &targets[i];
+	qsort((void *) by_name, (size_t) n_targets, sizeof(*by_name),
+		  compare_plain);
+	return by_name;
+}
+
+static int
+compare_wanted(const void *plain, const void *target)
+{
+	return strcmp(plain, (*(const AdapterTarget *const *) target)->plain);
+}
+
+const AdapterTarget *
+adapter_target_find(const AdapterTarget *const *by_name, int n_targets,
+					const char *plain)
+{
+	const AdapterTarget *const *found =
+		bsearch(plain, (const void *) by_name, (size_t) n_targets,
+				sizeof(*by_name), compare_wanted);
+
+	return found != NULL ? *found : NULL;
 }

@@ -74,39 +74,56 @@ parse_paths(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 	return true;
 }
 
-/* lora_target: "all", or modules separated by commas, with _proj or not. */
+/* The modules that a word of lora_target means; 0: it is not known. */
+static uint32_t
+targets_of(const char *word, size_t len)
+{
+	static const struct
+	{
+		const char *word;
+		uint32_t targets;
+	} groups[] = { { "all", LLM_TRAIN_ALL_TARGETS },
+				   { "experts", LLM_TRAIN_EXPERT_TARGETS } };
+
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
+	{
+		if (strlen(groups[i].word) == len &&
+			memcmp(groups[i].word, word, len) == 0)
+			return groups[i].targets;
+	}
+	if (len > 5 && memcmp(word + len - 5, "_proj", 5) == 0)
+		len -= 5;
+	for (int m = 0; m < LLM_ADAPTER_MODULE_COUNT; m++)
+	{
+		const char *name = llm_adapter_module_name((LlmAdapterModule) m);
+		uint32_t target = 1u << m;
+
+		if (strlen(name) == len && memcmp(name, word, len) == 0)
+			return target & (LLM_TRAIN_ALL_TARGETS | LLM_TRAIN_EXPERT_TARGETS);
+	}
+	return 0;
+}
+
+/* lora_target: modules separated by commas, with _proj or not. */
 static bool
 parse_targets(const char *text, uint32_t *targets, LlmError *err)
 {
 	*targets = 0;
-	if (strcmp(text, "all") == 0)
-	{
-		*targets = (1u << (LLM_ADAPTER_DOWN + 1)) - 1;
-		return true;
-	}
 	while (*text != '\0')
 	{
 		size_t n = strcspn(text, ",");
-		size_t n_name =
-			n > 5 && memcmp(text + n - 5, "_proj", 5) == 0 ? n - 5 : n;
-		int module = 0;
+		uint32_t named = targets_of(text, n);
 
-		while (module <= LLM_ADAPTER_DOWN &&
-			   (strlen(llm_adapter_module_name((LlmAdapterModule) module)) !=
-					n_name ||
-				memcmp(llm_adapter_module_name((LlmAdapterModule) module), text,
-					   n_name) != 0))
-			module++;
-		if (module > LLM_ADAPTER_DOWN)
+		if (named == 0)
 		{
 			llm_error_set(err, LLM_ERROR_INVALID,
 						  "\"lora_target\" does not know the module \"%.*s\"",
 						  (int) n, text);
 			return llm_error_hint(err, "Known are all, q_proj, k_proj, v_proj, "
 									   "o_proj, gate_proj, up_proj and "
-									   "down_proj.");
+									   "down_proj, and of mixtures experts.");
 		}
-		*targets |= 1u << module;
+		*targets |= named;
 		text += n + (text[n] == ',');
 	}
 	return *targets != 0 ||

@@ -22,7 +22,6 @@
 
 /* Labels whose logits exist at a time. */
 #define GPU_LOGIT_ROWS 2048
-#define ALL_MODULES ((1u << (LLM_ADAPTER_DOWN + 1)) - 1)
 
 typedef struct Session
 {
@@ -79,52 +78,79 @@ whole_modules(const LlmModelConfig *config, uint32_t targets)
 	return targets;
 }
 
+static void
+add_pair(Session *s, int32_t layer_idx, LlmAdapterModule module,
+		 int32_t expert_idx, bool shares_a)
+{
+	LlmTrainRequest *r = &s->request;
+	const double root = r->use_rslora ? sqrt(r->lora_rank) : r->lora_rank;
+
+	s->pairs[r->train.n_pairs++] = (LlmTrainPair){
+		.layer_idx = layer_idx,
+		.module = module,
+		.expert_idx = expert_idx,
+		.rank = r->lora_rank,
+		.scale = (float) (r->lora_alpha / root),
+		.has_magnitude = r->use_dora,
+		.shares_a = shares_a,
+	};
+}
+
+/* Those of a layer; the modules that it has. */
+static uint32_t
+add_layer_pairs(Session *s, int32_t layer_idx)
+{
+	const LlmModelConfig *config = &s->executor->config;
+	const uint32_t targets = s->request.targets;
+	uint32_t found = 0;
+	LlmWeightSpec spec;
+
+	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
+	{
+		if ((targets >> m & 1) == 0 ||
+			!find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
+					   layer_idx, &spec))
+			continue;
+		found |= 1u << m;
+		add_pair(s, layer_idx, (LlmAdapterModule) m, 0, spec.first_row > 0);
+	}
+	if (!llm_layer_set_has(&config->expert_layers, layer_idx))
+		return found;
+	for (int32_t e = 0; e < config->n_experts; e++)
+	{
+		for (int m = LLM_ADAPTER_EXPERT_GATE; m <= LLM_ADAPTER_EXPERT_DOWN; m++)
+		{
+			if ((targets >> m & 1) != 0)
+				add_pair(s, layer_idx, (LlmAdapterModule) m, e, false);
+		}
+	}
+	return found | LLM_TRAIN_EXPERT_TARGETS;
+}
+
 static bool
 choose_pairs(Session *s, LlmError *err)
 {
 	LlmTrainRequest *r = &s->request;
 	const LlmModelConfig *config = &s->executor->config;
-	double root = r->use_rslora ? sqrt(r->lora_rank) : r->lora_rank;
-	bool shares[LLM_ADAPTER_DOWN + 1];
+	const size_t capacity =
+		(size_t) config->n_layers *
+		(LLM_ADAPTER_DOWN + 1 + 3 * (size_t) config->n_experts);
 	uint32_t found = 0;
-	LlmWeightSpec spec;
 
-	s->pairs = calloc((size_t) config->n_layers * (LLM_ADAPTER_DOWN + 1),
-					  sizeof(LlmTrainPair));
+	s->pairs = calloc(capacity, sizeof(LlmTrainPair));
 	if (s->pairs == NULL)
-		return llm_error_no_memory(err, sizeof(LlmTrainPair),
+		return llm_error_no_memory(err, capacity * sizeof(LlmTrainPair),
 								   "the pairs of a job");
 	r->targets = whole_modules(config, r->targets);
-	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
-	{
-		shares[m] =
-			find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
-					  0, &spec) &&
-			spec.first_row > 0;
-	}
-	for (int32_t i = 0; i < config->n_layers * (LLM_ADAPTER_DOWN + 1); i++)
-	{
-		int m = i % (LLM_ADAPTER_DOWN + 1);
-
-		if ((r->targets >> m & 1) == 0 ||
-			!find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
-					   i / (LLM_ADAPTER_DOWN + 1), &spec))
-			continue;
-		found |= 1u << m;
-		s->pairs[r->train.n_pairs++] = (LlmTrainPair){
-			.layer_idx = i / (LLM_ADAPTER_DOWN + 1),
-			.module = (LlmAdapterModule) m,
-			.rank = r->lora_rank,
-			.scale = (float) (r->lora_alpha / root),
-			.has_magnitude = r->use_dora,
-			.shares_a = shares[m],
-		};
-	}
+	for (int32_t i = 0; i < config->n_layers; i++)
+		found |= add_layer_pairs(s, i);
 	r->train.pairs = s->pairs;
 	/* "all" are those that there are: mixtures of experts lack some */
-	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
+	if ((r->targets & LLM_TRAIN_ALL_TARGETS) == LLM_TRAIN_ALL_TARGETS)
+		found |= LLM_TRAIN_ALL_TARGETS;
+	for (int m = 0; m < LLM_ADAPTER_MODULE_COUNT; m++)
 	{
-		if (r->targets != ALL_MODULES && (r->targets & ~found & 1u << m) != 0)
+		if ((r->targets & ~found & 1u << m) != 0)
 			return llm_error_set(err, LLM_ERROR_INVALID,
 								 "no layer of the model has a module \"%s\" "
 								 "that an adapter could change",

@@ -13,6 +13,12 @@
 #include "src/engine/executor/executor.h"
 #include "src/engine/train/train_job.h"
 
+/* Bits of LlmAdapterModule: a layer's projections, and its experts'. */
+#define LLM_TRAIN_ALL_TARGETS ((1u << (LLM_ADAPTER_DOWN + 1)) - 1)
+#define LLM_TRAIN_EXPERT_TARGETS                                   \
+	(1u << LLM_ADAPTER_EXPERT_GATE | 1u << LLM_ADAPTER_EXPERT_UP | \
+	 1u << LLM_ADAPTER_EXPERT_DOWN)
+
 /*
  * What TRAIN asks for.  Names and defaults are those of LLaMA-Factory and of
  * transformers' TrainingArguments, where they have one.

@@ -166,6 +166,16 @@ check_file(const AdapterLoad *load, int32_t max_rank)
 		return llm_error_set(load->err, LLM_ERROR_INVALID,
 							 "%s: the adapter was made for another base model",
 							 load->path);
+	if (file->has_experts)
+	{
+		llm_error_set(load->err, LLM_ERROR_UNSUPPORTED,
+					  "%s: the adapter changes experts of a mixture, which is "
+					  "not served beside the model",
+					  load->path);
+		return llm_error_hint(load->err,
+							  "Merge it: llm_merge_adapter writes a model with "
+							  "the adapter in its weights.");
+	}
 	if (file->max_rank <= max_rank)
 		return true;
 	llm_error_set(load->err, LLM_ERROR_LIMIT,

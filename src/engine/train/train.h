@@ -29,14 +29,16 @@
 typedef struct LlmTrainer LlmTrainer;
 
 /*
- * One module's pair of matrices to train: of q k v o gate up down.  Modules
- * that a checkpoint stores as one (q, k and v, or gate and up) have one A in
- * PEFT's adapters: the first one's, which the others share.
+ * One module's pair of matrices to train: of q k v o gate up down, or of an
+ * expert's gate up down.  Modules that a checkpoint, or PEFT for experts,
+ * takes as one (q, k and v, or gate and up) have one A in PEFT's adapters: the
+ * first one's, which the others share.
  */
 typedef struct LlmTrainPair
 {
 	int32_t layer_idx;
 	LlmAdapterModule module;
+	int32_t expert_idx; /* of an expert's module, else 0 */
 	int32_t rank;
 	float scale;		/* of B A */
 	bool has_magnitude; /* DoRA */
@@ -84,8 +86,8 @@ typedef struct LlmTrainBatch
 } LlmTrainBatch;
 
 /*
- * Whether a model can be trained: false, and why, for experts of a mixture,
- * int8 and int4 weights, and compute backends without the operations.
+ * Whether a model can be trained: false, and why, for int8 and int4 weights,
+ * DoRA or dropout of experts, and compute backends without the operations.
  */
 extern bool llm_train_check(const LlmModel *model,
 							const LlmTrainOptions *options, LlmError *err);

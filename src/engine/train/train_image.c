@@ -12,7 +12,7 @@
 #include "src/common/util/json.h"
 #include "src/engine/train/train_internal.h"
 
-#define NAME_BYTES 64
+#define NAME_BYTES (LLM_ADAPTER_PAIR_NAME_BYTES + 16)
 
 /* A tensor to write, and where its numbers lie. */
 typedef struct Part
@@ -61,12 +61,12 @@ static bool
 add_pair(Writer *writer, int32_t pair_idx)
 {
 	const LlmTrainPair *spec = &writer->trainer->pairs[pair_idx].spec;
-	char name[NAME_BYTES - 16];
+	char name[LLM_ADAPTER_PAIR_NAME_BYTES];
 	char key[NAME_BYTES];
 	char scale[40];
 
-	snprintf(name, sizeof(name), "layers.%d.%s", spec->layer_idx,
-			 llm_adapter_module_name(spec->module));
+	llm_adapter_pair_name(spec->layer_idx, spec->module, spec->expert_idx,
+						  name);
 	for (int which = LLM_TRAIN_A; which <= LLM_TRAIN_MAGNITUDE; which++)
 		add_part(writer, pair_idx, (LlmTrainMatrix) which, name);
 	snprintf(key, sizeof(key), "scale.%s", name);

@@ -27,7 +27,9 @@ train_is_nf4(const LlmModelOptions *options)
 		   options->quantization == LLM_QUANTIZATION_NF4_NESTED;
 }
 
+/* Of a layer, and of each of its experts. */
 #define N_MODULES (LLM_ADAPTER_DOWN + 1)
+#define N_EXPERT_MODULES 3
 
 /* Where the numbers of a pair lie among all, in floats. */
 typedef struct PairPlace
@@ -113,6 +115,13 @@ typedef struct TrainMixture
 	void *inner;
 	void *d_inner;
 
+	/* of experts' pairs, each [entries, max_rank]; NULL where max_rank is 0 */
+	int32_t max_rank;
+	void *shrunk[N_EXPERT_MODULES]; /* A x */
+	void *d_shrunk[N_EXPERT_MODULES];
+	void *weighed;		   /* one of these times the entries' shares */
+	int32_t *device_order; /* [entries] 0, 1, 2 ... */
+
 	/* on the host, where memory is one piece that begins with the first */
 	float *probabilities; /* [max_tokens, n_experts] */
 	float *shares;		  /* [entries] of the token's output */
@@ -120,6 +129,7 @@ typedef struct TrainMixture
 	int32_t *chosen;	  /* [max_tokens, n_experts_per_token] ascending */
 	int32_t *entry_rows;  /* [entries] tokens */
 	int32_t *row_entries; /* like chosen: their entries */
+	int32_t *order;		  /* [entries] 0, 1, 2 ... */
 	int32_t *first_entry; /* [n_experts + 1] of each expert */
 } TrainMixture;
 
@@ -147,6 +157,8 @@ struct LlmTrainer
 	TrainPair *pairs;
 	int32_t n_pairs;
 	TrainPair *(*layer_pairs)[N_MODULES]; /* [n_layers], NULL: not trained */
+	TrainPair **expert_pairs; /* [n_layers, N_EXPERT_MODULES, n_experts]
+							   * likewise */
 
 	/* all device memory is one piece */
 	char *memory;
@@ -245,6 +257,36 @@ extern bool train_mixture(LlmTrainer *trainer, int32_t layer_idx, const void *x,
 extern bool
 train_mixture_back(LlmTrainer *trainer, int32_t layer_idx, const void *x,
 				   const void *d_out, void *d_x, LlmError *err);
+
+/* ---- train_experts.c ---- */
+
+/* Where the pair of a module's expert stands, if it is trained. */
+extern TrainPair **
+train_expert_pair(const LlmTrainer *trainer, int32_t layer_idx,
+				  LlmAdapterModule module, int32_t expert_idx);
+
+/*
+ * Every expert's module over its entries: y = W x + s B (A x), and back:
+ * d_x = d_y W + s (d_y B) A, or added.  Entries are not weighed with their
+ * shares; the way there leaves A x, and train_experts_slopes d(A x), which the
+ * way back takes.
+ */
+extern bool
+train_experts(LlmTrainer *trainer, int32_t layer_idx, LlmAdapterModule module,
+			  const void *x, void *y, LlmError *err);
+extern bool train_experts_back(LlmTrainer *trainer, int32_t layer_idx,
+							   LlmAdapterModule module, const void *d_y,
+							   void *d_x, bool adds, LlmError *err);
+
+/* A x alone. */
+extern bool
+train_experts_shrink(LlmTrainer *trainer, int32_t layer_idx,
+					 LlmAdapterModule module, const void *x, LlmError *err);
+
+/* The gradients of A and B, weighed; d_y is not. */
+extern bool train_experts_slopes(LlmTrainer *trainer, int32_t layer_idx,
+								 LlmAdapterModule module, const void *d_y,
+								 const void *x, LlmError *err);
 
 /* ---- train_backward.c ---- */
 

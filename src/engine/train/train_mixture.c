@@ -2,15 +2,17 @@
  * train_mixture.c
  *	  The MLP of a mixture of experts, there and back.
  *
- * Experts and router are not trained; what passes through them is.  A visit of
- * a token to an expert is an entry; entries are sorted by expert, so that each
- * expert's are side by side.  Nothing is kept for the way back: it routes the
- * tokens once more and passes their entries up to down's input.
+ * The router is not trained, and experts are where they have pairs
+ * (train_experts.c).  A visit of a token to an expert is an entry; entries are
+ * sorted by expert, so that each expert's are side by side.  Nothing is kept
+ * for the way back: it routes the tokens once more and passes their entries up
+ * to down's input.
  *
  * With y_e what expert e says of x, g its inputs of down, s_e the share:
  *
  *	  out = sum of s_e y_e,  d_s_e = d_out . y_e = (d_out W_down) . g
  *
+ * (W_down with its pair, if it has one)
  * so that y_e itself is not needed again, and entries can be weighed with
  * their shares last, when they are added up to d_x.  Shares are a softmax,
  * over the chosen experts where these are renormalized (Jiang et al. 2024):
@@ -170,6 +172,8 @@ route(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
 						 n_bytes, err) &&
 		   t->ops->write(t->compute, m->device_shares, m->shares, n_bytes,
 						 err) &&
+		   (m->max_rank == 0 || t->ops->write(t->compute, m->device_order,
+											  m->order, n_bytes, err)) &&
 		   t->ops->sync(t->compute, err);
 }
 
@@ -177,63 +181,6 @@ route(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
  * Experts
  * ------------------------------------------------------------------------
  */
-
-/* y = W x of every expert's entries. */
-static bool
-multiply(LlmTrainer *t, const LlmMatrix *weights, const void *x, void *y,
-		 LlmError *err)
-{
-	const TrainMixture *m = &t->mixture;
-
-	for (int32_t e = 0; e < t->config->n_experts; e++)
-	{
-		const int64_t first = m->first_entry[e];
-		LlmLinearArgs args = {
-			.x = train_act_at(t, x, first * weights[e].n_cols),
-			.n_rows = m->first_entry[e + 1] - m->first_entry[e],
-			.n_parts = 1,
-		};
-
-		args.part[0].weight = weights[e];
-		args.part[0].out = train_act_at(t, y, first * weights[e].n_rows);
-		args.part[0].out_stride = weights[e].n_rows;
-		if (args.n_rows > 0 && !t->train->linear(t->compute, &args, err))
-			return false;
-	}
-	return true;
-}
-
-/* d_x = d_y W, or += */
-static bool
-multiply_back(LlmTrainer *t, const LlmMatrix *weights, const void *d_y,
-			  void *d_x, bool adds, LlmError *err)
-{
-	const TrainMixture *m = &t->mixture;
-
-	for (int32_t e = 0; e < t->config->n_experts; e++)
-	{
-		const LlmMatrix *w = &weights[e];
-		const int64_t first = m->first_entry[e];
-		LlmProductArgs args = {
-			.a = { train_act_at(t, d_y, first * w->n_rows),
-				   t->compute->activation_dtype, w->n_rows, false },
-			.b = { w->data, w->dtype, w->n_cols, false },
-			.m = m->first_entry[e + 1] - first,
-			.n = w->n_cols,
-			.k = w->n_rows,
-			.scale = 1,
-			.adds = adds,
-			.out = train_act_at(t, d_x, first * w->n_cols),
-			.out_dtype = t->compute->activation_dtype,
-			.out_stride = w->n_cols,
-		};
-
-		if (args.m > 0 && !t->train->product(t->compute, &args, err))
-			return false;
-	}
-	return true;
-}
-
 static bool
 gather_entries(LlmTrainer *t, const void *x, void *out, LlmError *err)
 {
@@ -281,13 +228,10 @@ pass_entries(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
 	};
 
 	return route(t, layer_idx, x, err) && gather_entries(t, x, m->x, err) &&
-		   multiply(
-			   t,
-			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_GATE, layer_idx),
-			   m->x, m->gate, err) &&
-		   multiply(
-			   t, llm_model_experts(t->model, LLM_WEIGHT_EXPERT_UP, layer_idx),
-			   m->x, m->up, err) &&
+		   train_experts(t, layer_idx, LLM_ADAPTER_EXPERT_GATE, m->x, m->gate,
+						 err) &&
+		   train_experts(t, layer_idx, LLM_ADAPTER_EXPERT_UP, m->x, m->up,
+						 err) &&
 		   t->ops->gated_act(t->compute, &act, err);
 }
 
@@ -298,10 +242,8 @@ train_mixture(LlmTrainer *t, int32_t layer_idx, const void *x, void *out,
 	TrainMixture *m = &t->mixture;
 
 	return pass_entries(t, layer_idx, x, err) &&
-		   multiply(
-			   t,
-			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_DOWN, layer_idx),
-			   m->inner, m->y, err) &&
+		   train_experts(t, layer_idx, LLM_ADAPTER_EXPERT_DOWN, m->inner, m->y,
+						 err) &&
 		   combine_entries(t, m->y, out, err);
 }
 
@@ -397,18 +339,21 @@ train_mixture_back(LlmTrainer *t, int32_t layer_idx, const void *x,
 
 	return pass_entries(t, layer_idx, x, err) &&
 		   gather_entries(t, d_out, m->y, err) &&
-		   multiply_back(
-			   t,
-			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_DOWN, layer_idx),
-			   m->y, m->d_inner, false, err) &&
+		   train_experts_shrink(t, layer_idx, LLM_ADAPTER_EXPERT_DOWN, m->inner,
+								err) &&
+		   train_experts_slopes(t, layer_idx, LLM_ADAPTER_EXPERT_DOWN, m->y,
+								m->inner, err) &&
+		   train_experts_back(t, layer_idx, LLM_ADAPTER_EXPERT_DOWN, m->y,
+							  m->d_inner, false, err) &&
 		   t->train->gated_act_back(t->compute, &act, err) &&
-		   multiply_back(
-			   t,
-			   llm_model_experts(t->model, LLM_WEIGHT_EXPERT_GATE, layer_idx),
-			   m->gate, m->x, false, err) &&
-		   multiply_back(
-			   t, llm_model_experts(t->model, LLM_WEIGHT_EXPERT_UP, layer_idx),
-			   m->up, m->x, true, err) &&
+		   train_experts_slopes(t, layer_idx, LLM_ADAPTER_EXPERT_GATE, m->gate,
+								m->x, err) &&
+		   train_experts_slopes(t, layer_idx, LLM_ADAPTER_EXPERT_UP, m->up,
+								m->x, err) &&
+		   train_experts_back(t, layer_idx, LLM_ADAPTER_EXPERT_GATE, m->gate,
+							  m->x, false, err) &&
+		   train_experts_back(t, layer_idx, LLM_ADAPTER_EXPERT_UP, m->up, m->x,
+							  true, err) &&
 		   combine_entries(t, m->x, d_x, err) &&
 		   route_back(t, layer_idx, d_x, err);
 }

@@ -161,8 +161,9 @@ fill_from_image(LlmTrainer *t, const LlmAdapterImage *image, float *values,
 	for (int32_t i = 0; i < t->n_pairs; i++)
 	{
 		const TrainPair *pair = &t->pairs[i];
-		const LlmAdapterPair *from = llm_adapter_image_find(
-			image, pair->spec.layer_idx, pair->spec.module);
+		const LlmAdapterPair *from = llm_adapter_image_find_expert(
+			image, pair->spec.layer_idx, pair->spec.module,
+			pair->spec.expert_idx);
 
 		if (from == NULL || from->rank != pair->spec.rank ||
 			from->scale != pair->spec.scale ||

@@ -192,6 +192,15 @@ lay_out_mixture(LlmTrainer *t, Walk *walk)
 	m->up = take_rows(t, walk, n_top * config->expert_intermediate_size);
 	m->inner = take_rows(t, walk, n_top * config->expert_intermediate_size);
 	m->d_inner = take_rows(t, walk, n_top * config->expert_intermediate_size);
+	if (m->max_rank == 0)
+		return;
+	for (int i = 0; i < N_EXPERT_MODULES; i++)
+	{
+		m->shrunk[i] = take_rows(t, walk, n_top * m->max_rank);
+		m->d_shrunk[i] = take_rows(t, walk, n_top * m->max_rank);
+	}
+	m->weighed = take_rows(t, walk, n_top * m->max_rank);
+	m->device_order = take(walk, n, sizeof(int32_t));
 }
 
 static void
@@ -248,7 +257,9 @@ has_module(const LlmModelConfig *config, int32_t layer_idx,
 static void
 lay_out_decoded(LlmTrainer *t, Walk *walk)
 {
-	int64_t most = 0;
+	int64_t most =
+		(int64_t) t->config->hidden_size *
+		(t->config->n_experts > 0 ? t->config->expert_intermediate_size : 0);
 
 	if (!train_is_nf4(llm_model_options(t->model)))
 		return;
@@ -327,6 +338,26 @@ place_shrunk(TrainPair *(*pairs)[N_MODULES])
 	}
 }
 
+/* A pair's weight, and where it stands among those of its layer. */
+static TrainPair **
+find_place(LlmTrainer *t, const LlmTrainPair *spec, LlmMatrix *weight)
+{
+	LlmWeightRole role = llm_adapter_module_weight(spec->module);
+
+	assert(spec->layer_idx < t->config->n_layers);
+	if (llm_adapter_is_expert(spec->module))
+	{
+		*weight = llm_model_experts(t->model, role,
+									spec->layer_idx)[spec->expert_idx];
+		if (spec->rank > t->mixture.max_rank)
+			t->mixture.max_rank = spec->rank;
+		return train_expert_pair(t, spec->layer_idx, spec->module,
+								 spec->expert_idx);
+	}
+	*weight = llm_model_matrix(t->model, role, spec->layer_idx);
+	return &t->layer_pairs[spec->layer_idx][spec->module];
+}
+
 /* All A come first: LoRA+ has another rate for what follows. */
 static bool
 place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
@@ -337,18 +368,15 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 	{
 		TrainPair *pair = &t->pairs[i];
 		LlmMatrix weight;
+		TrainPair **place = find_place(t, &options->pairs[i], &weight);
 
 		pair->spec = options->pairs[i];
-		assert(pair->spec.layer_idx < t->config->n_layers);
-		if (t->layer_pairs[pair->spec.layer_idx][pair->spec.module] != NULL)
+		if (*place != NULL)
 			return llm_error_set(err, LLM_ERROR_INVALID,
 								 "module %s of layer %d is named twice",
 								 llm_adapter_module_name(pair->spec.module),
 								 pair->spec.layer_idx);
-		t->layer_pairs[pair->spec.layer_idx][pair->spec.module] = pair;
-		weight = llm_model_matrix(t->model,
-								  llm_adapter_module_weight(pair->spec.module),
-								  pair->spec.layer_idx);
+		*place = pair;
 		pair->n_in = weight.n_cols;
 		pair->n_out = weight.n_rows;
 		pair->place.a = at;
@@ -378,12 +406,23 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
  * ------------------------------------------------------------------------
  */
 static bool
+is_trainable(const LlmModelConfig *config, const LlmTrainPair *pair)
+{
+	if (pair->layer_idx < 0 || pair->layer_idx >= config->n_layers ||
+		(int) pair->module < 0)
+		return false;
+	if (llm_adapter_is_expert(pair->module))
+		return llm_layer_set_has(&config->expert_layers, pair->layer_idx) &&
+			   pair->expert_idx >= 0 && pair->expert_idx < config->n_experts;
+	return (int) pair->module < N_MODULES && pair->expert_idx == 0 &&
+		   has_module(config, pair->layer_idx, pair->module);
+}
+
+static bool
 check_pair(const LlmModelConfig *config, const LlmTrainOptions *options,
 		   const LlmTrainPair *pair, LlmError *err)
 {
-	if (pair->layer_idx < 0 || pair->layer_idx >= config->n_layers ||
-		(int) pair->module < 0 || (int) pair->module >= N_MODULES ||
-		!has_module(config, pair->layer_idx, pair->module))
+	if (!is_trainable(config, pair))
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "module %s of layer %d cannot be trained",
 							 llm_adapter_module_name(pair->module),
@@ -392,6 +431,11 @@ check_pair(const LlmModelConfig *config, const LlmTrainOptions *options,
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "rank %d is not between 1 and %d", pair->rank,
 							 LLM_ADAPTER_MAX_RANK);
+	if (llm_adapter_is_expert(pair->module) &&
+		(pair->has_magnitude || options->dropout > 0))
+		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+							 "experts cannot be trained with %s",
+							 pair->has_magnitude ? "DoRA" : "dropout");
 	if (pair->has_magnitude && options->dropout > 0)
 		return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
 							 "dropout together with DoRA is not supported");
@@ -404,7 +448,10 @@ are_fused(const LlmTrainPair *a, const LlmTrainPair *b)
 {
 	return (a->module == LLM_ADAPTER_Q && b->module == LLM_ADAPTER_K) ||
 		   (a->module == LLM_ADAPTER_K && b->module == LLM_ADAPTER_V) ||
-		   (a->module == LLM_ADAPTER_GATE && b->module == LLM_ADAPTER_UP);
+		   (a->module == LLM_ADAPTER_GATE && b->module == LLM_ADAPTER_UP) ||
+		   (a->module == LLM_ADAPTER_EXPERT_GATE &&
+			b->module == LLM_ADAPTER_EXPERT_UP &&
+			a->expert_idx == b->expert_idx);
 }
 
 static bool
@@ -484,7 +531,7 @@ alloc_mixture(LlmTrainer *t, LlmError *err)
 	const size_t n_tokens = (size_t) t->options.max_tokens;
 	const size_t n_experts = (size_t) t->config->n_experts;
 	const size_t n = n_tokens * (size_t) t->config->n_experts_per_token;
-	const size_t n_all = n_tokens * n_experts + 5 * n + n_experts + 1;
+	const size_t n_all = n_tokens * n_experts + 6 * n + n_experts + 1;
 	TrainMixture *m = &t->mixture;
 
 	if (n_experts == 0)
@@ -497,7 +544,10 @@ alloc_mixture(LlmTrainer *t, LlmError *err)
 	m->chosen = (int32_t *) (m->d_shares + n);
 	m->entry_rows = m->chosen + n;
 	m->row_entries = m->entry_rows + n;
-	m->first_entry = m->row_entries + n;
+	m->order = m->row_entries + n;
+	m->first_entry = m->order + n;
+	for (size_t i = 0; i < n; i++)
+		m->order[i] = (int32_t) i;
 	return true;
 }
 
@@ -509,12 +559,16 @@ alloc_host(LlmTrainer *t, LlmError *err)
 
 	t->pairs = calloc((size_t) t->n_pairs, sizeof(TrainPair));
 	t->layer_pairs = calloc(n_layers, sizeof(*t->layer_pairs));
+	t->expert_pairs =
+		calloc(n_layers * N_EXPERT_MODULES * (size_t) t->config->n_experts + 1,
+			   sizeof(TrainPair *));
 	t->inputs = calloc(n_layers + 1, sizeof(void *));
 	t->saved = calloc(n_layers, sizeof(SavedLayer));
 	t->staging = malloc(4 * n_tokens * sizeof(int32_t));
 	t->rope_len = malloc(n_tokens * sizeof(int32_t));
-	if (t->pairs == NULL || t->layer_pairs == NULL || t->inputs == NULL ||
-		t->saved == NULL || t->staging == NULL || t->rope_len == NULL)
+	if (t->pairs == NULL || t->layer_pairs == NULL || t->expert_pairs == NULL ||
+		t->inputs == NULL || t->saved == NULL || t->staging == NULL ||
+		t->rope_len == NULL)
 		return llm_error_no_memory(err, 5 * n_tokens * sizeof(int32_t),
 								   "the trainer");
 	return alloc_mixture(t, err);
@@ -596,6 +650,7 @@ llm_trainer_free(LlmTrainer *trainer)
 		trainer->ops->free(trainer->compute, trainer->memory);
 	free(trainer->pairs);
 	free(trainer->layer_pairs);
+	free(trainer->expert_pairs);
 	free(trainer->inputs);
 	free(trainer->saved);
 	free(trainer->staging);

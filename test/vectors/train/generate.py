@@ -41,10 +41,13 @@ RATE = 2e-3
 
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
+EXPERTS = {"gate": 9, "up": 10, "down": 11, "gate_up": 9}
 
 # name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored,
 # "nf4", "nf4_nested": projections are what is left of them as NF4 weights;
 # "bnb": the checkpoint of that name that generate_bnb.py wrote
+# "experts": gate, up and down are the experts'; of mixtral they are parameters
+# as transformers 5 has them, of qwen3_moe modules as transformers 4 had them
 CASES = {
     "mixtral": (("q", "k", "v", "o"), False, False),
     "qwen3_moe": (("q", "k", "v", "o"), False, False),
@@ -52,6 +55,8 @@ CASES = {
     "qwen3_nf4": (MODULES, False, False),
     "llama3_nf4_nested": (("q", "v", "down"), False, True),
     "bnb_nested": (("q", "o", "up", "down"), False, False),
+    "mixtral_experts": (("q", "v"), True, False),
+    "qwen3_moe_experts": (("k", "gate", "up", "down"), False, False),
     "phi3_fused": (("qkv", "gate_up", "down"), False, False),
     "glm4_fused": (("q", "gate_up"), False, False),
     "llama2": (MODULES, False, False),
@@ -105,6 +110,30 @@ class Parts(torch.nn.Module):
         return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
 
 
+class Experts(torch.nn.ModuleList):
+    """Experts as modules."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.act = [fused.act_fn]  # no module of the list
+        for gate_up, down in zip(fused.gate_up_proj, fused.down_proj):
+            expert = torch.nn.Module()
+            gate, up = gate_up.chunk(2)
+            for name, weight in (("gate", gate), ("up", up), ("down", down)):
+                linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+                linear.weight.data = weight.data.clone()
+                setattr(expert, name + "_proj", linear)
+            self.append(expert)
+
+    def forward(self, x, indices, shares):
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self):
+            rows, place = torch.where(indices == i)
+            y = self.act[0](expert.gate_proj(x[rows])) * expert.up_proj(x[rows])
+            out.index_add_(0, rows, expert.down_proj(y) * shares[rows, place, None])
+        return out
+
+
 def split_fused(model):
     config = model.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -134,11 +163,16 @@ def load(name):
         split_fused(model)
     if "_nf4" in name:
         round_to_nf4(name, model)
+    if name == "qwen3_moe_experts":
+        model.config.model_type = "modules"  # PEFT knows the other one's parameters
+        for layer in model.model.layers:
+            if hasattr(layer.mlp, "experts"):
+                layer.mlp.experts = Experts(layer.mlp.experts)
     return model
 
 
 def base_of(name):
-    return re.sub("_fused|_nf4|_nested", "", name)
+    return re.sub("_fused|_nf4|_nested|_experts", "", name)
 
 
 def round_to_nf4(name, model):
@@ -163,6 +197,9 @@ def adapted(name, modules, use_rslora, use_dora):
             use_rslora=use_rslora,
             use_dora=use_dora,
             task_type="CAUSAL_LM",
+            target_parameters=["experts.gate_up_proj", "experts.down_proj"]
+            if name == "mixtral_experts"
+            else None,
         ),
     )
     parameters = {}
@@ -170,6 +207,9 @@ def adapted(name, modules, use_rslora, use_dora):
         if not parameter.requires_grad:
             continue
         parts = key.split(".")
+        if "experts" in parts:
+            set_expert(model, parts, parameter, parameters)
+            continue
         layer = int(parts[parts.index("layers") + 1])
         module = [p[:-5] for p in parts if p.endswith("_proj") and p[:-5] in FUSED][-1]
         kind = "A" if "lora_A" in key else "B" if "lora_B" in key else "magnitude"
@@ -179,6 +219,46 @@ def adapted(name, modules, use_rslora, use_dora):
             parameter.data = matrix(parameter.shape, salt, scale)
         parameters[f"{layer}.{module}.{kind}"] = parameter
     return model, parameters
+
+
+def expert_matrix(layer, module, expert, kind, shape):
+    salt = expert * 1000 + layer * 100 + EXPERTS[module] * 10 + (kind == "B")
+    return matrix(shape, salt, 2 / math.sqrt(shape[1]) if kind == "A" else 0.2)
+
+
+def set_expert(model, parts, parameter, parameters):
+    """Values of experts' matrices; of a parameter all experts' are in one."""
+    layer = int(parts[parts.index("layers") + 1])
+    kind = "A" if "lora_A" in parts else "B"
+    at = parts.index("experts")
+    if parts[at + 1].isdigit():
+        expert, module = int(parts[at + 1]), parts[at + 2][:-5]
+        parameter.data = expert_matrix(layer, module, expert, kind, parameter.shape)
+        parameters[f"{layer}.expert_{module}.{kind}.{expert}"] = parameter
+        return
+    # the wrapper around the other one is down's
+    module = "gate_up" if parts[at + 1] == "base_layer" else "down"
+    n = model.config.num_local_experts
+    rows, columns = parameter.shape
+    if kind == "A":
+        values = [expert_matrix(layer, module, e, kind, (rows // n, columns)) for e in range(n)]
+        parameter.data = torch.cat(values)
+    else:
+        values = [expert_matrix(layer, module, e, kind, (rows, columns // n)) for e in range(n)]
+        parameter.data = torch.stack(values, -1).reshape(rows, columns)
+    parameters[f"{layer}.expert_{module}.{kind}"] = parameter
+
+
+def gradients_of(key, parameter, n_experts):
+    """A parameter's gradient, of experts' each expert's."""
+    gradient = parameter.grad
+    if ".expert_" not in key or key[-1].isdigit():
+        return {key: gradient.numpy().copy()}
+    if key.endswith("A"):
+        parts = gradient.chunk(n_experts)
+    else:
+        parts = gradient.reshape(gradient.shape[0], -1, n_experts).unbind(-1)
+    return {f"{key}.{e}": part.contiguous().numpy() for e, part in enumerate(parts)}
 
 
 def batch(vocab):
@@ -220,7 +300,9 @@ def generate(name):
         "loss": loss.detach().reshape(1).numpy(),
     }
     for key, parameter in parameters.items():
-        tensors["grad." + key] = parameter.grad.numpy().copy()
+        n_experts = getattr(model.config, "num_local_experts", 0)
+        for part, gradient in gradients_of(key, parameter, n_experts).items():
+            tensors["grad." + part] = gradient
     if name in ("llama3", "qwen3"):
         tensors["losses"] = curve(model, parameters, ids, starts, rows, labels)
     save_file(tensors, os.path.join(HERE, name + ".safetensors"))
