@@ -9,14 +9,22 @@
 
 #include "cuda/cuda_internal.cuh"
 
+/* Within 2 ulp of f32, far below bf16's half. */
+static __device__ __forceinline__ float
+logistic(float x)
+{
+	return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
 static __device__ __forceinline__ float
 activate(LlmActivation kind, float x)
 {
 	if (kind == LLM_ACTIVATION_SILU)
-		return x / (1.0f + expf(-x));
+		return x * logistic(x);
 	if (kind == LLM_ACTIVATION_GELU)
 		return 0.5f * x * erfcf(-x * 0.70710678f);
-	return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+	/* (1 + tanh(y)) / 2 = logistic(2 y) */
+	return x * logistic(1.59576912f * (x + 0.044715f * x * x * x));
 }
 
 /* Beyond these the limits, which 0 * inf would spoil. */
@@ -25,5 +33,14 @@ gate(LlmActivation kind, float x)
 {
 	return x < -1e4f ? 0.0f : activate(kind, x);
 }
+
+/*
+ * The instance of a kernel for an activation: with all of them in one, its
+ * unrolled code does not fit the cache of instructions.
+ */
+#define ACTIVATION_INSTANCE(kernel, kind)                          \
+	((kind) == LLM_ACTIVATION_SILU	 ? kernel<LLM_ACTIVATION_SILU> \
+	 : (kind) == LLM_ACTIVATION_GELU ? kernel<LLM_ACTIVATION_GELU> \
+									 : kernel<LLM_ACTIVATION_GELU_TANH>)
 
 #endif /* LLM_CUDA_ACTIVATION_CUH */

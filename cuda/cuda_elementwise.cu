@@ -149,10 +149,11 @@ cuda_sum_rows(LlmCompute *compute, const LlmSumRowsArgs *args, LlmError *err)
  * Gated activation
  * ------------------------------------------------------------------------
  */
+template <LlmActivation KIND>
 static __global__ void
 __launch_bounds__(THREADS)
 	gated_act_wide(const bf16 *gates, const bf16 *ups, bf16 *out,
-				   int64_t in_stride, int32_t dim, LlmActivation kind)
+				   int64_t in_stride, int32_t dim)
 {
 	int32_t i = (int32_t) (blockIdx.y * THREADS + threadIdx.x) * VALUES;
 	int64_t row = blockIdx.x;
@@ -175,14 +176,15 @@ __launch_bounds__(THREADS)
 		float2 a = __bfloat1622float2(g_pairs[k]);
 		float2 b = __bfloat1622float2(u_pairs[k]);
 
-		words[k] = pack_bf16(gate(kind, a.x) * b.x, gate(kind, a.y) * b.y);
+		words[k] = pack_bf16(gate(KIND, a.x) * b.x, gate(KIND, a.y) * b.y);
 	}
 	*(uint4 *) (out + row * dim + i) = result;
 }
 
+template <LlmActivation KIND>
 static __global__ void
 gated_act_single(const bf16 *gates, const bf16 *ups, bf16 *out,
-				 int64_t in_stride, int32_t dim, LlmActivation kind)
+				 int64_t in_stride, int32_t dim)
 {
 	int32_t i = (int32_t) (blockIdx.y * THREADS + threadIdx.x);
 	int64_t row = blockIdx.x;
@@ -191,7 +193,7 @@ gated_act_single(const bf16 *gates, const bf16 *ups, bf16 *out,
 	pass_wait();
 	if (i < dim)
 		out[row * dim + i] = __float2bfloat16(
-			gate(kind, __bfloat162float(gates[row * in_stride + i])) *
+			gate(KIND, __bfloat162float(gates[row * in_stride + i])) *
 			__bfloat162float(ups[row * in_stride + i]));
 }
 
@@ -204,6 +206,7 @@ cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err)
 				   bits % 16 == 0;
 	dim3 grid((unsigned) args->n_rows,
 			  blocks_for(is_wide ? args->dim / VALUES : args->dim));
+	LlmActivation kind = args->activation;
 	bool is_done;
 
 	if (args->n_rows == 0)
@@ -213,10 +216,10 @@ cuda_gated_act(LlmCompute *compute, const LlmGatedActArgs *args, LlmError *err)
 	if (is_done)
 		return true;
 	CUDA_TRY(launch_early(llm_cuda(compute), { grid, THREADS },
-						  is_wide ? gated_act_wide : gated_act_single,
+						  is_wide ? ACTIVATION_INSTANCE(gated_act_wide, kind)
+								  : ACTIVATION_INSTANCE(gated_act_single, kind),
 						  (const bf16 *) args->gate, (const bf16 *) args->up,
-						  (bf16 *) args->out, args->in_stride, args->dim,
-						  args->activation));
+						  (bf16 *) args->out, args->in_stride, args->dim));
 	return true;
 }
 

@@ -667,7 +667,8 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 	}
 	is_whole = p.out_is_aligned && e.col + WARP_COLS <= e.part.n_out;
 	shared_stride = e.module.rank + 8;
-	read_up(e, 0, up);
+	read_up(e, 0, 0, up[0]);
+	read_up(e, 0, 1, up[1]);
 	pass_wait();
 	if (is_whole)
 		read_outputs(e, old);
@@ -675,11 +676,13 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 	__syncthreads();
 	for (int32_t rank = 0;;)
 	{
-		multiply_up(shared, shared_stride, rank, up, sums);
+		multiply_up(shared, shared_stride, rank, up[0], sums[0]);
+		multiply_up(shared, shared_stride, rank, up[1], sums[1]);
 		rank += 16;
 		if (rank >= e.module.rank)
 			break;
-		read_up(e, rank, up);
+		read_up(e, rank, 0, up[0]);
+		read_up(e, rank, 1, up[1]);
 	}
 	if (is_whole)
 		write_outputs(e, old, sums);

@@ -141,13 +141,13 @@ add_pieces(const LoraParams &p, const ExpandTile &e, bf16 *shared,
 }
 
 /*
- * B of 16 ranks and a warp's outputs.  Column n of product j is output
+ * B of 16 ranks and half of a warp's outputs.  Column n of product j is output
  * 8 (n / 2) + 2 j + n % 2 of its 32, so that a thread ends up with 8
  * neighbours of rows g and g + 8; and its columns 2 t, 2 t + 1, 2 t + 8 and
  * 2 t + 9 are ranks 4 t .. 4 t + 3.
  */
 static __device__ __forceinline__ void
-read_up(const ExpandTile &e, int32_t rank, uint2 up[2][4])
+read_up(const ExpandTile &e, int32_t rank, int half, uint2 up[4])
 {
 	const int g = (int) threadIdx.x % WARP / 4;
 	const int t = (int) threadIdx.x % 4;
@@ -155,23 +155,18 @@ read_up(const ExpandTile &e, int32_t rank, uint2 up[2][4])
 		(const bf16 *) part_of(*e.tile, e.module.up) + rank + 4 * t;
 
 #pragma unroll
-	for (int half = 0; half < 2; half++)
+	for (int j = 0; j < 4; j++)
 	{
-#pragma unroll
-		for (int j = 0; j < 4; j++)
-		{
-			int32_t out = min(e.col + 32 * half + 8 * (g / 2) + 2 * j + g % 2,
-							  e.part.n_out - 1);
+		int32_t out = min(e.col + 32 * half + 8 * (g / 2) + 2 * j + g % 2,
+						  e.part.n_out - 1);
 
-			up[half][j] =
-				*(const uint2 *) (matrix + (int64_t) out * e.module.rank);
-		}
+		up[j] = *(const uint2 *) (matrix + (int64_t) out * e.module.rank);
 	}
 }
 
 static __device__ __forceinline__ void
 multiply_up(const bf16 *shared, int32_t shared_stride, int32_t rank,
-			const uint2 up[2][4], float sums[2][4][4])
+			const uint2 up[4], float sums[4][4])
 {
 	const int g = (int) threadIdx.x % WARP / 4;
 	const int t = (int) threadIdx.x % 4;
@@ -181,12 +176,8 @@ multiply_up(const bf16 *shared, int32_t shared_stride, int32_t rank,
 	uint32_t a[4] = { upper.x, lower.x, upper.y, lower.y };
 
 #pragma unroll
-	for (int half = 0; half < 2; half++)
-	{
-#pragma unroll
-		for (int j = 0; j < 4; j++)
-			mma_16x8x16(sums[half][j], a, up[half][j].x, up[half][j].y);
-	}
+	for (int j = 0; j < 4; j++)
+		mma_16x8x16(sums[j], a, up[j].x, up[j].y);
 }
 
 /* Eight outputs of row g + 8 of 32 columns, or of row g. */

@@ -17,65 +17,73 @@ typedef struct ActParams
 {
 	LoraParams lora;
 	bf16 *out; /* [n_rows, dim] */
-	LlmActivation activation;
 } ActParams;
 
-/* The sums that a part's adapter adds to the warp's outputs. */
+/* The sums that a part's adapter adds to half of the warp's outputs. */
 static __device__ __forceinline__ void
-add_up(const ExpandTile &e, const bf16 *shared, uint2 up[2][4],
-	   float sums[2][4][4])
+add_up(const ExpandTile &e, const bf16 *shared, int half, uint2 up[4],
+	   float sums[4][4])
 {
 	const int32_t stride = e.module.rank + 8;
 
+#pragma unroll
+	for (int j = 0; j < 4; j++)
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sums[j][i] = 0;
 	for (int32_t rank = 0; rank < e.module.rank; rank += 16)
 	{
 		if (rank > 0)
-			read_up(e, rank, up);
+			read_up(e, rank, half, up);
 		multiply_up(shared, stride, rank, up, sums);
 	}
 }
 
-/* As lora_expand would have stored it. */
-static __device__ __forceinline__ float
-completed(const ExpandTile &e, const uint4 &old, const float sums[2][4][4],
-		  int half, int lower, int k)
+static __device__ __forceinline__ float2
+unpack_bf16(uint32_t pair)
 {
-	const int t = (int) threadIdx.x % 4;
-	float value = __bfloat162float(((const bf16 *) &old)[k]);
-
-	if (e.module.rank == 0)
-		return value;
-	return __bfloat162float(
-		__float2bfloat16(changed(e, value, sums[half][k / 2][2 * lower + k % 2],
-								 e.col + 32 * half + 8 * t + k)));
+	return make_float2(__uint_as_float(pair << 16),
+					   __uint_as_float(pair & 0xffff0000u));
 }
 
-static __device__ __forceinline__ void
-store_activated(const ActParams &p, const ExpandTile &g, const ExpandTile &u,
-				const uint4 old[2][2][2], const float sums[2][2][4][4])
+/* Two neighbours as lora_expand would have stored them. */
+static __device__ __forceinline__ float2
+completed(const ExpandTile &e, uint32_t old, float first, float second,
+		  int32_t col)
 {
-	const int row = (int) threadIdx.x % WARP / 4;
-	const int t = (int) threadIdx.x % 4;
+	float2 values = unpack_bf16(old);
+
+	if (e.module.rank == 0)
+		return values;
+	return unpack_bf16(pack_bf16(changed(e, values.x, first, col),
+								 changed(e, values.y, second, col + 1)));
+}
+
+/* Four pairs of neighbours of one row: half a warp's columns, eight a thread. */
+template <LlmActivation KIND>
+static __device__ __forceinline__ void
+store_activated(const ActParams &p, const ExpandTile e[2], const uint4 old[2],
+				const float sums[2][4][4], int half, int lower)
+{
+	const int row = (int) threadIdx.x % WARP / 4 + 8 * lower;
+	const int32_t col = e[0].col + 32 * half + (int) threadIdx.x % 4 * 8;
+	const uint32_t *gates = (const uint32_t *) &old[0];
+	const uint32_t *ups = (const uint32_t *) &old[1];
+	uint32_t words[4];
 
 #pragma unroll
-	for (int i = 0; i < 4; i++)
+	for (int k = 0; k < 4; k++)
 	{
-		const int half = i / 2;
-		const int lower = i % 2;
-		int64_t at = (int64_t) g.tile->rows[row + 8 * lower] * g.part.n_out +
-					 g.col + 32 * half + 8 * t;
-		float x[8];
+		float2 g = completed(e[0], gates[k], sums[0][k][2 * lower],
+							 sums[0][k][2 * lower + 1], col + 2 * k);
+		float2 u = completed(e[1], ups[k], sums[1][k][2 * lower],
+							 sums[1][k][2 * lower + 1], col + 2 * k);
 
-#pragma unroll
-		for (int k = 0; k < 8; k++)
-			x[k] = gate(p.activation, completed(g, old[0][half][lower], sums[0],
-												half, lower, k)) *
-				   completed(u, old[1][half][lower], sums[1], half, lower, k);
-		if (row + 8 * lower < g.tile->n_rows)
-			*(uint4 *) (p.out + at) =
-				make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
-						   pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+		words[k] = pack_bf16(gate(KIND, g.x) * u.x, gate(KIND, g.y) * u.y);
 	}
+	if (row < e[0].tile->n_rows)
+		*(uint4 *) (p.out + (int64_t) e[0].tile->rows[row] * e[0].part.n_out +
+					col) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 static __device__ __forceinline__ void
@@ -93,6 +101,7 @@ open_part(const LoraParams &p, const LoraTile *tile, int part, bool has_adapter,
 }
 
 /* Grid: tiles, outputs by EXPAND_COLS. */
+template <LlmActivation KIND>
 static __global__ void
 __launch_bounds__(EXPAND_WARPS *WARP)
 	lora_gated_act(const __grid_constant__ ActParams p)
@@ -104,7 +113,6 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 	ExpandTile e[2];
 	uint2 up[2][2][4];
 	uint4 old[2][2][2];
-	float sums[2][2][4][4] = {};
 	bool is_there;
 
 	pass_release();
@@ -120,7 +128,10 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 		open_part(p.lora, tile, part, tile_idx < p.lora.rows.header[0],
 				  &e[part]);
 		if (e[part].module.rank > 0)
-			read_up(e[part], 0, up[part]);
+		{
+			read_up(e[part], 0, 0, up[part][0]);
+			read_up(e[part], 0, 1, up[part][1]);
+		}
 	}
 	is_there = e[0].col < e[0].part.n_out;
 	pass_wait();
@@ -136,28 +147,43 @@ __launch_bounds__(EXPAND_WARPS *WARP)
 	if (!is_there)
 		return;
 #pragma unroll
-	for (int part = 0; part < 2; part++)
-		add_up(e[part], inner[part], up[part], sums[part]);
-	store_activated(p, e[0], e[1], old, sums);
+	for (int half = 0; half < 2; half++)
+	{
+		float sums[2][4][4];
+
+#pragma unroll
+		for (int part = 0; part < 2; part++)
+			add_up(e[part], inner[part], half, up[part][half], sums[part]);
+#pragma unroll
+		for (int lower = 0; lower < 2; lower++)
+		{
+			const uint4 both[2] = { old[0][half][lower], old[1][half][lower] };
+
+			store_activated<KIND>(p, e, both, sums, half, lower);
+		}
+	}
 }
 
 bool
 cuda_lora_act_launch(LlmCuda *cuda, const LoraParams *params,
 					 const LlmGatedActArgs *args, LlmError *err)
 {
-	ActParams p = { *params, (bf16 *) args->out, args->activation };
+	ActParams p = { *params, (bf16 *) args->out };
 	LaunchShape shape = { dim3((unsigned) params->rows.n_all,
 							   (unsigned) ceil_div(args->dim, EXPAND_COLS)),
 						  EXPAND_WARPS * WARP,
 						  2 * (size_t) TILE_ROWS *
 							  (size_t) (params->max_rank + 8) * sizeof(bf16) };
 
+	void (*kernel)(ActParams) =
+		ACTIVATION_INSTANCE(lora_gated_act, args->activation);
+
 	assert(args->dim % WARP_COLS == 0);
 	/* two of the highest rank are more than 48 KiB */
-	CUDA_TRY(cudaFuncSetAttribute(lora_gated_act,
+	CUDA_TRY(cudaFuncSetAttribute(kernel,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  (int) shape.shared_bytes));
 	if (params->rows.n_all > 0)
-		CUDA_TRY(launch_early(cuda, shape, lora_gated_act, p));
+		CUDA_TRY(launch_early(cuda, shape, kernel, p));
 	return true;
 }

@@ -139,7 +139,7 @@ cuda_skinny(LlmCuda *cuda, const SkinnyArgs *args, LlmError *err)
 	unsigned n_blocks = (unsigned) ceil_div(args->n_out, TILE_ROWS);
 
 	assert(args->n_rows <= SKINNY_MAX_ROWS && args->n_cols % CHUNK == 0);
-	if (cuda->capability >= 90)
+	if (cuda->capability >= 90 && args->n_cols % 64 == 0)
 		return cuda_skinny_stream(cuda, args, err);
 	if (args->n_rows <= 8)
 		skinny_tile<1>
