@@ -84,8 +84,12 @@ END
 	$node->append_conf('postgresql.conf',
 		"llm_ext.device = '$ENV{LLM_TEST_DEVICE}'\n")
 	  if $ENV{LLM_TEST_DEVICE};
-	# answers are compared, which only then does not depend on the batch
-	$node->append_conf('postgresql.conf', "llm_ext.deterministic = on\n")
+	# answers are compared, which only then does not depend on the batch; and
+	# other tests use the same GPU
+	$node->append_conf('postgresql.conf', <<END)
+llm_ext.deterministic = on
+llm_ext.kv_cache_memory = '1GB'
+END
 	  if ($ENV{LLM_TEST_DEVICE} || '') eq 'cuda';
 	$node->append_conf('postgresql.conf', "llm_ext.model = '$model'")
 	  if defined $model;

@@ -166,7 +166,7 @@ test_part() {
 			;;
 		tap-3)
 			server_tests tap "029_adapters 030_batching 031_batching_random
-				032_faults 033_accounts 040_valid_answers"
+				035_accounts 036_faults 040_valid_answers"
 			;;
 		tap-4)
 			server_tests tap "032_finetune 033_many_rows 034_adapter_changes"

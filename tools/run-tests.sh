@@ -220,7 +220,8 @@ prepare_server_tests() {
 		cat test/regress.conf
 		printf "llm_ext.model = '%s'\n" "$tests/models/demo"
 		[ -z "${DEVICE:-}" ] || printf "llm_ext.device = '%s'\n" "$DEVICE"
-		[ "${DEVICE:-}" != cuda ] || printf 'llm_ext.deterministic = on\n'
+		[ "${DEVICE:-}" != cuda ] ||
+			printf 'llm_ext.%s\n' 'deterministic = on' "kv_cache_memory = '1GB'"
 	} >"$tests/regress.conf"
 	chmod -R u+w,go+rX "$tests"
 	[ "$(id -u)" != 0 ] || chown -R "$(server_user):" "$tests"
