@@ -10,6 +10,12 @@
  * this tile's values while it makes weights of scores; the two take turns, so
  * that one's products run beside the other's powers.
  *
+ * Blocks stay for the whole kernel and take one tile of rows after the other,
+ * late ones, which see most, first; every second round in reverse, so that all
+ * have as much to do.  The rings go on across tiles, and a warpgroup fetches
+ * its next queries while its last products run, so that short prompts do not
+ * wait for memory again and again.
+ *
  * The pieces of the cache are the tensor cores' operands as they are.  Where
  * the cache holds codes of 8 bits, a warpgroup expands them to bf16 instead of
  * ordering copies.
@@ -29,9 +35,9 @@
 #define MAX_STAGES 3
 
 /* Barriers of hardware; 0 is __syncthreads. */
-#define WORKERS_BARRIER 1
 #define TURN_BARRIER 2 /* and 3: one for each warpgroup */
 #define EXPANDERS_BARRIER 4
+#define GROUP_BARRIER 5 /* and 6: one for each warpgroup */
 
 #define MAX_SLOTS 2
 
@@ -51,6 +57,14 @@ template <int DIM, bool IS_CODED> struct Hopper
 	static const int shared_bytes = tiles_bytes + 2 * slots * slot_bytes;
 };
 
+/* Tiles of rows of all prompts: as many of each as the longest has. */
+typedef struct HopperWork
+{
+	const int32_t *seqs; /* [n_seqs] */
+	int32_t n_seqs;
+	int32_t n_tiles;
+} HopperWork;
+
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
 typedef struct HopperBarriers
@@ -63,18 +77,88 @@ typedef struct HopperBarriers
 	uint64_t codes_full[MAX_SLOTS];
 } HopperBarriers;
 
+/* A tile of rows of a sequence, for one kv head. */
+typedef struct RowBlock
+{
+	int32_t turn; /* of the block: the how manieth tile it may take */
+	int32_t first_token;
+	int32_t n_rows; /* of the sequence */
+	int32_t first_row;
+	int32_t first_position; /* of the sequence's new tokens */
+	int32_t kv_head;
+	const int32_t *table;
+	KeyRange range;
+} RowBlock;
+
 /* What the threads of a block share. */
 template <int DIM, bool IS_CODED> struct HopperBlock
 {
 	HopperBarriers *barriers;
 	bf16 *queries;
-	bf16 *keys;	  /* [stages] */
-	bf16 *values; /* [stages] */
-	char *slots;  /* [slots, 2 (k, v)] codes and behind them units */
-	const int32_t *table;
-	int32_t kv_head;
-	KeyRange range;
+	bf16 *keys;		/* [stages] */
+	bf16 *values;	/* [stages] */
+	char *slots;	/* [slots, 2 (k, v)] codes and behind them units */
+	int32_t n_done; /* tiles of keys of the rows before; stages go on */
+	RowBlock rows;
 };
+
+/*
+ * The block's first tile of rows from rows.turn on, if there is one.  Neighbours
+ * have the kv heads of a tile.
+ */
+template <int TILE_KEYS>
+static __device__ __forceinline__ bool
+find_rows(RowBlock &rows, const AttentionParams &p, const HopperWork &work)
+{
+	const int32_t n_items = work.n_tiles * work.n_seqs * p.n_kv_heads;
+
+	for (;; rows.turn++)
+	{
+		int32_t in_round =
+			(int32_t) (rows.turn % 2 == 0 ? blockIdx.x
+										  : gridDim.x - 1 - blockIdx.x);
+		int32_t index = rows.turn * (int32_t) gridDim.x + in_round;
+		int32_t seq;
+		int32_t n_tokens;
+
+		if (rows.turn * (int32_t) gridDim.x >= n_items)
+			return false;
+		if (index >= n_items)
+			continue;
+		rows.kv_head = index % p.n_kv_heads;
+		index /= p.n_kv_heads;
+		seq = work.seqs[index % work.n_seqs];
+		rows.first_row = (work.n_tiles - 1 - index / work.n_seqs) * HOPPER_ROWS;
+		rows.first_token = p.query_start[seq];
+		n_tokens = p.query_start[seq + 1] - rows.first_token;
+		rows.n_rows = n_tokens * p.group;
+		if (rows.first_row >= rows.n_rows)
+			continue;
+		rows.first_position = p.context_len[seq] - n_tokens;
+		rows.table = p.block_tables + (int64_t) seq * p.table_stride;
+		rows.range = key_range<TILE_KEYS>(
+			p, rows.first_position + rows.first_row / p.group,
+			rows.first_position +
+				(min(rows.first_row + HOPPER_ROWS, rows.n_rows) - 1) / p.group);
+		return true;
+	}
+}
+
+static __device__ __forceinline__ int32_t
+tiles_of(const RowBlock &rows)
+{
+	return rows.range.end_tile - rows.range.first_tile;
+}
+
+/* The threads of one warpgroup. */
+static __device__ __forceinline__ void
+group_sync(int barrier)
+{
+	asm volatile("bar.sync %0, %1;"
+				 :
+				 : "r"(barrier), "n"(GROUP_THREADS)
+				 : "memory");
+}
 
 static __device__ __forceinline__ void
 named_sync(int barrier)
@@ -109,7 +193,7 @@ order_tile(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 	const int32_t keys = Hopper<DIM, IS_CODED>::keys;
 	const int32_t piece = min(1 << p.block_shift, keys);
 	const int32_t n_pieces =
-		(min(block.range.end_key - first_key, keys) + piece - 1) / piece;
+		(min(block.rows.range.end_key - first_key, keys) + piece - 1) / piece;
 	const int n_bytes = piece * DIM * (int) sizeof(bf16);
 
 	if (lane == 0)
@@ -118,9 +202,10 @@ order_tile(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 	if (lane < n_pieces)
 	{
 		int32_t key = first_key + lane * piece;
-		int64_t at = (int64_t) block.table[key >> p.block_shift] * p.n_kv_heads;
+		int64_t at =
+			(int64_t) block.rows.table[key >> p.block_shift] * p.n_kv_heads;
 
-		at = ((at + block.kv_head) << p.block_shift) +
+		at = ((at + block.rows.kv_head) << p.block_shift) +
 			 (key & ((1 << p.block_shift) - 1));
 		copy_bulk(dest + lane * piece * DIM, (const bf16 *) cache + at * DIM,
 				  n_bytes, barrier);
@@ -135,14 +220,14 @@ template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 order_last_values(const AttentionParams &p,
 				  const HopperBlock<DIM, IS_CODED> &block, int32_t first_key,
-				  bf16 *dest, uint64_t *full)
+				  bf16 *dest, uint64_t *full, int rest_parity)
 {
 	const int lane = (int) threadIdx.x % WARP;
-	const int32_t end = block.range.end_key - first_key;
+	const int32_t end = block.rows.range.end_key - first_key;
 
 	order_tile<DIM, IS_CODED>(p, block, p.values, first_key, dest,
 							  &block.barriers->rest_copied);
-	barrier_wait(&block.barriers->rest_copied, 0);
+	barrier_wait(&block.barriers->rest_copied, rest_parity);
 	for (int32_t i = end / 8 * DIM + lane;
 		 i < Hopper<DIM, IS_CODED>::keys / 8 * DIM; i += WARP)
 		if (i / DIM * 8 + i % 8 >= end)
@@ -153,24 +238,27 @@ order_last_values(const AttentionParams &p,
 		barrier_arrive(full);
 }
 
+/* Whether a tile was not full, whose values go by rest_copied. */
 template <int DIM, bool IS_CODED>
-static __device__ __forceinline__ void
-order_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block)
+static __device__ __forceinline__ bool
+order_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
+			int rest_parity)
 {
 	const int stages = Hopper<DIM, IS_CODED>::stages;
-	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
+	const int32_t n_tiles = tiles_of(block.rows);
 	HopperBarriers *barriers = block.barriers;
+	bool is_full = true;
 
 	for (int32_t t = 0; t < n_tiles; t++)
 	{
-		int stage = t % stages;
-		int parity = (t / stages + 1) % 2;
+		int stage = (block.n_done + t) % stages;
+		int parity = ((block.n_done + t) / stages + 1) % 2;
 		int32_t first_key =
-			(block.range.first_tile + t) * Hopper<DIM, IS_CODED>::keys;
+			(block.rows.range.first_tile + t) * Hopper<DIM, IS_CODED>::keys;
 		int offset = stage * Hopper<DIM, IS_CODED>::tile_elements;
-		bool is_full =
-			first_key + Hopper<DIM, IS_CODED>::keys <= block.range.end_key;
 
+		is_full =
+			first_key + Hopper<DIM, IS_CODED>::keys <= block.rows.range.end_key;
 		barrier_wait(&barriers->keys_empty[stage], parity);
 		order_tile<DIM, IS_CODED>(p, block, p.keys, first_key,
 								  block.keys + offset,
@@ -181,10 +269,11 @@ order_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block)
 									  block.values + offset,
 									  &barriers->values_full[stage]);
 		else
-			order_last_values<DIM, IS_CODED>(p, block, first_key,
-											 block.values + offset,
-											 &barriers->values_full[stage]);
+			order_last_values<DIM, IS_CODED>(
+				p, block, first_key, block.values + offset,
+				&barriers->values_full[stage], rest_parity);
 	}
+	return !is_full;
 }
 
 /* ------------------------------------------------------------------------
@@ -219,12 +308,12 @@ order_codes(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 {
 	const int lane = (int) threadIdx.x % WARP;
 	const int32_t keys = Hopper<DIM, IS_CODED>::keys;
-	const int slot = t % Hopper<DIM, IS_CODED>::slots;
+	const int slot = (block.n_done + t) % Hopper<DIM, IS_CODED>::slots;
 	const int32_t mask = (1 << p.block_shift) - 1;
 	const int32_t piece = min(mask + 1, keys);
-	const int32_t first_key = (block.range.first_tile + t) * keys;
+	const int32_t first_key = (block.rows.range.first_tile + t) * keys;
 	const int32_t n_pieces =
-		(min(block.range.end_key - first_key, keys) + piece - 1) / piece;
+		(min(block.rows.range.end_key - first_key, keys) + piece - 1) / piece;
 	uint64_t *full = &block.barriers->codes_full[slot];
 	char *dest = block.slots + slot * 2 * Hopper<DIM, IS_CODED>::slot_bytes;
 
@@ -235,8 +324,8 @@ order_codes(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 	{
 		int32_t key = first_key + lane * piece;
 		int64_t head =
-			((int64_t) block.table[key >> p.block_shift] * p.n_kv_heads +
-			 block.kv_head) *
+			((int64_t) block.rows.table[key >> p.block_shift] * p.n_kv_heads +
+			 block.rows.kv_head) *
 			p.head_bytes;
 
 #pragma unroll
@@ -263,16 +352,17 @@ expand_slot(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block,
 	const int slots = Hopper<DIM, IS_CODED>::slots;
 	const bool is_e4m3 = p.kv_dtype == LLM_DTYPE_FP8_E4M3;
 	const int thread = (int) threadIdx.x - WORKER_THREADS;
-	const int stage = t % stages;
-	const int parity = (t / stages + 1) % 2;
+	const int32_t at = block.n_done + t;
+	const int stage = at % stages;
+	const int parity = (at / stages + 1) % 2;
 	const int offset = stage * Hopper<DIM, IS_CODED>::tile_elements;
 	const int32_t left =
-		block.range.end_key - (block.range.first_tile + t) * n_keys;
+		block.rows.range.end_key - (block.rows.range.first_tile + t) * n_keys;
 	const char *keys =
-		block.slots + t % slots * 2 * Hopper<DIM, IS_CODED>::slot_bytes;
+		block.slots + at % slots * 2 * Hopper<DIM, IS_CODED>::slot_bytes;
 	const char *values = keys + Hopper<DIM, IS_CODED>::slot_bytes;
 
-	barrier_wait(&block.barriers->codes_full[t % slots], t / slots % 2);
+	barrier_wait(&block.barriers->codes_full[at % slots], at / slots % 2);
 	barrier_wait(&block.barriers->keys_empty[stage], parity);
 #pragma unroll 4
 	for (int i = thread; i < n_keys / CODE_GROUP * DIM; i += GROUP_THREADS)
@@ -292,7 +382,7 @@ static __device__ __forceinline__ void
 expand_tiles(const AttentionParams &p, const HopperBlock<DIM, IS_CODED> &block)
 {
 	const int slots = Hopper<DIM, IS_CODED>::slots;
-	const int32_t n_tiles = block.range.end_tile - block.range.first_tile;
+	const int32_t n_tiles = tiles_of(block.rows);
 	const bool orders = threadIdx.x < WORKER_THREADS + WARP;
 
 	for (int32_t t = 1 - slots; t < n_tiles; t++)
@@ -434,11 +524,12 @@ await_scores(float (&scores)[Hopper<DIM, IS_CODED>::keys / 8][4],
 			 int32_t t)
 {
 	const int stages = Hopper<DIM, IS_CODED>::stages;
+	const int32_t at = block.n_done + t;
 
-	barrier_wait(&block.barriers->keys_full[t % stages], t / stages % 2);
+	barrier_wait(&block.barriers->keys_full[at % stages], at / stages % 2);
 	start_scores<DIM, IS_CODED>(
 		scores, queries,
-		block.keys + t % stages * Hopper<DIM, IS_CODED>::tile_elements);
+		block.keys + at % stages * Hopper<DIM, IS_CODED>::tile_elements);
 }
 
 template <int DIM, bool IS_CODED>
@@ -448,24 +539,27 @@ await_values(float (&out)[DIM / 8][4],
 			 const HopperBlock<DIM, IS_CODED> &block, int32_t t)
 {
 	const int stages = Hopper<DIM, IS_CODED>::stages;
+	const int32_t at = block.n_done + t;
 
-	barrier_wait(&block.barriers->values_full[t % stages], t / stages % 2);
+	barrier_wait(&block.barriers->values_full[at % stages], at / stages % 2);
 	start_values<DIM, IS_CODED>(
 		out, weights,
-		block.values + t % stages * Hopper<DIM, IS_CODED>::tile_elements);
+		block.values + at % stages * Hopper<DIM, IS_CODED>::tile_elements);
 }
 
-/* All tiles of keys, for the 64 rows of a warpgroup. */
+/*
+ * All tiles of keys, for the 64 rows of a warpgroup.  The last values' products
+ * run on.
+ */
 template <int DIM, bool IS_CODED>
 static __device__ __forceinline__ void
 attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
-			 const HopperBlock<DIM, IS_CODED> &block)
+			 const HopperBlock<DIM, IS_CODED> &block, const bf16 *queries)
 {
 	const int stages = Hopper<DIM, IS_CODED>::stages;
-	const KeyRange &range = block.range;
-	const int32_t n_tiles = range.end_tile - range.first_tile;
+	const KeyRange &range = block.rows.range;
+	const int32_t n_tiles = tiles_of(block.rows);
 	const int group = (int) threadIdx.x / GROUP_THREADS;
-	const bf16 *queries = block.queries + group * GROUP_ROWS * DIM;
 	float scores[Hopper<DIM, IS_CODED>::keys / 8][4];
 	uint32_t weights[Hopper<DIM, IS_CODED>::keys / 16][4];
 	float factors[2];
@@ -473,7 +567,7 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 	await_scores<DIM, IS_CODED>(scores, block, queries, 0);
 	wgmma_wait<0>();
 	wgmma_pin(scores);
-	release(&block.barriers->keys_empty[0]);
+	release(&block.barriers->keys_empty[block.n_done % stages]);
 	weigh<DIM, IS_CODED>(tile, scores, factors, p, range, range.first_tile);
 	pack_weights<DIM, IS_CODED>(weights, scores);
 	if (group == 1 && n_tiles > 1)
@@ -487,18 +581,85 @@ attend_tiles(RowTile<DIM> &tile, const AttentionParams &p,
 			named_arrive(TURN_BARRIER + 1 - group);
 		wgmma_wait<1>();
 		wgmma_pin(scores);
-		release(&block.barriers->keys_empty[t % stages]);
+		release(&block.barriers->keys_empty[(block.n_done + t) % stages]);
 		weigh<DIM, IS_CODED>(tile, scores, factors, p, range,
 							 range.first_tile + t);
 		wgmma_wait<0>();
 		wgmma_pin(tile.out);
-		release(&block.barriers->values_empty[(t - 1) % stages]);
+		release(&block.barriers->values_empty[(block.n_done + t - 1) % stages]);
 		rescale<DIM, IS_CODED>(tile, factors);
 		pack_weights<DIM, IS_CODED>(weights, scores);
 	}
 	await_values<DIM, IS_CODED>(tile.out, weights, block, n_tiles - 1);
-	wgmma_wait<0>();
-	wgmma_pin(tile.out);
+}
+
+/* A warpgroup's half of the queries of a tile of rows. */
+template <int DIM>
+static __device__ __forceinline__ void
+fetch_own_queries(const AttentionParams &p, const RowBlock &rows, bf16 *queries)
+{
+	const int32_t own = (int32_t) threadIdx.x / GROUP_THREADS * GROUP_ROWS;
+
+	fetch_queries<DIM, GROUP_ROWS, GROUP_THREADS>(
+		p, rows.first_token, rows.n_rows, rows.first_row + own, rows.kv_head,
+		queries);
+}
+
+/* All tiles of rows of a block, whose first one is there. */
+template <int DIM, bool IS_CODED>
+static __device__ __forceinline__ void
+attend_rows(const AttentionParams &p, const HopperWork &work,
+			HopperBlock<DIM, IS_CODED> &block)
+{
+	const int stages = Hopper<DIM, IS_CODED>::stages;
+	const int group = (int) threadIdx.x / GROUP_THREADS;
+	const int32_t own = (int32_t) threadIdx.x / WARP * MMA_ROWS;
+	bf16 *queries = block.queries + group * GROUP_ROWS * DIM;
+	bool goes_on = true;
+
+	fetch_own_queries<DIM>(p, block.rows, queries);
+	while (goes_on)
+	{
+		const RowBlock rows = block.rows;
+		RowTile<DIM> tile;
+
+		copies_wait<0>();
+		fence_async_proxy();
+		group_sync(GROUP_BARRIER + group);
+		tile_init(tile, p, rows.first_position, rows.first_row + own);
+		attend_tiles<DIM, IS_CODED>(tile, p, block, queries);
+		block.n_done += tiles_of(rows);
+		block.rows.turn++;
+		goes_on = find_rows<Hopper<DIM, IS_CODED>::keys>(block.rows, p, work);
+		/* all warps are done with the scores' products, which read queries */
+		group_sync(GROUP_BARRIER + group);
+		if (goes_on)
+			fetch_own_queries<DIM>(p, block.rows, queries);
+		wgmma_wait<0>();
+		wgmma_pin(tile.out);
+		release(&block.barriers->values_empty[(block.n_done - 1) % stages]);
+		store_tile(tile, p, rows.first_token, rows.n_rows, rows.first_row + own,
+				   rows.kv_head);
+	}
+}
+
+/* Keys and values for them. */
+template <int DIM, bool IS_CODED>
+static __device__ __forceinline__ void
+deliver_rows(const AttentionParams &p, const HopperWork &work,
+			 HopperBlock<DIM, IS_CODED> &block)
+{
+	int rest_parity = 0;
+
+	do
+	{
+		if constexpr (IS_CODED)
+			expand_tiles<DIM, IS_CODED>(p, block);
+		else if (order_tiles<DIM, IS_CODED>(p, block, rest_parity))
+			rest_parity ^= 1;
+		block.n_done += tiles_of(block.rows);
+		block.rows.turn++;
+	} while (find_rows<Hopper<DIM, IS_CODED>::keys>(block.rows, p, work));
 }
 
 /* n_deliverers: who says that a stage is full */
@@ -520,63 +681,38 @@ init_barriers(HopperBarriers *barriers, int n_deliverers)
 
 #endif
 
-/* Grid: blocks of rows, kv heads, sequences. */
+/* Grid: any number of blocks. */
 template <int DIM, bool IS_CODED>
 static __global__ void
 __launch_bounds__(HOPPER_THREADS, 1)
 	attention_hopper(const __grid_constant__ AttentionParams p,
-					 const int32_t *seqs)
+					 const __grid_constant__ HopperWork work)
 {
 /* on an older GPU it is never started */
 #if __CUDA_ARCH__ >= 900
 	extern __shared__ __align__(128) unsigned char shared[];
 	__shared__ HopperBarriers barriers;
-	const int32_t seq = seqs[blockIdx.z];
-	const int32_t first_token = p.query_start[seq];
-	const int32_t n_tokens = p.query_start[seq + 1] - first_token;
-	const int32_t n_rows = n_tokens * p.group;
-	/* late rows, which see most, start first */
-	const int32_t first_row =
-		(int32_t) (gridDim.x - 1 - blockIdx.x) * HOPPER_ROWS;
-	const int32_t first_position = p.context_len[seq] - n_tokens;
 	HopperBlock<DIM, IS_CODED> block = { &barriers, (bf16 *) shared };
 
-	if (first_row >= n_rows)
+	if (!find_rows<Hopper<DIM, IS_CODED>::keys>(block.rows, p, work))
 		return;
 	block.keys = block.queries + HOPPER_ROWS * DIM;
 	block.values = block.keys + Hopper<DIM, IS_CODED>::stages *
 									Hopper<DIM, IS_CODED>::tile_elements;
 	block.slots = (char *) shared + Hopper<DIM, IS_CODED>::tiles_bytes;
-	block.table = p.block_tables + (int64_t) seq * p.table_stride;
-	block.kv_head = (int32_t) blockIdx.y;
-	block.range = key_range<Hopper<DIM, IS_CODED>::keys>(
-		p, first_position + first_row / p.group,
-		first_position + (min(first_row + HOPPER_ROWS, n_rows) - 1) / p.group);
 	if (threadIdx.x == 0)
 		init_barriers(&barriers, IS_CODED ? GROUP_THREADS / WARP : 1);
 	__syncthreads();
 	if (threadIdx.x >= WORKER_THREADS)
 	{
-		registers_give<IS_CODED ? 56 : 24>();
-		if constexpr (IS_CODED)
-			expand_tiles<DIM, IS_CODED>(p, block);
-		else if (threadIdx.x < WORKER_THREADS + WARP)
-			order_tiles<DIM, IS_CODED>(p, block);
+		registers_give<IS_CODED ? 56 : 40>();
+		if (IS_CODED || threadIdx.x < WORKER_THREADS + WARP)
+			deliver_rows<DIM, IS_CODED>(p, work, block);
 	}
 	else
 	{
-		const int32_t own_row =
-			first_row + (int32_t) threadIdx.x / WARP * MMA_ROWS;
-		RowTile<DIM> tile;
-
-		registers_take<IS_CODED ? 224 : 240>();
-		load_queries<DIM, HOPPER_ROWS, WORKER_THREADS>(
-			p, first_token, n_rows, first_row, block.kv_head, block.queries);
-		fence_async_proxy();
-		named_sync(WORKERS_BARRIER);
-		tile_init(tile, p, first_position, own_row);
-		attend_tiles<DIM, IS_CODED>(tile, p, block);
-		store_tile(tile, p, first_token, n_rows, own_row, block.kv_head);
+		registers_take<IS_CODED ? 224 : 232>();
+		attend_rows<DIM, IS_CODED>(p, work, block);
 	}
 #endif
 }
@@ -587,15 +723,18 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
 	const StepPlan *plan = &cuda->plan;
 	const int bytes = Hopper<DIM, IS_CODED>::shared_bytes;
-	dim3 grid((unsigned) ceil_div((int64_t) plan->max_prefill_len * p.group,
-								  HOPPER_ROWS),
-			  (unsigned) p.n_kv_heads, (unsigned) plan->n_prefill_seqs);
+	const HopperWork work = { plan->prefill_seqs, plan->n_prefill_seqs,
+							  (int32_t) ceil_div(
+								  (int64_t) plan->max_prefill_len * p.group,
+								  HOPPER_ROWS) };
+	int64_t n_items = (int64_t) work.n_tiles * work.n_seqs * p.n_kv_heads;
 
 	CUDA_TRY(cudaFuncSetAttribute(attention_hopper<DIM, IS_CODED>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));
 	attention_hopper<DIM, IS_CODED>
-		<<<grid, HOPPER_THREADS, bytes, cuda->stream>>>(p, plan->prefill_seqs);
+		<<<(unsigned) (n_items < cuda->n_sms ? n_items : cuda->n_sms),
+		   HOPPER_THREADS, bytes, cuda->stream>>>(p, work);
 	return cuda_launched("prefill attention", err);
 }
 

@@ -103,15 +103,16 @@ fetch_tile(const AttentionParams &p, const char *cache, const int32_t *table,
 }
 
 /*
- * Rows first_row .. of the queries to shared memory, N_ROWS of them; zeros
- * where there are none.  Waits for all of the thread's copies.
+ * Start fetching rows first_row .. of the queries, N_ROWS of them; zeros where
+ * there are none.  N_THREADS of them, neighbours, take part.
  */
 template <int DIM, int N_ROWS, int N_THREADS>
 static __device__ __forceinline__ void
-load_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
-			 int32_t first_row, int32_t kv_head, bf16 *tile)
+fetch_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
+			  int32_t first_row, int32_t kv_head, bf16 *tile)
 {
-	for (int i = (int) threadIdx.x; i < N_ROWS * DIM / 8; i += N_THREADS)
+	for (int i = (int) threadIdx.x % N_THREADS; i < N_ROWS * DIM / 8;
+		 i += N_THREADS)
 	{
 		int32_t r = first_row + i / DIM * 8 + i % 8;
 		int d = i % DIM / 8 * 8;
@@ -133,7 +134,6 @@ load_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
 		}
 	}
 	copies_commit();
-	copies_wait<0>();
 }
 
 /* The fragment of rows first .. first + 15, dims 16 s .. 16 s + 15. */

@@ -94,9 +94,8 @@ code_at(const RopeParams &p, int32_t row, bool is_key, int32_t d)
 #define WIDE_HALF 8	 /* dimensions of each half of a head */
 
 static __device__ __forceinline__ void
-unpack_eight(float out[WIDE_HALF], const bf16 *src)
+unpack_eight(float out[WIDE_HALF], const uint4 &packed)
 {
-	const uint4 packed = *(const uint4 *) src;
 	const uint32_t words[4] = { packed.x, packed.y, packed.z, packed.w };
 
 #pragma unroll
@@ -227,7 +226,7 @@ store_wide(const RopeParams &p, const Head &head, bool is_there, int32_t block,
 /* A block for each token; LANES threads have a head. */
 template <int LANES>
 static __global__ void
-__launch_bounds__(WIDE_THREADS)
+__launch_bounds__(WIDE_THREADS, 5)
 	rope_kv_wide(const __grid_constant__ RopeParams p)
 {
 	const LlmRopeKvArgs &args = p.args;
@@ -258,39 +257,45 @@ __launch_bounds__(WIDE_THREADS)
 	for (int32_t first = 0; first < n_heads; first += WIDE_HEADS * step)
 	{
 		const int32_t h = first + (int32_t) threadIdx.x / LANES;
-		Head heads[WIDE_HEADS];
-		float low[WIDE_HEADS][WIDE_HALF];
-		float high[WIDE_HEADS][WIDE_HALF];
+		uint4 packed[WIDE_HEADS][2];
 
 		/* all are on their way before the first one is used */
 #pragma unroll
 		for (int i = 0; i < WIDE_HEADS; i++)
 		{
-			heads[i] = find_head(p, token, min(h + i * step, n_heads - 1));
-			unpack_eight(low[i], heads[i].src + d);
-			unpack_eight(high[i], heads[i].src + half + d);
+			const Head head =
+				find_head(p, token, min(h + i * step, n_heads - 1));
+
+			packed[i][0] = *(const uint4 *) (head.src + d);
+			packed[i][1] = *(const uint4 *) (head.src + half + d);
 		}
 #pragma unroll
 		for (int i = 0; i < WIDE_HEADS; i++)
 		{
 			const bool is_there = h + i * step < n_heads;
+			const Head head =
+				find_head(p, token, min(h + i * step, n_heads - 1));
+			float low[WIDE_HALF];
+			float high[WIDE_HALF];
 
+			unpack_eight(low, packed[i][0]);
+			unpack_eight(high, packed[i][1]);
 			normalize_wide<LANES>(p,
-								  heads[i].kind == HEAD_Q	? args.q_norm
-								  : heads[i].kind == HEAD_K ? args.k_norm
-															: LlmVector{},
-								  d, low[i], high[i]);
+								  head.kind == HEAD_Q	? args.q_norm
+								  : head.kind == HEAD_K ? args.k_norm
+														: LlmVector{},
+								  d, low, high);
 #pragma unroll
-			for (int k = 0; k < WIDE_HALF && heads[i].kind != HEAD_V; k++)
+			for (int k = 0; k < WIDE_HALF && head.kind != HEAD_V; k++)
 			{
-				float a = low[i][k];
-				float b = high[i][k];
+				float a = low[k];
+				float b = high[k];
 
-				low[i][k] = a * cos[k] - b * sin[k];
-				high[i][k] = b * cos[k] + a * sin[k];
+				low[k] = a * cos[k] - b * sin[k];
+				high[k] = b * cos[k] + a * sin[k];
 			}
-			store_wide<LANES>(p, heads[i], is_there, block,
-							  position % p.block_size, d, low[i], high[i]);
+			store_wide<LANES>(p, head, is_there, block, position % p.block_size,
+							  d, low, high);
 		}
 	}
 }
