@@ -39,6 +39,8 @@ test_regex(void)
 	check_language(regex, "(?:a)(?<n>b)+?", LIST("ab", "abb"), LIST("a"));
 	check_language(regex, "[\\w.-]+@\\w+", LIST("a.b-c@d"), LIST("@d"));
 	check_language(regex, "[\\]-]|\\s", LIST("]", "-", " "), LIST("[", ""));
+	check_language(regex, "(?=.*\\d)(?!ab|.*x$)[a-z0-9]{3,4}",
+				   LIST("a1b", "1xyz"), LIST("abc", "ab1", "12x", "a1"));
 }
 
 static void
@@ -50,7 +52,9 @@ test_regex_errors(void)
 	check_error(regex, "a)", LLM_ERROR_FORMAT, "byte 1");
 	check_error(regex, "*a", LLM_ERROR_FORMAT, "repetition of nothing");
 	check_error(regex, "a**", LLM_ERROR_FORMAT, "repetition of a repetition");
-	check_error(regex, "(?=a)", LLM_ERROR_UNSUPPORTED, "look-around");
+	check_error(regex, "a(?=a)", LLM_ERROR_UNSUPPORTED, "look-around");
+	check_error(regex, "(?=a)b|c", LLM_ERROR_UNSUPPORTED, "look-ahead");
+	check_error(regex, "(?<=a)b", LLM_ERROR_UNSUPPORTED, "look-around");
 	check_error(regex, "(a)\\1", LLM_ERROR_UNSUPPORTED, "escape");
 	check_error(regex, "\\bx", LLM_ERROR_UNSUPPORTED, "byte 0");
 	check_error(regex, "a(^b)", LLM_ERROR_UNSUPPORTED, "anchor");

@@ -373,6 +373,10 @@ test_pattern_lengths(void)
 	check_schema("{'allOf':[{'pattern':'^a'},{'pattern':'z$'},{'pattern':"
 				 "'[0-9]'}]}",
 				 LIST("'a0z'", "'az1z'"), LIST("'az'", "'0az'", "'a0'"));
+	check_schema("{'pattern':'^(?=.*[A-Z])(?=.*[0-9]).{2,}$','maxLength':3}",
+				 LIST("'A1'", "'1xA'"), LIST("'A'", "'ab1'", "'1AAA'"));
+	check_schema("{'pattern':'^(?!-)[a-z-]+','not':{'pattern':'^(?=a)a(b|c)'}}",
+				 LIST("'b-'", "'ad'"), LIST("'-a'", "'ab'", "''"));
 	check_schema("{'type':'string','format':'date','pattern':'^20'}",
 				 LIST("'2024-02-29'"), LIST("'1999-01-01'", "'2023-02-29'"));
 	check_schema("{'type':'string','format':'email','maxLength':8}",

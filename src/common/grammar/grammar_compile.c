@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "src/common/grammar/grammar_pattern.h"
+#include "src/common/grammar/grammar_language.h"
 #include "src/common/util/utf8.h"
 
 static bool
@@ -23,6 +23,23 @@ check_source(const char *text, size_t len, const char *what, LlmError *err)
 		return llm_error_set(err, LLM_ERROR_FORMAT, "%s is not valid UTF-8",
 							 what);
 	return true;
+}
+
+static LlmGrammarNodeId
+build_regex(LlmGrammarBuilder *b, LlmPattern *pattern)
+{
+	LlmLanguageTerms terms = { .items = { { pattern, false } },
+							   .n_items = 1,
+							   .max = LLM_GRAMMAR_UNBOUNDED };
+	LlmGrammarNodeId end = llm_grammar_build_return(b);
+	const LlmLanguage *language;
+
+	if (pattern == NULL || pattern->kind != LLM_PATTERN_BOTH)
+		return llm_pattern_build(b, pattern, LLM_GRAMMAR_UTF8, end);
+	language = llm_language_create(b, &terms, "regular expression");
+	return language == NULL
+			   ? 0
+			   : llm_language_build(b, language, LLM_GRAMMAR_UTF8, end);
 }
 
 bool
@@ -40,10 +57,7 @@ llm_grammar_compile_regex(const char *regex, size_t len, LlmStrbuf *program,
 		return false;
 	pattern =
 		llm_pattern_parse_regex(b, regex, len, false, "regular expression");
-	ok = llm_grammar_emit(b,
-						  llm_pattern_build(b, pattern, LLM_GRAMMAR_UTF8,
-											llm_grammar_build_return(b)),
-						  program);
+	ok = llm_grammar_emit(b, build_regex(b, pattern), program);
 	llm_grammar_builder_free(b);
 	return ok;
 }

@@ -579,6 +579,25 @@ intersect(Maker *m, const LlmLanguage *left, const LlmLanguage *right,
 	return a;
 }
 
+static void trim(Maker *m, LlmLanguage *a);
+
+static LlmLanguage *
+create_of_pattern(Maker *m, const LlmPattern *pattern)
+{
+	LlmLanguage *all;
+
+	if (pattern->kind != LLM_PATTERN_BOTH)
+		return determinize(m, pattern);
+	all = determinize(m, pattern->parts[0]);
+	for (size_t i = 1; i < pattern->n_parts && !llm_grammar_failed(m->b); i++)
+	{
+		all = intersect(m, all, determinize(m, pattern->parts[i]),
+						pattern->parts[i]->negated);
+		trim(m, all);
+	}
+	return all;
+}
+
 /* States from which no end is reached are the dead one. */
 static void
 trim(Maker *m, LlmLanguage *a)
@@ -637,7 +656,8 @@ llm_language_create(LlmGrammarBuilder *b, const LlmLanguageTerms *terms,
 
 		if (term->negated != (i >= terms->n_items))
 			continue;
-		all = intersect(&m, all, determinize(&m, term->pattern), term->negated);
+		all = intersect(&m, all, create_of_pattern(&m, term->pattern),
+						term->negated);
 		trim(&m, all);
 	}
 	return llm_grammar_failed(b) ? NULL : all;

@@ -120,6 +120,8 @@ is_nullable(const LlmPattern *pattern)
 			return pattern->min == 0 || is_nullable(pattern->parts[0]);
 		case LLM_PATTERN_RULE:
 			return pattern->rule->nullable;
+		case LLM_PATTERN_BOTH:
+			break;
 	}
 	return false;
 }
@@ -159,6 +161,8 @@ lengths_of(const LlmPattern *pattern)
 
 	if (pattern->kind == LLM_PATTERN_SET)
 		return (Lengths){ 1, 1 };
+	if (pattern->kind == LLM_PATTERN_BOTH)
+		return lengths_of(pattern->parts[0]); /* which is not negated */
 	if (pattern->kind == LLM_PATTERN_REPEAT)
 	{
 		all = lengths_of(pattern->parts[0]);
@@ -238,6 +242,8 @@ llm_pattern_fit_length(LlmPattern *pattern, uint32_t min, uint32_t max)
 		return true;
 	if (own.min > max || own.max < min)
 		return match_nothing(pattern);
+	if (pattern->kind == LLM_PATTERN_BOTH)
+		return llm_pattern_fit_length(pattern->parts[0], min, max);
 	if (pattern->kind == LLM_PATTERN_REPEAT)
 		return fit_repeat(pattern, min, max);
 	if (pattern->kind == LLM_PATTERN_SEQUENCE)
@@ -467,6 +473,9 @@ build_pattern(LlmGrammarBuilder *b, const LlmPattern *pattern,
 			return build_repeat(b, pattern, encoding, next);
 		case LLM_PATTERN_RULE:
 			return build_rule(b, pattern->rule, encoding, next);
+		case LLM_PATTERN_BOTH:
+			assert(false);
+			break;
 	}
 	return 0;
 }

@@ -20,7 +20,8 @@ typedef enum LlmPatternKind
 	LLM_PATTERN_SEQUENCE,
 	LLM_PATTERN_CHOICE,
 	LLM_PATTERN_REPEAT,
-	LLM_PATTERN_RULE
+	LLM_PATTERN_RULE,
+	LLM_PATTERN_BOTH /* its parts match the whole text, or do not (negated) */
 } LlmPatternKind;
 
 typedef struct LlmPattern LlmPattern;
@@ -50,6 +51,7 @@ struct LlmPattern
 	uint32_t min;
 	uint32_t max;
 	LlmPatternRule *rule;
+	bool negated; /* as a part of BOTH */
 };
 
 /* NULL: failed, as the builder says. */
@@ -61,7 +63,7 @@ extern LlmPattern *
 llm_pattern_create_repeat(LlmGrammarBuilder *b, LlmPattern *part, uint32_t min,
 						  uint32_t max);
 
-/* The node that reads a pattern and goes on at next. */
+/* The node that reads a pattern (not BOTH) and goes on at next. */
 extern LlmGrammarNodeId
 llm_pattern_build(LlmGrammarBuilder *b, const LlmPattern *pattern,
 				  LlmGrammarEncoding encoding, LlmGrammarNodeId next);
@@ -85,7 +87,8 @@ extern bool llm_pattern_prepare_rules(LlmGrammarBuilder *b,
 /*
  * Parse a regular expression.  "where" names it in messages.  is_search: it
  * may match anywhere in a text, unless ^ and $ say otherwise; if not, it is
- * the whole text.  The text is borrowed until it is built.
+ * the whole text.  With look-ahead it is BOTH, which only grammar_language.c
+ * can build.  The text is borrowed until it is built.
  */
 extern LlmPattern *
 llm_pattern_parse_regex(LlmGrammarBuilder *b, const char *text, size_t len,

@@ -5,8 +5,10 @@
  * Literals, ., classes, escapes, \p{category}, groups (also named ones, which
  * capture nothing here), |, * + ? {m,n} and their lazy forms, which name the
  * same language.  ^ and $ stand at the ends of alternatives of the whole
- * expression.  Everything else (look-around, back-references, \b, flags,
- * possessive and atomic groups) is an error that names it.
+ * expression.  Look-ahead may stand at the start of a text: what is ahead is
+ * then the whole text, of which the look-ahead is another expression.
+ * Everything else (other look-around, back-references, \b, flags, possessive
+ * and atomic groups) is an error that names it.
  *
  * src/common/grammar/grammar_regex.c
  */
@@ -16,6 +18,14 @@
 #include "src/common/util/utf8.h"
 
 #define MAX_COUNT 1000000u
+
+/* Where an expression is in a text: what may stand before and behind it. */
+typedef enum Place
+{
+	WHOLE,
+	ANYWHERE,
+	AT_START
+} Place;
 
 typedef struct Parser
 {
@@ -260,7 +270,7 @@ parse_dot(Parser *p)
 	return pattern;
 }
 
-static LlmPattern *parse_choice(Parser *p, bool is_top, bool is_search);
+static LlmPattern *parse_choice(Parser *p, bool is_top, Place place);
 
 /* Behind '('. */
 static LlmPattern *
@@ -289,7 +299,7 @@ parse_group(Parser *p)
 		refuse(p, LLM_ERROR_LIMIT, "too many groups within groups", start);
 		return NULL;
 	}
-	pattern = parse_choice(p, false, false);
+	pattern = parse_choice(p, false, WHOLE);
 	p->depth--;
 	if (!llm_grammar_failed(p->b) && !take(p, ")"))
 		refuse(p, LLM_ERROR_FORMAT, "a group without end", start);
@@ -404,19 +414,27 @@ create_any(Parser *p)
 	return llm_pattern_create_repeat(p->b, set, 0, LLM_GRAMMAR_UNBOUNDED);
 }
 
+/* "$" at the end of an alternative. */
+static bool
+is_end_anchor(const Parser *p)
+{
+	return p->text[p->at] == '$' &&
+		   (p->at + 1 == p->len || p->text[p->at + 1] == '|' ||
+			p->text[p->at + 1] == ')');
+}
+
 static LlmPattern *
-parse_sequence(Parser *p, bool is_top, bool is_search)
+parse_sequence(Parser *p, bool is_top, Place place)
 {
 	LlmPattern *sequence = llm_pattern_create(p->b, LLM_PATTERN_SEQUENCE);
 	bool has_start = is_top && p->at < p->len && take(p, "^");
 	bool has_end = false;
 
-	if (is_search && !has_start)
+	if (place == ANYWHERE && !has_start)
 		llm_pattern_add(p->b, sequence, create_any(p));
 	while (!is_at_end(p) && p->text[p->at] != '|' && p->text[p->at] != ')')
 	{
-		if (is_top && p->text[p->at] == '$' &&
-			(p->at + 1 == p->len || p->text[p->at + 1] == '|'))
+		if (is_top && is_end_anchor(p))
 		{
 			p->at++;
 			has_end = true;
@@ -424,20 +442,63 @@ parse_sequence(Parser *p, bool is_top, bool is_search)
 		}
 		llm_pattern_add(p->b, sequence, parse_repeated(p));
 	}
-	if (is_search && !has_end)
+	if (place != WHOLE && !has_end)
 		llm_pattern_add(p->b, sequence, create_any(p));
 	return sequence;
 }
 
 static LlmPattern *
-parse_choice(Parser *p, bool is_top, bool is_search)
+parse_choice(Parser *p, bool is_top, Place place)
 {
 	LlmPattern *choice = llm_pattern_create(p->b, LLM_PATTERN_CHOICE);
 
 	do
-		llm_pattern_add(p->b, choice, parse_sequence(p, is_top, is_search));
+		llm_pattern_add(p->b, choice, parse_sequence(p, is_top, place));
 	while (!llm_grammar_failed(p->b) && take(p, "|"));
 	return choice;
+}
+
+/* (?=...) or (?!...), at the start of a text; NULL: there is none. */
+static LlmPattern *
+parse_look(Parser *p)
+{
+	size_t start = p->at;
+	bool negated = take(p, "(?!");
+	LlmPattern *look;
+
+	if (llm_grammar_failed(p->b) || (!negated && !take(p, "(?=")))
+		return NULL;
+	look = parse_choice(p, true, AT_START);
+	if (!llm_grammar_failed(p->b) && !take(p, ")"))
+		refuse(p, LLM_ERROR_FORMAT, "a group without end", start);
+	if (look != NULL)
+		look->negated = negated;
+	return look;
+}
+
+/* Look-ahead, and the expression that it stands before; NULL: there is none. */
+static LlmPattern *
+parse_looks(Parser *p, Place place)
+{
+	bool has_start = take(p, "^");
+	LlmPattern *both = llm_pattern_create(p->b, LLM_PATTERN_BOTH);
+	LlmPattern *look;
+	LlmPattern *rest;
+
+	llm_pattern_add(p->b, both, both); /* the place of the rest */
+	while ((has_start || place == WHOLE) && (look = parse_look(p)) != NULL)
+		llm_pattern_add(p->b, both, look);
+	if (both == NULL || both->n_parts == 1 || llm_grammar_failed(p->b))
+	{
+		p->at = 0;
+		return NULL;
+	}
+	rest = parse_choice(p, true, place == WHOLE ? WHOLE : AT_START);
+	if (rest != NULL && rest->n_parts > 1)
+		refuse(p, LLM_ERROR_UNSUPPORTED,
+			   "look-ahead in one of several alternatives", 0);
+	both->parts[0] = rest;
+	return both;
 }
 
 LlmPattern *
@@ -445,8 +506,11 @@ llm_pattern_parse_regex(LlmGrammarBuilder *b, const char *text, size_t len,
 						bool is_search, const char *where)
 {
 	Parser p = { .b = b, .text = text, .len = len, .where = where };
-	LlmPattern *pattern = parse_choice(&p, true, is_search);
+	Place place = is_search ? ANYWHERE : WHOLE;
+	LlmPattern *pattern = parse_looks(&p, place);
 
+	if (pattern == NULL)
+		pattern = parse_choice(&p, true, place);
 	if (!llm_grammar_failed(b) && p.at < len)
 		refuse(&p, LLM_ERROR_FORMAT, "a ')' without '('", p.at);
 	return llm_grammar_failed(b) ? NULL : pattern;

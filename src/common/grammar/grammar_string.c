@@ -414,7 +414,8 @@ build_limited(LlmSchemaCompiler *c, const LlmSchemaView *view,
 		fits = !terms->items[i].negated &&
 			   llm_pattern_fit_length(terms->items[i].pattern, terms->min,
 									  terms->max);
-	if (fits && terms->n_items == 1)
+	if (fits && terms->n_items == 1 &&
+		terms->items[0].pattern->kind != LLM_PATTERN_BOTH)
 		return llm_pattern_build(b, terms->items[0].pattern,
 								 LLM_GRAMMAR_JSON_STRING, build_quoted_end(b));
 	if (fits)
