@@ -237,10 +237,8 @@ test_schema_errors(void)
 {
 	LlmErrorCode unsupported = LLM_ERROR_UNSUPPORTED;
 
-	check_error(SCHEMA,
-				"{\"properties\":{\"a/b\":{\"unevaluatedItems\":true}}}",
-				unsupported,
-				"\"unevaluatedItems\" at /properties/a~1b/unevaluatedItems");
+	check_error(SCHEMA, "{\"properties\":{\"a/b\":{\"$dynamicRef\":\"#\"}}}",
+				unsupported, "\"$dynamicRef\" at /properties/a~1b/$dynamicRef");
 	check_error(SCHEMA, "{\"type\":\"array\",\"uniqueItems\":true}",
 				unsupported, "\"uniqueItems\" at /uniqueItems");
 	check_error(SCHEMA, "{\"not\":{\"uniqueItems\":true}}", unsupported,
@@ -570,6 +568,27 @@ test_contains(void)
 }
 
 static void
+test_unevaluated(void)
+{
+	check_schema("{'allOf':[{'$ref':'#/$defs/base'}],'properties':{'b':{'const'"
+				 ":2}},'unevaluatedProperties':false,'$defs':{'base':{"
+				 "'properties':{'a':{'const':1}}}}}",
+				 LIST("{}", "{'b':2}", "{'b':2,'a':1}"),
+				 LIST("{'c':1}", "{'a':2}"));
+	check_schema("{'type':'object','oneOf':[{'properties':{'a':{'const':1}},"
+				 "'required':['a']},{'properties':{'b':{'const':2}},'required':"
+				 "['b']}],'unevaluatedProperties':{'const':0}}",
+				 LIST("{'a':1}", "{'a':1,'z':0}", "{'b':2,'a':0}"),
+				 LIST("{'a':1,'z':1}", "{}"));
+	check_schema("{'prefixItems':[{'const':1}],'unevaluatedItems':{'const':2}}",
+				 LIST("[]", "[1]", "[1,2,2]"), LIST("[2]", "[1,1]"));
+	check_schema("{'type':'object','properties':{'a':{'const':1}},'not':{"
+				 "'properties':{'b':{'type':'string'}}},"
+				 "'unevaluatedProperties':{'type':'integer'}}",
+				 LIST("{'a':1,'b':3}"), LIST("{'b':'x'}", "{'b':true}", "{}"));
+}
+
+static void
 test_listed(void)
 {
 	check_schema("{'enum':['a','bcd',5,12,null],'minLength':2,'minimum':10}",
@@ -806,6 +825,7 @@ main(void)
 	RUN_TEST(test_conditions);
 	RUN_TEST(test_names);
 	RUN_TEST(test_contains);
+	RUN_TEST(test_unevaluated);
 	RUN_TEST(test_listed);
 	RUN_TEST(test_new_masks);
 	RUN_TEST(test_round_trips);

@@ -104,8 +104,6 @@ count_prefix(LlmSchemaCompiler *c, const LlmSchemaView *view)
 
 		if (prefix == NULL)
 			continue;
-		if (prefix->kind != LLM_SCHEMA_JSON_ARRAY)
-			llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list", prefix);
 		if (prefix->n_children > n)
 			n = prefix->n_children;
 	}

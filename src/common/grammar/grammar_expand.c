@@ -13,8 +13,9 @@
 
 #include "src/common/grammar/grammar_schema.h"
 
-/* Steps of one expansion: alternatives of alternatives are many. */
-#define MAX_STEPS 50000u
+/* Steps of all expansions, and of one that is for a proof. */
+#define MAX_STEPS 500000u
+#define MAX_PROBE_STEPS 2000u
 
 /* -- references -- */
 
@@ -79,8 +80,7 @@ llm_schema_resolve(LlmSchemaCompiler *c, const LlmSchemaJson *ref)
 	const char *at = ref->text;
 	char *step;
 
-	if (ref->kind != LLM_SCHEMA_JSON_STRING || *at != '#' ||
-		(at[1] != '\0' && at[1] != '/'))
+	if (*at != '#' || (at[1] != '\0' && at[1] != '/'))
 	{
 		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
 						"must be a pointer into the same schema (#/...)", ref);
@@ -117,6 +117,8 @@ typedef struct Pending
 	PendingKind kind;
 	const struct Pending *next;
 	const struct Pending *origin; /* whose reference or branch this is */
+	bool is_negation;
+	uint8_t object_idx; /* in the view, once it is there */
 } Pending;
 
 typedef struct Expansion
@@ -184,7 +186,8 @@ push_others(Expansion *e, const Pending *one_of, const LlmSchemaJson *branch,
 			return NULL;
 		*item = (Pending){ .schema = llm_schema_negate(e->c, other),
 						   .next = rest,
-						   .origin = one_of->origin };
+						   .origin = one_of->origin,
+						   .is_negation = true };
 		if (item->schema == NULL)
 			return NULL;
 		rest = item;
@@ -210,13 +213,6 @@ expand_choice(Expansion *e, const Pending *pending, LlmSchemaView *done)
 	size_t n_objects = done->n_objects;
 	const LlmSchemaJson *before = e->refused;
 
-	if (pending->schema->kind != LLM_SCHEMA_JSON_ARRAY ||
-		pending->schema->child == NULL)
-	{
-		llm_schema_fail(e->c, LLM_ERROR_FORMAT, "must be a list of schemas",
-						pending->schema);
-		return;
-	}
 	for (const LlmSchemaJson *branch = pending->schema->child; branch != NULL;
 		 branch = branch->next)
 	{
@@ -315,7 +311,8 @@ push_applied(Expansion *e, const Pending *pending, Pending applied[8])
 										: i == 6 ? ONE_OF
 												 : SCHEMA,
 								.next = rest,
-								.origin = pending };
+								.origin = pending,
+								.is_negation = i == 4 };
 		rest = &applied[i];
 	}
 	return rest;
@@ -330,25 +327,31 @@ expand_object(Expansion *e, const Pending *pending, LlmSchemaView *done)
 	const LlmSchemaJson *refused =
 		llm_schema_json_get(object, LLM_SCHEMA_REFUSED);
 	Pending applied[8];
+	Pending self;
 	const Pending *rest;
 
 	llm_schema_check_keywords(c, object);
+	if (llm_grammar_failed(c->b))
+		return;
 	if (refused != NULL && !e->is_probe)
 	{
 		e->refused = refused;
 		return;
 	}
 	llm_schema_add(c, done, object);
+	if (llm_grammar_failed(c->b))
+		return;
+	self = *pending;
+	self.object_idx = (uint8_t) (done->n_objects - 1);
+	if (self.origin != NULL && !self.is_negation)
+		done->parents[self.object_idx] = self.origin->object_idx;
 	/* see early what contradicts itself, for alternatives multiply */
 	if (llm_schema_types(c, done) == 0 ||
 		(object->is_made && !e->is_probe && llm_schema_is_empty(c, done, 0)))
 		return;
-	rest = push_applied(e, pending, applied);
-	if (all_of != NULL && all_of->kind != LLM_SCHEMA_JSON_ARRAY)
-		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list of schemas",
-						all_of);
+	rest = push_applied(e, &self, applied);
 	if (!llm_grammar_failed(c->b))
-		expand_all_of(e, all_of != NULL ? all_of->child : NULL, pending, rest,
+		expand_all_of(e, all_of != NULL ? all_of->child : NULL, &self, rest,
 					  done);
 }
 
@@ -409,7 +412,11 @@ finish_view(Expansion *e, LlmSchemaView *done, size_t from)
 			llm_schema_json_get(done->objects[from], LLM_SCHEMA_NOT_ADDITIONAL);
 	if (keyword == NULL || e->is_probe)
 	{
+		/* in a proof, what is not evaluated may be anything */
+		if (!e->is_probe)
+			llm_schema_add_unevaluated(c, done);
 		add_view(e, done);
+		done->n_objects = n_objects;
 		return;
 	}
 	for (size_t i = 0; i < n_objects; i++)
@@ -441,15 +448,14 @@ expand(Expansion *e, const Pending *pending, LlmSchemaView *done)
 
 	if (e->is_too_large || !llm_grammar_descend(e->c->b))
 		return;
-	if (e->n_steps++ == MAX_STEPS)
-	{
+	e->n_steps++;
+	if (e->is_probe && e->n_steps > MAX_PROBE_STEPS)
 		e->is_too_large = true;
-		if (!e->is_probe)
-			llm_grammar_fail(e->c->b, LLM_ERROR_LIMIT,
-							 "more than %u ways to choose among alternatives "
-							 "for one value",
-							 MAX_STEPS);
-	}
+	else if (e->c->n_steps++ > MAX_STEPS)
+		llm_grammar_fail(e->c->b, LLM_ERROR_LIMIT,
+						 "schema has more than %u ways to choose among its "
+						 "alternatives",
+						 MAX_STEPS);
 	else if (pending == NULL)
 		finish_view(e, done, 0);
 	else if (pending->kind != SCHEMA)

@@ -159,15 +159,13 @@ llm_schema_check_format(LlmSchemaCompiler *c, const LlmSchemaJson *keyword)
 	const char *low;
 	const char *high;
 
-	if (keyword->kind != LLM_SCHEMA_JSON_STRING ||
-		(find_format(keyword) == NULL &&
-		 !llm_schema_number_format(keyword, &low, &high)))
+	if (find_format(keyword) == NULL &&
+		!llm_schema_number_format(keyword, &low, &high))
 		llm_grammar_fail(
 			c->b, LLM_ERROR_UNSUPPORTED,
 			"schema keyword \"format\" at %.300s: format \"%.100s\" is not "
 			"supported",
-			llm_schema_json_pointer(c->b, keyword),
-			keyword->kind == LLM_SCHEMA_JSON_STRING ? keyword->text : "");
+			llm_schema_json_pointer(c->b, keyword), keyword->text);
 }
 
 bool

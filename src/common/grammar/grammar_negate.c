@@ -358,11 +358,8 @@ negate_required(Negation *n, const LlmSchemaJson *keyword)
 {
 	for (const LlmSchemaJson *name = keyword->child; name != NULL;
 		 name = name->next)
-	{
-		if (name->kind == LLM_SCHEMA_JSON_STRING)
-			put_lack(n->c, put_typed(n->c, n->any, keyword, LLM_SCHEMA_OBJECT),
-					 name->text, name->text_len);
-	}
+		put_lack(n->c, put_typed(n->c, n->any, keyword, LLM_SCHEMA_OBJECT),
+				 name->text, name->text_len);
 }
 
 static void
@@ -639,12 +636,20 @@ put_dependency(LlmSchemaCompiler *c, LlmSchemaJson *all,
 			 dependency->key, dependency->key_len);
 	if (dependency->kind == LLM_SCHEMA_JSON_ARRAY)
 	{
+		llm_schema_check_names(c, dependency);
 		needs = make_object(c, dependency);
 		put_link(c, needs, "required", dependency);
 		llm_schema_json_put(any, NULL, needs);
 	}
 	else
-		put_link(c, any, NULL, dependency);
+	{
+		put_typed(c, any, dependency, LLM_SCHEMA_ANY & ~LLM_SCHEMA_OBJECT);
+		needs = make_object(c, dependency);
+		put_number(c, needs, LLM_SCHEMA_TYPES, LLM_SCHEMA_OBJECT);
+		put_required(c, needs, dependency->key, dependency->key_len);
+		put_both(c, any, needs, llm_schema_json_make_link(c->b, dependency),
+				 dependency);
+	}
 	llm_schema_json_put(all, NULL, object);
 }
 
@@ -657,8 +662,6 @@ llm_schema_make_dependent(LlmSchemaCompiler *c, const LlmSchemaJson *keyword)
 
 	if (known != NULL)
 		return known;
-	if (keyword->kind != LLM_SCHEMA_JSON_OBJECT)
-		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be an object", keyword);
 	made = make_object(c, keyword);
 	all = make_list(c, made, "allOf", keyword);
 	for (const LlmSchemaJson *dependency = keyword->child;

@@ -81,23 +81,13 @@ add_pattern(Object *o, const LlmSchemaJson *pattern)
 		o->patterns[o->n_patterns++] = pattern;
 }
 
-/* A keyword of an object, which must itself be an object. */
-static const LlmSchemaJson *
-get_map(Object *o, const LlmSchemaJson *object, const char *key)
-{
-	const LlmSchemaJson *map = llm_schema_json_get(object, key);
-
-	if (map != NULL && map->kind != LLM_SCHEMA_JSON_OBJECT)
-		llm_schema_fail(o->c, LLM_ERROR_FORMAT, "must be an object", map);
-	return map;
-}
-
 /* Members of one object of the view, required ones still to come. */
 static void
 collect_listed(Object *o, const LlmSchemaJson *object)
 {
-	const LlmSchemaJson *list = get_map(o, object, "properties");
-	const LlmSchemaJson *patterns = get_map(o, object, "patternProperties");
+	const LlmSchemaJson *list = llm_schema_json_get(object, "properties");
+	const LlmSchemaJson *patterns =
+		llm_schema_json_get(object, "patternProperties");
 
 	o->has_properties = o->has_properties || (list != NULL && !object->is_made);
 	for (const LlmSchemaJson *p = list != NULL ? list->child : NULL; p != NULL;
@@ -119,13 +109,7 @@ collect_required(Object *o, const LlmSchemaJson *object)
 
 	for (const LlmSchemaJson *p = list != NULL ? list->child : NULL; p != NULL;
 		 p = p->next)
-	{
-		if (p->kind != LLM_SCHEMA_JSON_STRING)
-			llm_schema_fail(o->c, LLM_ERROR_FORMAT, "must be a list of names",
-							list);
-		else
-			find_member(o, p->text, p->text_len)->required = true;
-	}
+		find_member(o, p->text, p->text_len)->required = true;
 }
 
 static bool

@@ -90,8 +90,6 @@ build_listed(LlmSchemaCompiler *c, const LlmSchemaView *view,
 	LlmGrammarToken *texts;
 	size_t n = 0;
 
-	if (list != NULL && list->kind != LLM_SCHEMA_JSON_ARRAY)
-		return llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list", list);
 	texts = llm_grammar_alloc(
 		c->b, (1 + (list != NULL ? list->n_children : 0)) * sizeof(*texts));
 	if (texts == NULL)

@@ -33,7 +33,11 @@ typedef struct LlmSchemaView
 {
 	const LlmSchemaJson *objects[LLM_SCHEMA_MAX_OBJECTS];
 	size_t n_objects;
+	uint8_t parents[LLM_SCHEMA_MAX_OBJECTS]; /* where they came from */
 } LlmSchemaView;
+
+/* As a parent: the object came from outside, or from a negation. */
+#define LLM_SCHEMA_NO_PARENT UINT8_MAX
 
 /*
  * Keywords that no schema can have: what others mean where they must not hold
@@ -73,11 +77,13 @@ typedef struct LlmSchemaCompiler
 {
 	LlmGrammarBuilder *b;
 	const LlmSchemaJson *root;
-	LlmSchemaRule *rules;			  /* linked; new ones come last */
-	LlmSchemaRule **last_rule;		  /* where the next one goes */
-	struct LlmSchemaChecked *checked; /* each oneOf is checked once */
-	struct LlmSchemaMade *made;		  /* each negation is made once */
-	LlmGrammarNodeId any_string;	  /* rules, 0 until they are needed */
+	LlmSchemaRule *rules;					  /* linked; new ones come last */
+	LlmSchemaRule **last_rule;				  /* where the next one goes */
+	struct LlmSchemaChecked *checked;		  /* each oneOf is checked once */
+	struct LlmSchemaMade *made;				  /* each negation is made once */
+	struct LlmSchemaUnevaluated *unevaluated; /* likewise */
+	uint32_t n_steps;			 /* of all expansions: proofs multiply them */
+	LlmGrammarNodeId any_string; /* rules, 0 until they are needed */
 	LlmGrammarNodeId any_value;
 } LlmSchemaCompiler;
 
@@ -91,6 +97,10 @@ llm_schema_fail(LlmSchemaCompiler *c, LlmErrorCode code, const char *what,
 /* An error for what is not known, but in schemas that were made. */
 extern void
 llm_schema_check_keywords(LlmSchemaCompiler *c, const LlmSchemaJson *object);
+
+/* An error where it is no list of strings. */
+extern void
+llm_schema_check_names(LlmSchemaCompiler *c, const LlmSchemaJson *keyword);
 
 /* Does a keyword, or any of an object, say what is valid by itself? */
 extern bool llm_schema_is_constraint(const LlmSchemaJson *keyword);
@@ -154,6 +164,12 @@ llm_schema_make_dependent(LlmSchemaCompiler *c, const LlmSchemaJson *keyword);
 extern const LlmSchemaJson *
 llm_schema_make_addition(LlmSchemaCompiler *c, const LlmSchemaJson *keyword,
 						 const LlmSchemaJson *property);
+
+/* -- grammar_unevaluated.c -- */
+
+/* Add to a complete view what its unevaluated... keywords mean in it. */
+extern void
+llm_schema_add_unevaluated(LlmSchemaCompiler *c, LlmSchemaView *view);
 
 /* -- grammar_exclude.c -- */
 

@@ -213,11 +213,6 @@ parse_regex(LlmSchemaCompiler *c, const LlmSchemaJson *keyword, bool is_key)
 {
 	char where[400];
 
-	if (!is_key && keyword->kind != LLM_SCHEMA_JSON_STRING)
-	{
-		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a string", keyword);
-		return NULL;
-	}
 	snprintf(where, sizeof(where), "schema keyword \"%s\" at %.300s",
 			 is_key ? "patternProperties" : "pattern",
 			 llm_schema_json_pointer(c->b, keyword));

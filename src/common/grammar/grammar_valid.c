@@ -223,9 +223,11 @@ own_holds(const Question *q)
 							   ? is_in(q->value, listed)
 							   : llm_schema_json_equal(q->value, listed)))
 		return false;
-	/* what was left out of a negation, or what names it needs, is not known */
+	/* what was left out of a negation, or depends on the view, is not known */
 	if (get(q, LLM_SCHEMA_REFUSED) != NULL ||
-		get(q, LLM_SCHEMA_NOT_ADDITIONAL) != NULL)
+		get(q, LLM_SCHEMA_NOT_ADDITIONAL) != NULL ||
+		get(q, "unevaluatedItems") != NULL ||
+		get(q, "unevaluatedProperties") != NULL)
 		return !q->sure;
 	switch (q->value->kind)
 	{

@@ -23,73 +23,88 @@ typedef enum KeywordKind
 	CONSTRAINT
 } KeywordKind;
 
+/* What the value of a keyword is, as far as it is looked at here. */
+typedef enum Shape
+{
+	ANY,
+	TEXT,
+	NUMBER,
+	TRUTH,
+	LIST,  /* not empty, of anything */
+	NAMES, /* a list of strings */
+	MAP	   /* an object */
+} Shape;
+
 typedef struct Keyword
 {
 	const char *name;
 	KeywordKind kind;
 	uint32_t types; /* that it speaks of; 0: any */
+	Shape shape;
 } Keyword;
 
 static const Keyword keywords[] = {
-	{ "title", ANNOTATION, 0 },
-	{ "description", ANNOTATION, 0 },
-	{ "default", ANNOTATION, 0 },
-	{ "example", ANNOTATION, 0 },
-	{ "examples", ANNOTATION, 0 },
-	{ "deprecated", ANNOTATION, 0 },
-	{ "readOnly", ANNOTATION, 0 },
-	{ "writeOnly", ANNOTATION, 0 },
-	{ "discriminator", ANNOTATION, 0 },
-	{ "contentMediaType", ANNOTATION, 0 },
-	{ "contentEncoding", ANNOTATION, 0 },
-	{ "contentSchema", ANNOTATION, 0 },
-	{ "externalDocs", ANNOTATION, 0 },
-	{ "xml", ANNOTATION, 0 },
-	{ "$schema", ANNOTATION, 0 },
-	{ "$id", ANNOTATION, 0 },
-	{ "$anchor", ANNOTATION, 0 },
-	{ "$comment", ANNOTATION, 0 },
-	{ "$defs", ANNOTATION, 0 },
-	{ "definitions", ANNOTATION, 0 },
-	{ "allOf", APPLICATOR, 0 },
-	{ "anyOf", APPLICATOR, 0 },
-	{ "oneOf", APPLICATOR, 0 },
-	{ "not", APPLICATOR, 0 },
-	{ "if", APPLICATOR, 0 },
-	{ "then", APPLICATOR, 0 },
-	{ "else", APPLICATOR, 0 },
-	{ "dependentRequired", APPLICATOR, 0 },
-	{ "dependentSchemas", APPLICATOR, 0 },
-	{ "dependencies", APPLICATOR, 0 },
-	{ "$ref", APPLICATOR, 0 },
-	{ "type", CONSTRAINT, 0 },
-	{ "nullable", CONSTRAINT, 0 },
-	{ "enum", CONSTRAINT, 0 },
-	{ "const", CONSTRAINT, 0 },
-	{ "minimum", CONSTRAINT, NUMERIC },
-	{ "maximum", CONSTRAINT, NUMERIC },
-	{ "exclusiveMinimum", CONSTRAINT, NUMERIC },
-	{ "exclusiveMaximum", CONSTRAINT, NUMERIC },
-	{ "multipleOf", CONSTRAINT, NUMERIC },
-	{ "minLength", CONSTRAINT, LLM_SCHEMA_STRING },
-	{ "maxLength", CONSTRAINT, LLM_SCHEMA_STRING },
-	{ "pattern", CONSTRAINT, LLM_SCHEMA_STRING },
-	{ "format", CONSTRAINT, LLM_SCHEMA_STRING },
-	{ "items", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "prefixItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "minItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "maxItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "uniqueItems", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "contains", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "minContains", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "maxContains", CONSTRAINT, LLM_SCHEMA_ARRAY },
-	{ "properties", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "required", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "patternProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "propertyNames", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "additionalProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "minProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
-	{ "maxProperties", CONSTRAINT, LLM_SCHEMA_OBJECT },
+	{ "title", ANNOTATION, 0, ANY },
+	{ "description", ANNOTATION, 0, ANY },
+	{ "default", ANNOTATION, 0, ANY },
+	{ "example", ANNOTATION, 0, ANY },
+	{ "examples", ANNOTATION, 0, ANY },
+	{ "deprecated", ANNOTATION, 0, ANY },
+	{ "readOnly", ANNOTATION, 0, ANY },
+	{ "writeOnly", ANNOTATION, 0, ANY },
+	{ "discriminator", ANNOTATION, 0, ANY },
+	{ "contentMediaType", ANNOTATION, 0, ANY },
+	{ "contentEncoding", ANNOTATION, 0, ANY },
+	{ "contentSchema", ANNOTATION, 0, ANY },
+	{ "externalDocs", ANNOTATION, 0, ANY },
+	{ "xml", ANNOTATION, 0, ANY },
+	{ "$schema", ANNOTATION, 0, ANY },
+	{ "$id", ANNOTATION, 0, ANY },
+	{ "$anchor", ANNOTATION, 0, ANY },
+	{ "$comment", ANNOTATION, 0, ANY },
+	{ "$defs", ANNOTATION, 0, ANY },
+	{ "definitions", ANNOTATION, 0, ANY },
+	{ "allOf", APPLICATOR, 0, LIST },
+	{ "anyOf", APPLICATOR, 0, LIST },
+	{ "oneOf", APPLICATOR, 0, LIST },
+	{ "not", APPLICATOR, 0, ANY },
+	{ "if", APPLICATOR, 0, ANY },
+	{ "then", APPLICATOR, 0, ANY },
+	{ "else", APPLICATOR, 0, ANY },
+	{ "dependentRequired", APPLICATOR, 0, MAP },
+	{ "dependentSchemas", APPLICATOR, 0, MAP },
+	{ "dependencies", APPLICATOR, 0, MAP },
+	{ "$ref", APPLICATOR, 0, TEXT },
+	{ "type", CONSTRAINT, 0, ANY },
+	{ "nullable", CONSTRAINT, 0, TRUTH },
+	{ "enum", CONSTRAINT, 0, LIST },
+	{ "const", CONSTRAINT, 0, ANY },
+	{ "minimum", CONSTRAINT, NUMERIC, NUMBER },
+	{ "maximum", CONSTRAINT, NUMERIC, NUMBER },
+	{ "exclusiveMinimum", CONSTRAINT, NUMERIC, NUMBER },
+	{ "exclusiveMaximum", CONSTRAINT, NUMERIC, NUMBER },
+	{ "multipleOf", CONSTRAINT, NUMERIC, NUMBER },
+	{ "minLength", CONSTRAINT, LLM_SCHEMA_STRING, ANY },
+	{ "maxLength", CONSTRAINT, LLM_SCHEMA_STRING, ANY },
+	{ "pattern", CONSTRAINT, LLM_SCHEMA_STRING, TEXT },
+	{ "format", CONSTRAINT, LLM_SCHEMA_STRING, TEXT },
+	{ "items", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "prefixItems", CONSTRAINT, LLM_SCHEMA_ARRAY, LIST },
+	{ "minItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "maxItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "unevaluatedItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "uniqueItems", CONSTRAINT, LLM_SCHEMA_ARRAY, TRUTH },
+	{ "contains", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "minContains", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "maxContains", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
+	{ "properties", CONSTRAINT, LLM_SCHEMA_OBJECT, MAP },
+	{ "required", CONSTRAINT, LLM_SCHEMA_OBJECT, NAMES },
+	{ "patternProperties", CONSTRAINT, LLM_SCHEMA_OBJECT, MAP },
+	{ "propertyNames", CONSTRAINT, LLM_SCHEMA_OBJECT, ANY },
+	{ "additionalProperties", CONSTRAINT, LLM_SCHEMA_OBJECT, ANY },
+	{ "unevaluatedProperties", CONSTRAINT, LLM_SCHEMA_OBJECT, ANY },
+	{ "minProperties", CONSTRAINT, LLM_SCHEMA_OBJECT, ANY },
+	{ "maxProperties", CONSTRAINT, LLM_SCHEMA_OBJECT, ANY },
 };
 
 LlmGrammarNodeId
@@ -118,6 +133,7 @@ llm_schema_add(LlmSchemaCompiler *c, LlmSchemaAll *all,
 						 llm_schema_json_pointer(c->b, schema));
 		return;
 	}
+	all->parents[all->n_objects] = LLM_SCHEMA_NO_PARENT;
 	all->objects[all->n_objects++] = schema;
 }
 
@@ -132,16 +148,71 @@ find_keyword(const char *name)
 	return NULL;
 }
 
+static bool
+is_list_of_names(const LlmSchemaJson *value)
+{
+	if (value->kind != LLM_SCHEMA_JSON_ARRAY)
+		return false;
+	for (const LlmSchemaJson *name = value->child; name != NULL;
+		 name = name->next)
+	{
+		if (name->kind != LLM_SCHEMA_JSON_STRING)
+			return false;
+	}
+	return true;
+}
+
+void
+llm_schema_check_names(LlmSchemaCompiler *c, const LlmSchemaJson *keyword)
+{
+	if (!is_list_of_names(keyword))
+		llm_schema_fail(c, LLM_ERROR_FORMAT, "must be a list of names",
+						keyword);
+}
+
+static void
+check_shape(LlmSchemaCompiler *c, const LlmSchemaJson *keyword, Shape shape)
+{
+	static const char *const what[] = { "",
+										"must be a string",
+										"must be a number",
+										"must be true or false",
+										"must be a list that is not empty",
+										"must be a list of names",
+										"must be an object" };
+	bool ok = true;
+
+	if (shape == TEXT)
+		ok = keyword->kind == LLM_SCHEMA_JSON_STRING;
+	else if (shape == NUMBER)
+		ok = keyword->kind == LLM_SCHEMA_JSON_NUMBER;
+	else if (shape == TRUTH)
+		ok = keyword->kind == LLM_SCHEMA_JSON_FALSE ||
+			 keyword->kind == LLM_SCHEMA_JSON_TRUE;
+	else if (shape == LIST)
+		ok = keyword->kind == LLM_SCHEMA_JSON_ARRAY && keyword->child != NULL;
+	else if (shape == NAMES)
+		ok = is_list_of_names(keyword);
+	else if (shape == MAP)
+		ok = keyword->kind == LLM_SCHEMA_JSON_OBJECT;
+	if (!ok)
+		llm_schema_fail(c, LLM_ERROR_FORMAT, what[shape], keyword);
+}
+
 static void
 check_keyword(LlmSchemaCompiler *c, const LlmSchemaJson *object,
 			  const LlmSchemaJson *keyword)
 {
-	if (find_keyword(keyword->key) == NULL)
+	const Keyword *known = find_keyword(keyword->key);
+
+	if (known == NULL)
 		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED, "is not supported", keyword);
+	else
+		check_shape(c, keyword, known->shape);
 	if (strcmp(keyword->key, "$id") == 0 && object != c->root)
 		llm_schema_fail(c, LLM_ERROR_UNSUPPORTED,
 						"is supported in the root only", keyword);
-	if (strcmp(keyword->key, "format") == 0)
+	if (strcmp(keyword->key, "format") == 0 && !llm_grammar_failed(c->b))
 		llm_schema_check_format(c, keyword);
 }
 
