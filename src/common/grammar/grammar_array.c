@@ -93,7 +93,7 @@ collect_item(LlmSchemaCompiler *c, const LlmSchemaView *view, size_t i,
 }
 
 static uint32_t
-count_prefix(LlmSchemaCompiler *c, const LlmSchemaView *view)
+count_prefix(const LlmSchemaView *view)
 {
 	size_t n = 0;
 
@@ -139,7 +139,7 @@ build_plain(LlmSchemaCompiler *c, const LlmSchemaView *view, uint32_t min,
 			uint32_t max, LlmGrammarNodeId end)
 {
 	LlmGrammarBuilder *b = c->b;
-	uint32_t n_prefix = count_prefix(c, view);
+	uint32_t n_prefix = count_prefix(view);
 	LlmGrammarNodeId node = build_rest(c, view, n_prefix, min, max, end);
 
 	for (uint32_t i = n_prefix; i > 0 && !llm_grammar_failed(b); i--)
@@ -331,7 +331,7 @@ build_counted(LlmSchemaCompiler *c, const LlmSchemaView *view, uint32_t min,
 
 	counted.items.min = min;
 	counted.items.max = max;
-	add_kind(&counted, &counted.items, count_prefix(c, view) + 1);
+	add_kind(&counted, &counted.items, count_prefix(view) + 1);
 	collect_kinds(&counted);
 	if (llm_grammar_failed(c->b))
 		return 0;
@@ -458,7 +458,7 @@ build_unique(LlmSchemaCompiler *c, const LlmSchemaView *view, uint32_t min,
 	LlmSchemaViews views;
 	LlmSchemaAll item;
 	bool ok =
-		count_prefix(c, view) == 0 && llm_schema_find(view, "contains") == NULL;
+		count_prefix(view) == 0 && llm_schema_find(view, "contains") == NULL;
 
 	if (ok && collect_item(c, view, 0, &item) &&
 		llm_schema_expand(c, &item, &views))
