@@ -53,6 +53,7 @@ typedef struct TrainCase
 	const char *base;  /* the model, where it has another name */
 	const char *fused; /* modules that share A with the one before */
 	LlmQuantization quantization;
+	double router_coef;
 } TrainCase;
 
 static const TrainCase cases[] = {
@@ -84,6 +85,8 @@ static const TrainCase cases[] = {
 	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested", NULL,
 	  LLM_QUANTIZATION_NF4 },
 	{ "bnb_nested", "qoud", false, false, "../train/bnb_nested" },
+	{ "mixtral_router", "qkv", false, false, "mixtral", .router_coef = 0.5 },
+	{ "qwen3_moe_router", "vo", false, false, "qwen3_moe", .router_coef = 0.5 },
 	{ "mixtral_experts", "qvGUD", true, false, "mixtral", "U" },
 	{ "qwen3_moe_experts", "kgudGUD", false, false, "qwen3_moe" },
 };
@@ -263,6 +266,7 @@ read_batch(TrainRig *rig)
 	rig->batch.label_rows = expected_data(rig, "rows", &n);
 	rig->batch.n_labels = (int32_t) n;
 	rig->batch.label_ids = expected_data(rig, "labels", &n);
+	rig->batch.router_weight = 1;
 	for (int32_t i = 0; i < rig->batch.n_labels; i++)
 		rig->weights[i] = 1.0f / (float) rig->batch.n_labels;
 }
@@ -307,6 +311,7 @@ rig_make(TrainRig *rig, const TrainCase *c, const char *isa,
 	rig->options.beta2 = 0.999;
 	rig->options.eps = 1e-8;
 	rig->options.b_rate_ratio = 1;
+	rig->options.router_coef = c->router_coef;
 	rig->options.seed = 7;
 	choose_pairs(rig, c);
 	read_batch(rig);
@@ -462,6 +467,14 @@ check_case(const TrainCase *c, const char *isa)
 	if (!(fabs(loss / (double) *expected - 1) <= most))
 		CHECK_FAIL("%s: loss %.8g, not %.8g", c->name, loss,
 				   (double) *expected);
+	if (c->router_coef > 0)
+	{
+		loss = llm_trainer_router_loss(rig.trainer);
+		expected = expected_data(&rig, "router_loss", &n);
+		if (!(fabs(loss / (double) *expected - 1) <= most))
+			CHECK_FAIL("%s: the routers' loss %.8g, not %.8g", c->name, loss,
+					   (double) *expected);
+	}
 	expected = expected_data(&rig, "log_probs", &n);
 	CHECK(error_of(rig.log_probs, expected, n) <= most);
 	check_gradients(&rig, c, isa);
@@ -571,7 +584,8 @@ test_packing(void)
 
 	for (int i = 0; i < N_CASES; i++)
 	{
-		if (!rig_make(&rig, &cases[i], NULL, NULL))
+		/* how evenly experts are visited is the batch's as a whole */
+		if (cases[i].router_coef > 0 || !rig_make(&rig, &cases[i], NULL, NULL))
 			continue;
 		(void) pass(&rig, &rig.batch, rig.weights);
 		packed = all_gradients(&rig, &n);

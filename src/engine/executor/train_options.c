@@ -177,6 +177,7 @@ parse_optimizer(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_number(json, "adam_epsilon", 0, 1, &t->eps, err) ||
 		!get_number(json, "weight_decay", 0, 1e3, &t->weight_decay, err) ||
 		!get_number(json, "max_grad_norm", 0, 1e9, &t->max_grad_norm, err) ||
+		!get_number(json, "moe_aux_loss_coef", 0, 1e3, &t->router_coef, err) ||
 		!get_number(json, "learning_rate", 0, 1e3, &rate->learning_rate, err) ||
 		!llm_json_get_string(json, "lr_scheduler_type", &kind, err) ||
 		!get_count(json, "warmup_steps", 0, INT32_MAX, &rate->n_warmup_steps,

@@ -70,6 +70,7 @@ typedef struct LlmTrainOptions
 	double weight_decay;
 	double max_grad_norm; /* 0: no clipping */
 	double b_rate_ratio;  /* LoRA+: rate of B over that of A; 1 */
+	double router_coef;	  /* of the loss of a mixture's routers; 0: none */
 } LlmTrainOptions;
 
 /* Host arrays; borrowed until the next forward. */
@@ -83,6 +84,8 @@ typedef struct LlmTrainBatch
 	const int32_t *label_rows;	  /* [n_labels] tokens whose logits are to
 								   * say the label; ascending */
 	const int32_t *label_ids;	  /* [n_labels] */
+	double router_weight;		  /* how much its routers' loss counts: its
+								   * share of a step, 1 where it is one */
 } LlmTrainBatch;
 
 /*
@@ -119,6 +122,15 @@ extern void llm_trainer_free(LlmTrainer *trainer);
 extern bool llm_trainer_forward(LlmTrainer *trainer, const LlmTrainBatch *batch,
 								bool is_training, LlmError *err);
 
+/*
+ * How unevenly the routers of a mixture share the batch passed last among
+ * experts, as transformers' load_balancing_loss_func has it (Fedus et al.
+ * 2021, eq. 4 to 6): over all mixtures of the model together, n_experts times
+ * the sum of f_e P_e, f_e the visits to expert e per token, P_e its mean
+ * probability.  Even is n_experts_per_token.  0 where there is no mixture.
+ */
+extern double llm_trainer_router_loss(const LlmTrainer *trainer);
+
 /* log_probs [n_labels], host, of the batch passed last. */
 extern bool
 llm_trainer_log_probs(LlmTrainer *trainer, float *log_probs, LlmError *err);
@@ -126,7 +138,7 @@ llm_trainer_log_probs(LlmTrainer *trainer, float *log_probs, LlmError *err);
 /*
  * Add the gradients of sum_i weights[i] * -log_probs[i], where weights and
  * log_probs [n_labels] are host arrays, of the batch passed last, which is
- * used up.
+ * used up; and of its routers' loss, times router_coef and router_weight.
  */
 extern bool llm_trainer_backward(LlmTrainer *trainer, const float *weights,
 								 float *log_probs, LlmError *err);

@@ -131,6 +131,10 @@ typedef struct TrainMixture
 	int32_t *row_entries; /* like chosen: their entries */
 	int32_t *order;		  /* [entries] 0, 1, 2 ... */
 	int32_t *first_entry; /* [n_experts + 1] of each expert */
+
+	/* of the batch passed last, host: what the routers' loss is made of */
+	double *visits;			  /* [n_layers, n_experts] */
+	double *probability_sums; /* likewise */
 } TrainMixture;
 
 /* The micro-batch on the device. */

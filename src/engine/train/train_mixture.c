@@ -137,6 +137,61 @@ share_out(LlmTrainer *t, int32_t token)
 			(float) ((double) p[chosen[k]] / sum);
 }
 
+/* What a layer adds to the routers' loss; the same each time it is passed. */
+static void
+count_visits(LlmTrainer *t, int32_t layer_idx)
+{
+	TrainMixture *m = &t->mixture;
+	const int32_t n_experts = t->config->n_experts;
+	double *visits = m->visits + (int64_t) layer_idx * n_experts;
+	double *sums = m->probability_sums + (int64_t) layer_idx * n_experts;
+
+	for (int32_t e = 0; e < n_experts; e++)
+	{
+		visits[e] = m->first_entry[e + 1] - m->first_entry[e];
+		sums[e] = 0;
+		for (int32_t i = 0; i < t->batch->n_tokens; i++)
+			sums[e] += (double) m->probabilities[(int64_t) i * n_experts + e];
+	}
+}
+
+/* Of all mixtures together; a dense layer has counted none. */
+static double
+sum_of_layers(const LlmTrainer *t, const double *numbers, int32_t expert_idx)
+{
+	double sum = 0;
+
+	for (int32_t i = 0; i < t->config->n_layers; i++)
+		sum += numbers[(int64_t) i * t->config->n_experts + expert_idx];
+	return sum;
+}
+
+/* Tokens, once for each mixture that they passed. */
+static double
+n_routed(const LlmTrainer *t)
+{
+	double n_visits = 0;
+
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+		n_visits += sum_of_layers(t, t->mixture.visits, e);
+	return n_visits / t->config->n_experts_per_token;
+}
+
+double
+llm_trainer_router_loss(const LlmTrainer *t)
+{
+	const TrainMixture *m = &t->mixture;
+	const double n = t->config->n_experts > 0 ? n_routed(t) : 0;
+	double loss = 0;
+
+	if (n == 0)
+		return 0;
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+		loss += sum_of_layers(t, m->visits, e) / n *
+				(sum_of_layers(t, m->probability_sums, e) / n);
+	return loss * t->config->n_experts;
+}
+
 /* Choose the experts of x [n_tokens, hidden]. */
 static bool
 route(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
@@ -166,6 +221,7 @@ route(LlmTrainer *t, int32_t layer_idx, const void *x, LlmError *err)
 	sort_entries(t);
 	for (int32_t i = 0; i < n; i++)
 		share_out(t, i);
+	count_visits(t, layer_idx);
 	return t->ops->write(t->compute, m->device_entry_rows, m->entry_rows,
 						 n_bytes, err) &&
 		   t->ops->write(t->compute, m->device_row_entries, m->row_entries,
@@ -252,9 +308,28 @@ train_mixture(LlmTrainer *t, int32_t layer_idx, const void *x, void *out,
  * ------------------------------------------------------------------------
  */
 
-/* The logits' derivatives of a token, in the place of its probabilities. */
+/*
+ * What the routers' loss adds to the derivatives d [n_experts] of a token's
+ * logits; slopes are its derivatives by any token's probabilities p.
+ */
 static void
-token_back(LlmTrainer *t, int32_t token)
+add_router_slopes(const LlmTrainer *t, const double *slopes, const float *p,
+				  double *d)
+{
+	double mean = 0;
+
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+		mean += slopes[e] * (double) p[e];
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+		d[e] += (double) p[e] * (slopes[e] - mean);
+}
+
+/*
+ * The logits' derivatives of a token, in the place of its probabilities;
+ * slopes NULL: the routers have no loss.
+ */
+static void
+token_back(LlmTrainer *t, int32_t token, const double *slopes)
 {
 	TrainMixture *m = &t->mixture;
 	const int32_t n_experts = t->config->n_experts;
@@ -262,6 +337,7 @@ token_back(LlmTrainer *t, int32_t token)
 	const int32_t *chosen = m->chosen + (int64_t) token * n_top;
 	const int32_t *entries = m->row_entries + (int64_t) token * n_top;
 	float *p = m->probabilities + (int64_t) token * n_experts;
+	double d[LLM_MAX_EXPERTS];
 	double mean = 0;
 	int32_t k = 0;
 
@@ -275,12 +351,29 @@ token_back(LlmTrainer *t, int32_t token)
 		const double d_share = is_top ? (double) m->d_shares[entry] : 0;
 
 		if (t->config->renormalizes_experts)
-			p[e] = is_top
-					   ? (float) ((double) m->shares[entry] * (d_share - mean))
-					   : 0;
+			d[e] = is_top ? (double) m->shares[entry] * (d_share - mean) : 0;
 		else
-			p[e] = (float) ((double) p[e] * (d_share - mean));
+			d[e] = (double) p[e] * (d_share - mean);
 	}
+	if (slopes != NULL)
+		add_router_slopes(t, slopes, p, d);
+	for (int32_t e = 0; e < n_experts; e++)
+		p[e] = (float) d[e];
+}
+
+/* The routers' loss by a probability of each expert; false: it has no part. */
+static bool
+router_slopes(const LlmTrainer *t, double *slopes)
+{
+	const double coef = t->options.router_coef * t->batch->router_weight;
+	const double n = n_routed(t);
+
+	if (coef == 0)
+		return false;
+	for (int32_t e = 0; e < t->config->n_experts; e++)
+		slopes[e] = coef * t->config->n_experts *
+					sum_of_layers(t, t->mixture.visits, e) / (n * n);
+	return true;
 }
 
 /* d_x += what reaches x through the router. */
@@ -288,6 +381,8 @@ static bool
 route_back(LlmTrainer *t, int32_t layer_idx, void *d_x, LlmError *err)
 {
 	TrainMixture *m = &t->mixture;
+	double slopes[LLM_MAX_EXPERTS];
+	const bool has_slopes = router_slopes(t, slopes);
 	const LlmMatrix router =
 		llm_model_matrix(t->model, LLM_WEIGHT_ROUTER, layer_idx);
 	LlmRowDotsArgs dots = {
@@ -315,7 +410,7 @@ route_back(LlmTrainer *t, int32_t layer_idx, void *d_x, LlmError *err)
 					  (size_t) n_entries(t) * sizeof(float), err))
 		return false;
 	for (int32_t i = 0; i < t->batch->n_tokens; i++)
-		token_back(t, i);
+		token_back(t, i, has_slopes ? slopes : NULL);
 	return t->ops->write(t->compute, m->device_logits, m->probabilities,
 						 (size_t) (args.m * args.k) * sizeof(float), err) &&
 		   t->ops->sync(t->compute, err) &&

@@ -521,10 +521,11 @@ static bool
 train_micro(LlmTrainJob *job, double weight, Sums *sums, LlmError *err)
 {
 	Micro *m = &job->micro;
-	const LlmTrainBatch batch = batch_of(m);
+	LlmTrainBatch batch = batch_of(m);
 	/* of plain rows the weights are known, the losses come with them */
 	const bool is_plain = is_kind(&job->rows, LLM_DATASET_PLAIN);
 
+	batch.router_weight = weight * (is_plain ? m->n_labels : m->n_rows);
 	if (!llm_trainer_forward(job->trainer, &batch, true, err))
 		return false;
 	for (int32_t i = 0; i < m->n_labels; i++)

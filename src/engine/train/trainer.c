@@ -532,13 +532,18 @@ alloc_mixture(LlmTrainer *t, LlmError *err)
 	const size_t n_experts = (size_t) t->config->n_experts;
 	const size_t n = n_tokens * (size_t) t->config->n_experts_per_token;
 	const size_t n_all = n_tokens * n_experts + 6 * n + n_experts + 1;
+	const size_t n_sums = (size_t) t->config->n_layers * n_experts;
 	TrainMixture *m = &t->mixture;
 
 	if (n_experts == 0)
 		return true;
 	m->probabilities = malloc(n_all * sizeof(float));
-	if (m->probabilities == NULL)
-		return llm_error_no_memory(err, n_all * sizeof(float), "the trainer");
+	m->visits = calloc(2 * n_sums, sizeof(double));
+	if (m->probabilities == NULL || m->visits == NULL)
+		return llm_error_no_memory(
+			err, n_all * sizeof(float) + 2 * n_sums * sizeof(double),
+			"the trainer");
+	m->probability_sums = m->visits + n_sums;
 	m->shares = m->probabilities + n_tokens * n_experts;
 	m->d_shares = m->shares + n;
 	m->chosen = (int32_t *) (m->d_shares + n);
@@ -655,6 +660,7 @@ llm_trainer_free(LlmTrainer *trainer)
 	free(trainer->saved);
 	free(trainer->staging);
 	free(trainer->mixture.probabilities);
+	free(trainer->mixture.visits);
 	free(trainer->rope_len);
 	free(trainer);
 }

@@ -45,6 +45,7 @@ static const TrainOption train_options[] = {
 	{ "use_dora", OPTION_BOOL },
 	{ "loraplus_lr_ratio", OPTION_NUMBER, 0, 1e6 },
 	{ "neftune_noise_alpha", OPTION_NUMBER, 0, 1e6 },
+	{ "moe_aux_loss_coef", OPTION_NUMBER, 0, 1e3 },
 	{ "quantization_bit", OPTION_COUNT, 4, 4 },
 	{ "quantization_type", OPTION_TEXT, .choices = " nf4 " },
 	{ "double_quantization", OPTION_BOOL },

@@ -29,6 +29,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODELS = os.path.join(HERE, "..", "model")
@@ -38,6 +39,7 @@ SEGMENTS = (37, 5, 22)
 N_STEPS = 100
 STORED = {"qwen3": torch.bfloat16, "llama3": torch.float16}  # of the models' files
 RATE = 2e-3
+ROUTER_COEF = 0.5
 
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 FUSED = {**{m: i for i, m in enumerate(MODULES)}, "qkv": 0, "gate_up": 4}
@@ -46,6 +48,7 @@ EXPERTS = {"gate": 9, "up": 10, "down": 11, "gate_up": 9}
 # name: (what is trained, rsLoRA, DoRA); "fused": modules as they are stored,
 # "nf4", "nf4_nested": projections are what is left of them as NF4 weights;
 # "bnb": the checkpoint of that name that generate_bnb.py wrote
+# "router": with the routers' loss, and its value "router_loss" F32 [1]
 # "experts": gate, up and down are the experts'; of mixtral they are parameters
 # as transformers 5 has them, of qwen3_moe modules as transformers 4 had them
 CASES = {
@@ -56,6 +59,8 @@ CASES = {
     "llama3_nf4_nested": (("q", "v", "down"), False, True),
     "bnb_nested": (("q", "o", "up", "down"), False, False),
     "mixtral_experts": (("q", "v"), True, False),
+    "mixtral_router": (("q", "k", "v"), False, False),
+    "qwen3_moe_router": (("v", "o"), False, False),
     "qwen3_moe_experts": (("k", "gate", "up", "down"), False, False),
     "phi3_fused": (("qkv", "gate_up", "down"), False, False),
     "glm4_fused": (("q", "gate_up"), False, False),
@@ -172,7 +177,7 @@ def load(name):
 
 
 def base_of(name):
-    return re.sub("_fused|_nf4|_nested|_experts", "", name)
+    return re.sub("_fused|_nf4|_nested|_experts|_router", "", name)
 
 
 def round_to_nf4(name, model):
@@ -284,13 +289,30 @@ def log_probs(model, ids, starts, rows, labels):
     return torch.stack(found)
 
 
+def balance(model, ids, starts):
+    """transformers' loss over the routers' logits of all segments together."""
+    found = []
+    for begin, end in zip(starts, starts[1:]):
+        tokens = torch.tensor([ids[begin:end]])
+        found.append(model(input_ids=tokens, output_router_logits=True).router_logits)
+    logits = tuple(torch.cat(layer) for layer in zip(*found))
+    n_experts = logits[0].shape[1]
+    return load_balancing_loss_func(logits, n_experts, model.config.num_experts_per_tok)
+
+
 def generate(name):
     case = CASES[name]
     model, parameters = adapted(name, *case)
     ids, starts, rows, labels = batch(model.config.vocab_size)
     scores = log_probs(model, ids, starts, rows, labels)
     loss = -scores.mean()
-    loss.backward()
+    extra = {}
+    if name.endswith("_router"):
+        router_loss = balance(model, ids, starts)
+        extra["router_loss"] = router_loss.detach().reshape(1).numpy()
+        (loss + ROUTER_COEF * router_loss).backward()
+    else:
+        loss.backward()
     tensors = {
         "ids": numpy.array(ids, numpy.int32),
         "starts": numpy.array(starts, numpy.int32),
@@ -298,6 +320,7 @@ def generate(name):
         "labels": numpy.array(labels, numpy.int32),
         "log_probs": scores.detach().numpy(),
         "loss": loss.detach().reshape(1).numpy(),
+        **extra,
     }
     for key, parameter in parameters.items():
         n_experts = getattr(model.config, "num_local_experts", 0)
