@@ -152,18 +152,6 @@ assign_tensors(Import *import)
 
 /* -- is each module right? -- */
 
-static void
-print_shape(char *text, size_t size, const int64_t *shape, int n_dims)
-{
-	size_t used = (size_t) snprintf(text, size, "[");
-
-	for (int i = 0; i < n_dims && used < size; i++)
-		used += (size_t) snprintf(text + used, size - used, "%s%lld",
-								  i > 0 ? ", " : "", (long long) shape[i]);
-	if (used < size)
-		snprintf(text + used, size - used, "]");
-}
-
 /* n_cols 0: a vector. */
 static bool
 check_shape(const Import *import, const LlmStoredTensor *tensor, int64_t n_rows,
@@ -177,8 +165,9 @@ check_shape(const Import *import, const LlmStoredTensor *tensor, int64_t n_rows,
 	if (tensor->n_dims == n_dims &&
 		memcmp(tensor->shape, shape, (size_t) n_dims * sizeof(*shape)) == 0)
 		return true;
-	print_shape(expected, sizeof(expected), shape, n_dims);
-	print_shape(actual, sizeof(actual), tensor->shape, tensor->n_dims);
+	llm_safetensors_print_shape(expected, sizeof(expected), shape, n_dims);
+	llm_safetensors_print_shape(actual, sizeof(actual), tensor->shape,
+								tensor->n_dims);
 	return llm_error_set(import->err, LLM_ERROR_FORMAT,
 						 "tensor \"%s\" has shape %s, but the base model and "
 						 "the adapter's rank call for %s",

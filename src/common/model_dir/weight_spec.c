@@ -353,18 +353,6 @@ next_problem(TensorCheck *check)
 	return idx < check->max_problems ? &check->problems[idx] : NULL;
 }
 
-static void
-print_shape(char *text, size_t size, const int64_t *shape, int n_dims)
-{
-	size_t used = (size_t) snprintf(text, size, "[");
-
-	for (int i = 0; i < n_dims && used < size; i++)
-		used += (size_t) snprintf(text + used, size - used, "%s%lld",
-								  i > 0 ? ", " : "", (long long) shape[i]);
-	if (used < size)
-		snprintf(text + used, size - used, "]");
-}
-
 /* Floats, or the blocks that src/common/quant decodes. */
 static bool
 is_weight_dtype(LlmDtype dtype)
@@ -401,8 +389,9 @@ check_weight(TensorCheck *check, const LlmWeightSpec *spec)
 		char expected[64];
 		char actual[200];
 
-		print_shape(expected, sizeof(expected), shape, n_dims);
-		print_shape(actual, sizeof(actual), tensor->shape, tensor->n_dims);
+		llm_safetensors_print_shape(expected, sizeof(expected), shape, n_dims);
+		llm_safetensors_print_shape(actual, sizeof(actual), tensor->shape,
+									tensor->n_dims);
 		llm_error_set(next_problem(check), LLM_ERROR_FORMAT,
 					  "%s: tensor \"%s\" has shape %s, but the config calls "
 					  "for %s",

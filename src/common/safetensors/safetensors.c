@@ -400,3 +400,16 @@ llm_safetensors_total_bytes(const LlmSafetensors *tensors)
 {
 	return tensors->total_bytes;
 }
+
+void
+llm_safetensors_print_shape(char *text, size_t size, const int64_t *shape,
+							int n_dims)
+{
+	size_t used = (size_t) snprintf(text, size, "[");
+
+	for (int i = 0; i < n_dims && used < size; i++)
+		used += (size_t) snprintf(text + used, size - used, "%s%lld",
+								  i > 0 ? ", " : "", (long long) shape[i]);
+	if (used < size)
+		snprintf(text + used, size - used, "]");
+}

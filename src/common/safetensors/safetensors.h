@@ -76,6 +76,10 @@ extern uint64_t llm_safetensors_offset(const LlmSafetensors *tensors,
 extern bool
 llm_safetensors_prefetch(const LlmSafetensors *tensors, LlmError *err);
 
+/* "[2, 256]", for messages. */
+extern void llm_safetensors_print_shape(char *text, size_t size,
+										const int64_t *shape, int n_dims);
+
 /* "F32" ...; only those that files can hold. */
 extern const char *llm_safetensors_dtype_name(LlmDtype dtype);
 

@@ -73,28 +73,6 @@ rows_of(const LlmTrainer *t, const Expert *expert, const void *all, int64_t dim)
 	return train_act_at(t, all, expert->first * dim);
 }
 
-static LlmOperand
-act_operand(const LlmTrainer *t, const void *data, int64_t stride,
-			bool is_transposed)
-{
-	return (LlmOperand){ data, t->compute->activation_dtype, stride,
-						 is_transposed };
-}
-
-static LlmOperand
-a_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
-{
-	return act_operand(t, train_act_at(t, t->copies, pair->place.a), pair->n_in,
-					   is_transposed);
-}
-
-static LlmOperand
-b_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
-{
-	return act_operand(t, train_act_at(t, t->copies, pair->place.b),
-					   pair->spec.rank, is_transposed);
-}
-
 /* out [expert's entries, n_cols] = scale * a b, or added */
 static bool
 entry_product(LlmTrainer *t, const Expert *expert, LlmOperand a, LlmOperand b,
@@ -117,15 +95,15 @@ shrink(LlmTrainer *t, const Expert *expert, const void *x, LlmError *err)
 {
 	const TrainPair *pair = expert->pair;
 
-	return entry_product(
-		t, expert,
-		act_operand(t, rows_of(t, expert, x, pair->n_in), pair->n_in, false),
-		a_operand(t, pair, true),
-		(LlmProductArgs){ .n = pair->spec.rank,
-						  .k = pair->n_in,
-						  .scale = 1,
-						  .out = expert->shrunk },
-		err);
+	return entry_product(t, expert,
+						 train_act_operand(t, rows_of(t, expert, x, pair->n_in),
+										   pair->n_in, false),
+						 train_a_operand(t, pair, true),
+						 (LlmProductArgs){ .n = pair->spec.rank,
+										   .k = pair->n_in,
+										   .scale = 1,
+										   .out = expert->shrunk },
+						 err);
 }
 
 static bool
@@ -134,8 +112,8 @@ expand(LlmTrainer *t, const Expert *expert, void *y, LlmError *err)
 	const TrainPair *pair = expert->pair;
 
 	return entry_product(
-		t, expert, act_operand(t, expert->shrunk, pair->spec.rank, false),
-		b_operand(t, pair, true),
+		t, expert, train_act_operand(t, expert->shrunk, pair->spec.rank, false),
+		train_b_operand(t, pair, true),
 		(LlmProductArgs){ .n = pair->n_out,
 						  .k = pair->spec.rank,
 						  .scale = pair->spec.scale,
@@ -235,19 +213,22 @@ expert_slopes(LlmTrainer *t, const Expert *expert, const void *d_y,
 {
 	const TrainPair *pair = expert->pair;
 	const int32_t rank = pair->spec.rank;
-	const LlmOperand weighed = act_operand(t, t->mixture.weighed, rank, false);
+	const LlmOperand weighed =
+		train_act_operand(t, t->mixture.weighed, rank, false);
 	const void *d_rows = rows_of(t, expert, d_y, pair->n_out);
 
 	return weigh(t, expert, expert->shrunk, err) &&
-		   add_gradient(t, expert, act_operand(t, d_rows, pair->n_out, true),
+		   add_gradient(t, expert,
+						train_act_operand(t, d_rows, pair->n_out, true),
 						weighed,
 						(LlmProductArgs){ .m = pair->n_out,
 										  .n = rank,
 										  .scale = pair->spec.scale,
 										  .out = t->gradients + pair->place.b },
 						err) &&
-		   entry_product(t, expert, act_operand(t, d_rows, pair->n_out, false),
-						 b_operand(t, pair, false),
+		   entry_product(t, expert,
+						 train_act_operand(t, d_rows, pair->n_out, false),
+						 train_b_operand(t, pair, false),
 						 (LlmProductArgs){ .n = rank,
 										   .k = pair->n_out,
 										   .scale = pair->spec.scale,
@@ -255,9 +236,9 @@ expert_slopes(LlmTrainer *t, const Expert *expert, const void *d_y,
 						 err) &&
 		   weigh(t, expert, expert->d_shrunk, err) &&
 		   add_gradient(t, expert,
-						act_operand(t, t->mixture.weighed, rank, true),
-						act_operand(t, rows_of(t, expert, x, pair->n_in),
-									pair->n_in, false),
+						train_act_operand(t, t->mixture.weighed, rank, true),
+						train_act_operand(t, rows_of(t, expert, x, pair->n_in),
+										  pair->n_in, false),
 						(LlmProductArgs){ .m = rank,
 										  .n = pair->n_in,
 										  .scale = 1,
@@ -296,18 +277,20 @@ expert_back(LlmTrainer *t, const Expert *expert, const void *d_y, void *d_x,
 	};
 
 	if (!train_weight(t, *expert->stored, &w, err) ||
-		!entry_product(
-			t, expert,
-			act_operand(t, rows_of(t, expert, d_y, w.n_rows), w.n_rows, false),
-			(LlmOperand){ w.data, w.dtype, w.n_cols, false }, args, err))
+		!entry_product(t, expert,
+					   train_act_operand(t, rows_of(t, expert, d_y, w.n_rows),
+										 w.n_rows, false),
+					   (LlmOperand){ w.data, w.dtype, w.n_cols, false }, args,
+					   err))
 		return false;
 	if (pair == NULL)
 		return true;
 	args.k = pair->spec.rank;
 	args.adds = true;
 	return entry_product(
-		t, expert, act_operand(t, expert->d_shrunk, pair->spec.rank, false),
-		a_operand(t, pair, false), args, err);
+		t, expert,
+		train_act_operand(t, expert->d_shrunk, pair->spec.rank, false),
+		train_a_operand(t, pair, false), args, err);
 }
 
 bool

@@ -308,4 +308,27 @@ train_act_at(const LlmTrainer *trainer, const void *base, int64_t i)
 		   i * (int64_t) llm_dtype_bytes(trainer->compute->activation_dtype);
 }
 
+/* What products take: values of the activation dtype, and a pair's A and B. */
+static inline LlmOperand
+train_act_operand(const LlmTrainer *t, const void *data, int64_t stride,
+				  bool is_transposed)
+{
+	return (LlmOperand){ data, t->compute->activation_dtype, stride,
+						 is_transposed };
+}
+
+static inline LlmOperand
+train_a_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
+{
+	return train_act_operand(t, train_act_at(t, t->copies, pair->place.a),
+							 pair->n_in, is_transposed);
+}
+
+static inline LlmOperand
+train_b_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
+{
+	return train_act_operand(t, train_act_at(t, t->copies, pair->place.b),
+							 pair->spec.rank, is_transposed);
+}
+
 #endif /* LLM_TRAIN_INTERNAL_H */

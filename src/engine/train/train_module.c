@@ -19,28 +19,6 @@
 #include "src/common/quant/nf4.h"
 #include "src/engine/train/train_internal.h"
 
-static LlmOperand
-act_operand(const LlmTrainer *t, const void *data, int64_t stride,
-			bool is_transposed)
-{
-	return (LlmOperand){ data, t->compute->activation_dtype, stride,
-						 is_transposed };
-}
-
-static LlmOperand
-a_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
-{
-	return act_operand(t, train_act_at(t, t->copies, pair->place.a), pair->n_in,
-					   is_transposed);
-}
-
-static LlmOperand
-b_operand(const LlmTrainer *t, const TrainPair *pair, bool is_transposed)
-{
-	return act_operand(t, train_act_at(t, t->copies, pair->place.b),
-					   pair->spec.rank, is_transposed);
-}
-
 /* The pair's columns of an array [n_tokens, shrunk_stride]. */
 static void *
 shrunk_of(const LlmTrainer *t, const TrainPair *pair, const void *all)
@@ -181,7 +159,7 @@ shrink_run(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
 	const TrainPair *pair = run->pair;
 	const void *seen;
 	LlmProductArgs args = {
-		.b = a_operand(t, pair, true),
+		.b = train_a_operand(t, pair, true),
 		.m = t->batch->n_tokens,
 		.n = run_columns(run, n_modules),
 		.k = pair->n_in,
@@ -193,7 +171,7 @@ shrink_run(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
 
 	if (!adapter_input(t, layer_idx, run, x, &seen, err))
 		return false;
-	args.a = act_operand(t, seen, pair->n_in, false);
+	args.a = train_act_operand(t, seen, pair->n_in, false);
 	return t->train->product(t->compute, &args, err);
 }
 
@@ -203,8 +181,8 @@ finish_module(LlmTrainer *t, const Module *m, LlmError *err)
 {
 	const TrainPair *pair = m->pair;
 	LlmProductArgs expand = {
-		.a = act_operand(t, m->shrunk, pair->shrunk_stride, false),
-		.b = b_operand(t, pair, true),
+		.a = train_act_operand(t, m->shrunk, pair->shrunk_stride, false),
+		.b = train_b_operand(t, pair, true),
 		.m = t->batch->n_tokens,
 		.n = pair->n_out,
 		.k = pair->spec.rank,
@@ -317,9 +295,9 @@ adapter_input_back(LlmTrainer *t, int32_t layer_idx, const Module *m, void *d_x,
 {
 	const TrainPair *pair = m->pair;
 	LlmProductArgs args = {
-		.a = act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
-						 pair->shrunk_stride, false),
-		.b = a_operand(t, pair, false),
+		.a = train_act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
+							   pair->shrunk_stride, false),
+		.b = train_a_operand(t, pair, false),
 		.m = t->batch->n_tokens,
 		.n = pair->n_in,
 		.k = pair->spec.rank,
@@ -345,8 +323,8 @@ expand_back(LlmTrainer *t, const Module *m, LlmError *err)
 	const int32_t rank = pair->spec.rank;
 	const int32_t n_tokens = t->batch->n_tokens;
 	LlmProductArgs d_u = {
-		.a = act_operand(t, m->y, pair->n_out, false),
-		.b = b_operand(t, pair, false),
+		.a = train_act_operand(t, m->y, pair->n_out, false),
+		.b = train_b_operand(t, pair, false),
 		.m = n_tokens,
 		.n = rank,
 		.k = pair->n_out,
@@ -356,8 +334,8 @@ expand_back(LlmTrainer *t, const Module *m, LlmError *err)
 		.out_stride = pair->shrunk_stride,
 	};
 	LlmProductArgs d_b = {
-		.a = act_operand(t, m->y, pair->n_out, true),
-		.b = act_operand(t, m->shrunk, pair->shrunk_stride, false),
+		.a = train_act_operand(t, m->y, pair->n_out, true),
+		.b = train_act_operand(t, m->shrunk, pair->shrunk_stride, false),
 		.m = pair->n_out,
 		.n = rank,
 		.k = n_tokens,
@@ -380,8 +358,8 @@ shrink_back(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
 	const TrainPair *pair = run->pair;
 	const void *seen;
 	LlmProductArgs d_a = {
-		.a = act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
-						 pair->shrunk_stride, true),
+		.a = train_act_operand(t, shrunk_of(t, pair, t->scratch.shrunk),
+							   pair->shrunk_stride, true),
 		.m = run_columns(run, n_modules),
 		.n = pair->n_in,
 		.k = t->batch->n_tokens,
@@ -394,7 +372,7 @@ shrink_back(LlmTrainer *t, int32_t layer_idx, const Module *run, int n_modules,
 
 	if (!adapter_input(t, layer_idx, run, x, &seen, err))
 		return false;
-	d_a.b = act_operand(t, seen, pair->n_in, false);
+	d_a.b = train_act_operand(t, seen, pair->n_in, false);
 	return t->train->product(t->compute, &d_a, err);
 }
 
@@ -404,7 +382,7 @@ weight_back(LlmTrainer *t, const Module *m, void *d_x, bool adds, LlmError *err)
 {
 	LlmMatrix weight;
 	LlmProductArgs args = {
-		.a = act_operand(t, m->y, m->weight.n_rows, false),
+		.a = train_act_operand(t, m->y, m->weight.n_rows, false),
 		.m = t->batch->n_tokens,
 		.n = m->weight.n_cols,
 		.k = m->weight.n_rows,

@@ -10,12 +10,9 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "src/common/util/json.h"
 #include "src/server/settings.h"
-#include "src/server/sql/batch_call.h"
-#include "src/server/sql/generation.h"
+#include "src/server/sql/completion.h"
 #include "src/server/sql/text_convert.h"
 #include "src/server/sql/tool_calls.h"
 
@@ -28,27 +25,13 @@
 /* max_tokens of a text completion where the request sets none, as in vLLM */
 #define TEXT_DEFAULT_MAX_TOKENS 16
 
-typedef struct Completion
-{
-	LlmBatchCall batch; /* must be first */
-	bool is_chat;
-	LlmTemplateText request;
-	LlmGenerateOptions options;
-	LlmModelHandle *handle;
-	LlmPrompt prompt;
-	LlmTemplateText prompt_text; /* to be echoed */
-	LlmGeneration *choices[LLM_MAX_CHOICES];
-	LlmRequest *scoring; /* of the prompt's tokens but the first; or NULL */
-	const LlmRequestResult *scores;
-} Completion;
-
 PG_FUNCTION_INFO_V1(llm_completion);
 
 /* -- the request -- */
 
 /* A prompt given as an array of token ids. */
 static void
-read_prompt_ids(Completion *completion, LlmTemplateText json)
+read_prompt_ids(LlmCompletion *completion, LlmTemplateText json)
 {
 	cJSON *array = llm_json_parse_value(json, "prompt");
 	const cJSON *item;
@@ -79,7 +62,7 @@ read_prompt_ids(Completion *completion, LlmTemplateText json)
 
 /* The text to echo where the prompt was given as ids. */
 static bool
-decode_prompt(Completion *completion, LlmError *err)
+decode_prompt(LlmCompletion *completion, LlmError *err)
 {
 	const LlmPrompt *prompt = &completion->prompt;
 	LlmStrbuf text = { 0 };
@@ -96,7 +79,8 @@ decode_prompt(Completion *completion, LlmError *err)
 }
 
 static bool
-read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
+read_text_prompt(LlmCompletion *completion, LlmTemplateText prompt,
+				 LlmError *err)
 {
 	cJSON *json;
 	bool ok;
@@ -134,7 +118,7 @@ read_text_prompt(Completion *completion, LlmTemplateText prompt, LlmError *err)
 }
 
 static bool
-make_prompt(Completion *completion, LlmError *err)
+make_prompt(LlmCompletion *completion, LlmError *err)
 {
 	LlmTemplateText messages = llm_json_member(completion->request, "messages");
 	LlmTemplateText prompt = llm_json_member(completion->request, "prompt");
@@ -163,7 +147,7 @@ make_prompt(Completion *completion, LlmError *err)
 }
 
 static void
-end_choices(Completion *completion)
+end_choices(LlmCompletion *completion)
 {
 	for (int i = 0; i < LLM_MAX_CHOICES; i++)
 	{
@@ -178,7 +162,7 @@ end_choices(Completion *completion)
  * the model was replaced meanwhile.
  */
 static bool
-start_choices(Completion *completion)
+start_choices(LlmCompletion *completion)
 {
 	LlmGenerateOptions *options = &completion->options;
 
@@ -210,7 +194,7 @@ n_prompt_logprobs(const LlmGenerateOptions *options)
  * nothing.  False: the model was replaced meanwhile.
  */
 static bool
-start_scoring(Completion *completion)
+start_scoring(LlmCompletion *completion)
 {
 	const LlmGenerateOptions *options = &completion->options;
 	const LlmModelHandle *handle = completion->handle;
@@ -243,7 +227,7 @@ start_scoring(Completion *completion)
 }
 
 static bool
-start_completion(Completion *completion, bool is_batch)
+start_completion(LlmCompletion *completion, bool is_batch)
 {
 	LlmGenerateOptions as_written = completion->options;
 
@@ -278,249 +262,9 @@ append_token_ids(StringInfo json, const int32 *ids, uint32 n_ids)
 	appendStringInfoChar(json, ']');
 }
 
-/* A JSON number; log-probabilities may be -inf, which JSON cannot say. */
-static void
-append_logprob(StringInfo json, float4 logprob)
-{
-	if (isnan(logprob))
-		appendStringInfoString(json, "null");
-	else
-		appendStringInfo(json, "%.9g", Max(logprob, -9999.0f));
-}
-
-/* The text of one token by itself, in the caller's buffer. */
-static void
-token_text(const Completion *completion, int32 token_id, LlmStrbuf *buf)
-{
-	LlmError err;
-
-	llm_strbuf_reset(buf);
-	if (!llm_tokenizer_token_bytes(completion->handle->tokenizer, token_id, buf,
-								   &err))
-		llm_strbuf_reset(buf); /* an id that only pads the output layer */
-}
-
-/* {"token": ..., "logprob": ..., "bytes": [...]  without the closing brace */
-static void
-append_token_logprob(StringInfo json, const Completion *completion,
-					 int32 token_id, float4 logprob, LlmStrbuf *buf)
-{
-	token_text(completion, token_id, buf);
-	appendStringInfoString(json, "{\"token\": ");
-	llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
-	appendStringInfoString(json, ", \"logprob\": ");
-	append_logprob(json, logprob);
-	appendStringInfoString(json, ", \"bytes\": [");
-	for (size_t i = 0; i < buf->len; i++)
-		appendStringInfo(json, "%s%d", i > 0 ? ", " : "",
-						 (unsigned char) buf->data[i]);
-	appendStringInfoChar(json, ']');
-}
-
-static void
-append_chat_logprobs(StringInfo json, const Completion *completion,
-					 const LlmGeneration *generation, LlmStrbuf *buf)
-{
-	const LlmRequestResult *result = generation->result;
-
-	appendStringInfoString(json, "{\"content\": [");
-	for (uint32 i = 0; i < generation->n_tokens; i++)
-	{
-		const LlmTopLogprob *top = &result->top[i * LLM_MAX_LOGPROBS];
-
-		if (i > 0)
-			appendStringInfoString(json, ", ");
-		append_token_logprob(json, completion, result->token_ids[i],
-							 result->logprobs[i], buf);
-		appendStringInfoString(json, ", \"top_logprobs\": [");
-		for (uint32 j = 0; j < result->n_top[i]; j++)
-		{
-			if (j > 0)
-				appendStringInfoString(json, ", ");
-			append_token_logprob(json, completion, top[j].token_id,
-								 top[j].logprob, buf);
-			appendStringInfoChar(json, '}');
-		}
-		appendStringInfoString(json, "]}");
-	}
-	appendStringInfoString(json, "]}");
-}
-
-/* The top tokens of one position as an object, as text completions do. */
-static void
-append_top_object(StringInfo json, const Completion *completion,
-				  const LlmTopLogprob *top, uint32 n_top, LlmStrbuf *buf)
-{
-	appendStringInfoChar(json, '{');
-	for (uint32 j = 0; j < n_top; j++)
-	{
-		token_text(completion, top[j].token_id, buf);
-		if (j > 0)
-			appendStringInfoString(json, ", ");
-		llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
-		appendStringInfoString(json, ": ");
-		append_logprob(json, top[j].logprob);
-	}
-	appendStringInfoChar(json, '}');
-}
-
-/* What a list of tokens with log-probabilities is made of. */
-typedef struct TokenRun
-{
-	uint32 n_tokens;
-	const int32 *ids;
-	const float4 *logprobs;
-	const uint32 *n_top;
-	const LlmTopLogprob *top;
-	bool has_first; /* before them: the prompt's first, which nothing weighs */
-	int32 first_id;
-} TokenRun;
-
-static TokenRun
-answer_run(const LlmGeneration *generation)
-{
-	const LlmRequestResult *result = generation->result;
-
-	return (TokenRun){ .n_tokens = generation->n_tokens,
-					   .ids = result->token_ids,
-					   .logprobs = result->logprobs,
-					   .n_top = result->n_top,
-					   .top = result->top };
-}
-
-static TokenRun
-prompt_run(const Completion *completion)
-{
-	const LlmRequestResult *scores = completion->scores;
-	TokenRun run = { .has_first = completion->prompt.n_ids > 0 };
-
-	if (run.has_first)
-		run.first_id = completion->prompt.ids[0];
-	if (scores != NULL)
-	{
-		run.n_tokens = scores->n_tokens;
-		run.ids = scores->token_ids;
-		run.logprobs = scores->logprobs;
-		run.n_top = scores->n_top;
-		run.top = scores->top;
-	}
-	return run;
-}
-
-typedef enum TokenPart
-{
-	PART_TOKENS,
-	PART_LOGPROBS,
-	PART_TOP
-} TokenPart;
-
-/* One of the arrays of a text completion's logprobs, from one run. */
-static void
-append_part(StringInfo json, const Completion *completion, const TokenRun *run,
-			TokenPart part, LlmStrbuf *buf)
-{
-	uint32 n_wanted = (uint32) completion->options.params.n_logprobs;
-
-	for (uint32 i = 0; i < run->n_tokens + run->has_first; i++)
-	{
-		bool is_first = run->has_first && i == 0;
-		uint32 at = i - run->has_first;
-
-		/* the array was opened, or has elements */
-		if (json->data[json->len - 1] != '[')
-			appendStringInfoString(json, ", ");
-		if (part == PART_TOKENS)
-		{
-			token_text(completion, is_first ? run->first_id : run->ids[at],
-					   buf);
-			llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
-		}
-		else if (is_first)
-			appendStringInfoString(json, "null");
-		else if (part == PART_LOGPROBS)
-			append_logprob(json, run->logprobs[at]);
-		else
-			append_top_object(json, completion,
-							  &run->top[(Size) at * LLM_MAX_LOGPROBS],
-							  Min(run->n_top[at], n_wanted), buf);
-	}
-}
-
-static void
-append_text_logprobs(StringInfo json, const Completion *completion,
-					 const LlmGeneration *generation, LlmStrbuf *buf)
-{
-	static const char *const names[] = { "{\"tokens\": [",
-										 "], \"token_logprobs\": [",
-										 "], \"top_logprobs\": [" };
-	TokenRun prompt = prompt_run(completion);
-	TokenRun answer = answer_run(generation);
-
-	for (int part = PART_TOKENS; part <= PART_TOP; part++)
-	{
-		appendStringInfoString(json, names[part]);
-		if (completion->options.echo)
-			append_part(json, completion, &prompt, (TokenPart) part, buf);
-		append_part(json, completion, &answer, (TokenPart) part, buf);
-	}
-	appendStringInfoString(json, "]}");
-}
-
-/* "id": {"logprob": ..., "rank": ..., "decoded_token": ...} */
-static void
-append_ranked(StringInfo json, const Completion *completion,
-			  const LlmTopLogprob *token, uint32 rank, LlmStrbuf *buf)
-{
-	token_text(completion, token->token_id, buf);
-	appendStringInfo(json, "\"%d\": {\"logprob\": ", token->token_id);
-	append_logprob(json, token->logprob);
-	if (rank > 0)
-		appendStringInfo(json, ", \"rank\": %u", rank);
-	else
-		appendStringInfoString(json, ", \"rank\": null");
-	appendStringInfoString(json, ", \"decoded_token\": ");
-	llm_append_json_string(json, llm_strbuf_str(buf), buf->len);
-	appendStringInfoChar(json, '}');
-}
-
-/*
- * The prompt's tokens as vLLM shows them: of each position the likeliest, and
- * the prompt's own, whose rank is not known where it is not among them.
- */
-static void
-append_prompt_logprobs(StringInfo json, const Completion *completion,
-					   LlmStrbuf *buf)
-{
-	TokenRun run = prompt_run(completion);
-	uint32 n_wanted = (uint32) completion->options.n_prompt_logprobs;
-
-	appendStringInfoString(json, ", \"prompt_logprobs\": [null");
-	for (uint32 i = 0; i < run.n_tokens; i++)
-	{
-		const LlmTopLogprob *top = &run.top[(Size) i * LLM_MAX_LOGPROBS];
-		LlmTopLogprob own = { run.ids[i], run.logprobs[i] };
-		uint32 own_rank = 0;
-
-		for (uint32 j = 0; j < run.n_top[i]; j++)
-			if (top[j].token_id == own.token_id)
-				own_rank = j + 1;
-		appendStringInfoString(json, ", {");
-		append_ranked(json, completion, &own, own_rank, buf);
-		for (uint32 j = 0; j < Min(run.n_top[i], n_wanted); j++)
-		{
-			if (top[j].token_id == own.token_id)
-				continue;
-			appendStringInfoString(json, ", ");
-			append_ranked(json, completion, &top[j], j + 1, buf);
-		}
-		appendStringInfoChar(json, '}');
-	}
-	appendStringInfoChar(json, ']');
-}
-
 /* An answer's text, behind its prompt's where that is asked for. */
 static void
-append_answer_text(StringInfo json, const Completion *completion,
+append_answer_text(StringInfo json, const LlmCompletion *completion,
 				   const LlmStrbuf *text)
 {
 	StringInfoData whole;
@@ -563,7 +307,7 @@ append_finish(StringInfo json, const LlmGeneration *generation, bool has_calls)
 
 /* A chat's answer; true: it calls tools. */
 static bool
-append_message(StringInfo json, const Completion *completion,
+append_message(StringInfo json, const LlmCompletion *completion,
 			   const LlmStrbuf *text)
 {
 	LlmTemplateText answer = { llm_strbuf_str(text), text->len };
@@ -584,7 +328,7 @@ append_message(StringInfo json, const Completion *completion,
 }
 
 static void
-append_choice(StringInfo json, const Completion *completion, int index,
+append_choice(StringInfo json, const LlmCompletion *completion, int index,
 			  LlmStrbuf *buf)
 {
 	const LlmGeneration *generation = completion->choices[index];
@@ -600,12 +344,12 @@ append_choice(StringInfo json, const Completion *completion, int index,
 	if (!generation->result->has_logprobs)
 		appendStringInfoString(json, "null");
 	else if (completion->is_chat)
-		append_chat_logprobs(json, completion, generation, buf);
+		llm_completion_chat_logprobs(json, completion, generation, buf);
 	else
-		append_text_logprobs(json, completion, generation, buf);
+		llm_completion_text_logprobs(json, completion, generation, buf);
 	append_finish(json, generation, has_calls);
 	if (!completion->is_chat && completion->options.has_prompt_logprobs)
-		append_prompt_logprobs(json, completion, buf);
+		llm_completion_prompt_logprobs(json, completion, buf);
 	if (completion->options.return_token_ids)
 	{
 		appendStringInfoString(json, ", \"token_ids\": ");
@@ -617,7 +361,7 @@ append_choice(StringInfo json, const Completion *completion, int index,
 
 /* The sampling that was used, and which of it the model's own file set. */
 static void
-append_sampling(StringInfo json, const Completion *completion)
+append_sampling(StringInfo json, const LlmCompletion *completion)
 {
 	const LlmSamplingParams *params = &completion->options.params;
 	const LlmGenerationDefaults *defaults =
@@ -635,7 +379,7 @@ append_sampling(StringInfo json, const Completion *completion)
 }
 
 static void
-append_usage(StringInfo json, const Completion *completion)
+append_usage(StringInfo json, const LlmCompletion *completion)
 {
 	uint64 n_output = 0;
 	uint32 n_prompt = completion->prompt.n_ids;
@@ -671,7 +415,8 @@ append_adapter(StringInfo json, const LlmAdapterChoice *adapter)
 }
 
 static void
-append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
+append_response(StringInfo json, const LlmCompletion *completion,
+				LlmStrbuf *buf)
 {
 	appendStringInfo(json,
 					 "{\"id\": \"%s-%016llx%016llx\", \"object\": \"%s\", "
@@ -695,7 +440,7 @@ append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 	appendStringInfoChar(json, ']');
 	append_usage(json, completion);
 	if (completion->is_chat && completion->options.has_prompt_logprobs)
-		append_prompt_logprobs(json, completion, buf);
+		llm_completion_prompt_logprobs(json, completion, buf);
 	if (completion->options.return_token_ids)
 	{
 		appendStringInfoString(json, ", \"prompt_token_ids\": ");
@@ -707,7 +452,7 @@ append_response(StringInfo json, const Completion *completion, LlmStrbuf *buf)
 
 /* NULL: the answer does not fit the database's encoding. */
 static text *
-build_response(const Completion *completion, LlmError *err)
+build_response(const LlmCompletion *completion, LlmError *err)
 {
 	StringInfoData json;
 	LlmStrbuf buf;
@@ -731,11 +476,11 @@ build_response(const Completion *completion, LlmError *err)
 static LlmBatchCall *
 start_call(FunctionCallInfo fcinfo, bool is_batch)
 {
-	Completion *completion;
+	LlmCompletion *completion;
 
 	if (PG_ARGISNULL(0))
 		return NULL;
-	completion = palloc0(sizeof(Completion));
+	completion = palloc0(sizeof(LlmCompletion));
 	completion->request = llm_json_text(PG_GETARG_DATUM(0), JSONOID);
 	if (llm_json_kind(completion->request) != '{')
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -749,7 +494,7 @@ start_call(FunctionCallInfo fcinfo, bool is_batch)
 static bool
 advance_call(LlmBatchCall *batch)
 {
-	Completion *completion = (Completion *) batch;
+	LlmCompletion *completion = (LlmCompletion *) batch;
 	bool is_done = true;
 
 	if (completion->scoring != NULL)
@@ -776,7 +521,7 @@ advance_call(LlmBatchCall *batch)
 static Datum
 finish_call(LlmBatchCall *batch, bool *isnull)
 {
-	Completion *completion = (Completion *) batch;
+	LlmCompletion *completion = (LlmCompletion *) batch;
 	text *response = build_response(completion, &batch->err);
 
 	*isnull = response == NULL;
