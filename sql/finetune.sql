@@ -26,6 +26,10 @@ SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"stage": "p
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"use_dora": 1}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"stage": "orpo", "pref_loss": "ipo"}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"publish_if_better": true}');
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"load_best_model_at_end": true, "eval_steps": 1}');
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"load_best_model_at_end": true, "val_size": 1}');
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"early_stopping_steps": 1, "val_size": 1}');
+SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"orpo_nll": "half"}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"model": "none"}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '{"continue_from": 1}');
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages', '[]');
@@ -86,7 +90,36 @@ FROM llm.finetune_log WHERE job = :job ORDER BY step;
 SELECT llm_finetune('ada', 'SELECT messages FROM lesson_messages ORDER BY id',
 					'{"max_steps": 3, "val_size": 1, "publish_if_better": true, "learning_rate": 0.002}') AS job \gset
 SELECT llm_finetune_wait(:job);
-SELECT state, step, error, version FROM llm.finetune_progress WHERE job = :job;
+SELECT state, step, error ~ '^not published: the held-out loss is' AS says_why, version,
+	   trained_step, eval_loss > active_eval_loss AS is_worse
+FROM llm.finetune_progress WHERE job = :job;
+
+-- the state of the best evaluation: who is asked about Bob forgets him as the lessons are learned
+SELECT llm_finetune('poor', 'SELECT messages FROM lesson_messages ORDER BY id', '{"max_steps": 1, "learning_rate": 0.00001}') AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT version, trained_step, eval_loss, active_eval_loss FROM llm.finetune_progress WHERE job = :job;
+SELECT llm_finetune('poor', 'SELECT messages FROM lesson_messages ORDER BY id', $$
+	{"max_steps": 20, "learning_rate": 0.005, "lr_scheduler_type": "constant", "eval_steps": 1,
+	 "load_best_model_at_end": true, "publish_if_better": true, "description": "better than poor",
+	 "eval_query": "SELECT replace(messages::text, 'Ada', 'Bob')::jsonb AS messages FROM lesson_messages"} $$) AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT state, step, trained_step BETWEEN 1 AND 19 AS is_earlier, eval_loss < active_eval_loss AS is_better, version, error,
+	   eval_loss = (SELECT min(eval_loss) FROM llm.finetune_log g WHERE g.job = p.job AND g.step > 0) AS is_best
+FROM llm.finetune_progress p WHERE job = :job;
+SELECT version, is_active FROM llm.adapters WHERE name = 'poor' ORDER BY version;
+
+-- preferences: what TRL's trainers log
+SELECT llm_finetune('poor', 'SELECT question AS prompt, '' '' || answer AS chosen, '' No.'' AS rejected FROM lessons', $$
+	{"stage": "orpo", "orpo_nll": "full", "max_steps": 4, "logging_steps": 2, "eval_steps": 4, "activate": false,
+	 "eval_query": "SELECT question AS prompt, answer AS chosen, 'x' AS rejected FROM lessons"} $$) AS job \gset
+SELECT llm_finetune_wait(:job);
+SELECT step, accuracy BETWEEN 0 AND 1 AS has_accuracy, abs(chosen_reward - rejected_reward - reward_margin) < 1e-9 AS has_rewards,
+	   eval_accuracy BETWEEN 0 AND 1 AS has_eval_accuracy,
+	   abs(eval_chosen_reward - eval_rejected_reward - eval_reward_margin) < 1e-9 AS has_eval_rewards
+FROM llm.finetune_log WHERE job = :job ORDER BY step;
+SELECT count(*) AS of_plain_rows FROM llm.finetune_log g JOIN llm.finetune_jobs j ON j.id = g.job
+WHERE adapter = 'ada' AND coalesce(accuracy, reward_margin, eval_accuracy) IS NOT NULL;
+SELECT llm_drop_adapter('poor');
 
 -- rows that are no good, and a query that fails
 SELECT llm_finetune('ada', $$ SELECT '[{"role": "nobody", "content": "x"}]'::jsonb AS messages $$,

@@ -58,8 +58,27 @@ SELECT row_number, key, severity, left(reason, 120) AS reason FROM llm_finetune_
 SELECT row_number, severity, reason FROM llm_finetune_validate('SELECT * FROM bad WHERE id >= 19', '{"overlong": "drop"}');
 SELECT row_number, severity, reason FROM llm_finetune_validate('SELECT * FROM bad WHERE id >= 19', '{"overlong": "truncate", "cutoff_len": 100}');
 SELECT count(*) FROM llm_finetune_validate('SELECT * FROM bad ORDER BY id', '{"max_samples": 3}');
+-- what is JSON, but no conversation: type json keeps what jsonb would refuse
+SELECT row_number, severity, left(reason, 100) AS reason FROM llm_finetune_validate($$
+	SELECT column1::json AS messages FROM (VALUES
+		('[{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": "half an emoji"}]'),
+		('[{"role": "user", "content": "\u0000"}, {"role": "assistant", "content": "zero"}]'),
+		('[{"role": "assistant"}]'), ('[{"role": 1, "content": "x"}]'), ('[[[[[[]]]]]]'), ('"messages"'), ('[null]'),
+		('[{"role": "user", "content": {"text": "x"}}, {"role": "assistant", "content": ["y"]}]'),
+		(repeat('[', 5000) || repeat(']', 5000)),
+		('[{"role": "user", "content": "x"}, {"role": "assistant", "content": "' || repeat('😀', 300000) || '"}]')) v $$);
 SELECT count(*) FROM llm_finetune_validate('SELECT messages FROM tickets');
 SELECT trained FROM llm_finetune_preview_text('SELECT messages FROM bad WHERE id IN (14, 15) ORDER BY id');
+
+-- a plain text that is too long, in blocks
+SELECT row_number, example, rendered, trained, n_tokens, n_trained FROM llm_finetune_preview_text($$
+	SELECT 'one two three four five six seven eight' AS text UNION ALL SELECT 'nine' $$, '{"cutoff_len": 6, "overlong": "split"}');
+SELECT row_number, example, count(*), array_agg(token_idx ORDER BY token_idx) FILTER (WHERE NOT is_trained) AS not_trained
+FROM llm_finetune_preview($$ SELECT 'one two three four five six seven eight' AS text UNION ALL SELECT 'nine' $$,
+						  '{"cutoff_len": 6, "overlong": "split"}', 1) GROUP BY row_number, example ORDER BY 1, 2;
+SELECT * FROM llm_finetune_validate($$ SELECT repeat('word ', 1000) AS text $$, '{"cutoff_len": 100, "overlong": "split"}');
+SELECT * FROM llm_finetune_validate('SELECT messages FROM tickets', '{"overlong": "split"}');
+SELECT * FROM llm_evaluate(NULL, $$ SELECT 'Once' AS text $$, '{"overlong": "split"}');
 
 -- queries that are none
 SELECT * FROM llm_finetune_validate('SELECT messages FROM nowhere');
@@ -119,9 +138,16 @@ CALL learn($$ SELECT 'Once' AS text $$, '{"eval_query": "SELECT ''a'' AS chosen,
 SELECT * FROM learned;
 CALL learn($$ SELECT 'Once' AS text $$, '{"eval_query": "SELECT ''a'' AS text LIMIT 0"}');
 SELECT * FROM learned;
+-- one row; emoji; a megabyte in blocks, of which a whole row is held out
+CALL learn($$ SELECT messages FROM tickets WHERE id = 1 $$, '{}');
+SELECT * FROM learned;
+CALL learn($$ SELECT messages FROM tickets WHERE id = 2 $$, '{"cutoff_len": 200}');
+SELECT * FROM learned;
+CALL learn($$ SELECT repeat('word ', 200000) AS text UNION ALL SELECT 'short' $$, '{"overlong": "split"}');
+SELECT * FROM learned;
+CALL learn($$ SELECT repeat('word ', 300) AS text UNION ALL SELECT 'short' $$, '{"overlong": "split", "val_size": 1}');
+SELECT state, least(n_rows, n_eval_rows) AS short, greatest(n_rows, n_eval_rows) AS split, error FROM learned;
 SELECT llm_drop_adapter('learner');
-DROP VIEW learned;
-DROP PROCEDURE learn;
 
 -- rights are the caller's, and so is row security
 CREATE ROLE finetune_reader;
@@ -129,12 +155,29 @@ SELECT llm_grant_model('demo', 'finetune_reader');
 SET ROLE finetune_reader;
 SELECT * FROM llm_finetune_validate('SELECT messages FROM tickets');
 RESET ROLE;
+-- a job that lacks a right fails, and leaves nothing; with it, it has the rows that its role may see
+ALTER ROLE finetune_reader LOGIN;
+GRANT EXECUTE ON FUNCTION llm_finetune TO finetune_reader;
+GRANT SELECT ON learned TO finetune_reader;
+SET SESSION AUTHORIZATION finetune_reader;
+CALL learn('SELECT messages FROM tickets', '{}');
+SELECT * FROM learned;
+RESET SESSION AUTHORIZATION;
+SELECT count(*) FROM llm.adapters WHERE name = 'learner';
 GRANT SELECT ON tickets TO finetune_reader;
 ALTER TABLE tickets ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON tickets USING (owner = current_user);
 SET ROLE finetune_reader;
 SELECT row_number, trained FROM llm_finetune_preview_text('SELECT messages FROM tickets');
 RESET ROLE;
+SET SESSION AUTHORIZATION finetune_reader;
+CALL learn('SELECT messages FROM tickets', '{}');
+SELECT * FROM learned;
+SELECT llm_drop_adapter('learner');
+RESET SESSION AUTHORIZATION;
+DROP VIEW learned;
+DROP PROCEDURE learn;
+REVOKE ALL ON FUNCTION llm_finetune FROM finetune_reader;
 REVOKE ALL ON tickets FROM finetune_reader;
 SELECT llm_revoke_model('demo', 'finetune_reader');
 DROP ROLE finetune_reader;

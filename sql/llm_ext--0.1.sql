@@ -928,6 +928,9 @@ CREATE TABLE llm.finetune_jobs (
 	tokenizer_hash bytea,
 	checkpoint_step bigint,
 	version integer,				-- that was published
+	trained_step bigint,			-- whose state the result is
+	eval_loss double precision,		-- of the held-out rows then
+	active_eval_loss double precision,	-- before: of the version then active
 	submitted_at timestamptz NOT NULL DEFAULT now(),
 	started_at timestamptz,
 	finished_at timestamptz
@@ -945,9 +948,15 @@ CREATE TABLE llm.finetune_log (
 	grad_norm double precision,
 	n_tokens bigint NOT NULL,			-- since the row before
 	n_labels bigint NOT NULL,
-	accuracy double precision,			-- pairs: chosen above rejected
+	accuracy double precision,			-- of preferences, as the next three
+	chosen_reward double precision,
+	rejected_reward double precision,
 	reward_margin double precision,
 	eval_loss double precision,
+	eval_accuracy double precision,
+	eval_chosen_reward double precision,
+	eval_rejected_reward double precision,
+	eval_reward_margin double precision,
 	tokens_per_second double precision,
 	memory_bytes bigint,				-- of the executor
 	logged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -1032,7 +1041,7 @@ CREATE VIEW llm.finetune_progress WITH (security_invoker = true) AS
 		   r.seconds_left * interval '1 second' AS eta,
 		   coalesce(r.memory_bytes, l.memory_bytes) AS memory_bytes,
 		   j.n_rows, j.n_eval_rows, j.n_skipped_rows, j.checkpoint_step, j.version,
-		   j.error, j.model, pg_catalog.pg_get_userbyid(j.role) AS usename,
+		   j.trained_step, j.eval_loss, j.active_eval_loss, j.error, j.model, pg_catalog.pg_get_userbyid(j.role) AS usename,
 		   r.worker_pid, r.executor_pid, j.submitted_at, j.started_at, j.finished_at
 	FROM llm.finetune_jobs j
 	LEFT JOIN llm.list_finetune_jobs() r ON r.job = j.id

@@ -25,6 +25,10 @@ my $folder = $node->data_dir . '/pgsql_tmp_llm_ext_jobs';
 my $options = '"max_steps": 14, "num_threads": 1, "per_device_train_batch_size": 8, '
   . '"save_steps": 2, "logging_steps": 1, "learning_rate": 0.003, '
   . '"lora_dropout": 0.1, "lr_scheduler_type": "constant"';
+# Who is asked about Bob gets better until Ada is known.
+my $eval_query = q{SELECT replace(messages::text, 'Ada', 'Bob')::jsonb AS messages FROM talk WHERE id = 1};
+my $best = "$options, " . '"eval_steps": 1, "load_best_model_at_end": true, "eval_query": "'
+  . ($eval_query =~ s/'/''/gr) . '"';
 my $endless = '"max_steps": 1000000, "save_steps": 2, "logging_steps": 1';
 my $query = 'SELECT messages FROM talk ORDER BY id';
 
@@ -115,6 +119,26 @@ isnt($answer, $before, 'which is another than before');
 is_clean('a job that is done');
 my $whole = tensors('whole');
 
+# ---- the state of the best evaluation
+$job = submit('best', $best);
+is(wait_state($job), 'done', 'a job that is evaluated ends');
+is(sql("SELECT trained_step BETWEEN 1 AND 13 AND eval_loss = (SELECT min(eval_loss) FROM llm.finetune_log WHERE job = $job) "
+	  . "FROM llm.finetune_jobs WHERE id = $job"),
+	't', 'with the best evaluation, which is not the last')
+  or diag(sql("SELECT step, eval_loss FROM llm.finetune_log WHERE job = $job ORDER BY step"));
+my $best_step = sql("SELECT trained_step FROM llm.finetune_jobs WHERE id = $job");
+my $best_tensors = tensors('best');
+isnt($best_tensors, $whole, 'and not the tensors of the last step');
+
+# ---- what is no better than the active version, which the job did not begin with
+$job = submit('whole', '"max_steps": 1, "publish_if_better": true, '
+	  . q{"eval_query": "SELECT messages FROM talk WHERE id = 1"});
+is(wait_state($job), 'done', 'a job that is worse than the active version ends');
+like(job_error($job), qr/^not published: the held-out loss is \S+, and \S+ with what was active/,
+	'and says that it is not published');
+is(sql("SELECT string_agg(version::text, ',') FROM llm.adapters WHERE name = 'whole'"),
+	'1', 'the adapter is as it was');
+
 # ---- a transaction that is rolled back
 sql("BEGIN; SELECT llm_finetune('never', '$query'); ROLLBACK");
 sql("BEGIN; SAVEPOINT s; SELECT llm_finetune('never', '$query'); ROLLBACK TO s; COMMIT");
@@ -156,8 +180,11 @@ sql("UPDATE talk SET messages = jsonb_set(messages, '{1,content}', '\"I am Ada.\
 # ---- the server is stopped
 for my $mode ('fast', 'immediate')
 {
-	$job = submit("stop_$mode", $options);
-	wait_job($job, 'checkpoint_step >= 2');
+	# a crash when the best state is known, and the last is not
+	my $is_best = $mode eq 'immediate';
+	my $after = !$is_best ? 2 : $best_step > 12 ? 12 : $best_step;
+	$job = submit("stop_$mode", $is_best ? $best : $options);
+	wait_job($job, "checkpoint_step >= $after");
 	$executor =
 	  sql("SELECT executor_pid FROM llm.finetune_progress WHERE job = $job");
 	$node->stop($mode);
@@ -165,7 +192,8 @@ for my $mode ('fast', 'immediate')
 	$node->start;
 	wait_for_model($node);
 	is(wait_state($job), 'done', "a job survives a stop, $mode");
-	is(tensors("stop_$mode"), $whole, 'and trains the same tensors');
+	is(tensors("stop_$mode"), $is_best ? $best_tensors : $whole,
+		'and trains the same tensors');
 }
 
 # ---- cancel, in each state

@@ -778,6 +778,60 @@ test_overlong(void)
 	free_row(&row);
 }
 
+/* The blocks of a text are all of it, and each token is learned once. */
+static void
+test_split(void)
+{
+	Row row;
+	int32_t whole[64];
+	int32_t n;
+
+	REQUIRE(load_chatml());
+	init_row(&row);
+	add_field(&row, "text", LLM_COLUMN_TEXT,
+			  "one two three four five six seven eight nine ten eleven");
+	REQUIRE(convert(&row) && row.outcome == LLM_ROW_GOOD);
+	CHECK_INT_EQ(llm_row_converter_n_examples(row.converter), 1);
+	n = row.row.first.n_tokens;
+	REQUIRE(n > 10 && n < 64);
+	memcpy(whole, row.row.first.token_ids, sizeof(int32_t) * (size_t) n);
+	row.options.overlong = LLM_OVERLONG_SPLIT;
+	for (int32_t cutoff = n; cutoff >= 2; cutoff--)
+	{
+		LlmExample block;
+		int32_t at = 0;
+		int32_t n_labels = 0;
+
+		row.options.cutoff_len = cutoff;
+		REQUIRE(convert(&row));
+		CHECK_INT_EQ(row.outcome, cutoff == n ? LLM_ROW_GOOD : LLM_ROW_SPLIT);
+		block = row.row.first;
+		for (int32_t i = llm_row_converter_n_examples(row.converter);; i--)
+		{
+			CHECK(block.n_tokens == cutoff || i == 1);
+			CHECK(block.n_tokens >= 2 && at + block.n_tokens <= n);
+			CHECK(memcmp(block.token_ids, whole + at,
+						 sizeof(int32_t) * (size_t) block.n_tokens) == 0);
+			CHECK(block.is_label[0] == 0);
+			n_labels += llm_example_n_labels(&block);
+			at += block.n_tokens - 1;
+			if (i == 1)
+				break;
+			block = llm_row_converter_next(row.converter);
+		}
+		CHECK_INT_EQ(at, n - 1);
+		CHECK_INT_EQ(n_labels, n - 1);
+	}
+	row.options.cutoff_len = 1;
+	CHECK_REFUSED(&row, "examples of one token");
+	free_row(&row);
+	init_row(&row);
+	row.options.overlong = LLM_OVERLONG_SPLIT;
+	add_field(&row, "messages", LLM_COLUMN_JSON, TWO_TURNS);
+	CHECK_REFUSED(&row, "rows of column \"text\" alone");
+	free_row(&row);
+}
+
 /* Both answers of a pair keep the same context. */
 static void
 test_overlong_pair(void)
@@ -873,6 +927,7 @@ main(void)
 	RUN_TEST(test_templates);
 	RUN_TEST(test_marks_and_flags);
 	RUN_TEST(test_overlong);
+	RUN_TEST(test_split);
 	RUN_TEST(test_overlong_pair);
 	RUN_TEST(test_large);
 	RUN_TEST(test_many_turns);

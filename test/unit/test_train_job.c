@@ -425,7 +425,7 @@ static double
 evaluate(JobRig *rig)
 {
 	LlmError err = { 0 };
-	LlmTrainEval eval = { NAN, NAN, NAN };
+	LlmTrainEval eval = { .loss = NAN };
 
 	CHECK(llm_train_job_evaluate(rig->job, &eval, &err));
 	return eval.loss;
@@ -562,9 +562,9 @@ test_pairs(void)
 		log = run(&rig, 1);
 		if (kinds[i] == LLM_PREFERENCE_SIGMOID)
 			CHECK(fabs(log.loss - 0.69314718055994531) < bound(1e-6, 0.05) &&
-				  fabs(log.reward_margin) < bound(1e-6, 0.05));
+				  fabs(log.rewards.margin) < bound(1e-6, 0.05));
 		log = run(&rig, 100);
-		CHECK(log.accuracy > 0.6 && log.reward_margin > 0);
+		CHECK(log.rewards.accuracy > 0.6 && log.rewards.margin > 0);
 		if (!(evaluate(&rig) < before))
 			CHECK_FAIL("loss %d did not fall from %g", i, before);
 		job_close(&rig);
@@ -600,13 +600,14 @@ test_singles(void)
 	/* 13 of 20 rows are desirable; nothing has moved, so that KL is 0 */
 	CHECK(fabs(evaluate(&rig) - (13 * 0.5 + 7 * 1.5) / 20) < bound(1e-6, 0.05));
 	log = run(&rig, 1);
-	CHECK(fabs(log.reward_margin) < bound(1e-6, 0.05));
+	CHECK(fabs(log.rewards.margin) < bound(1e-6, 0.05));
 	log = run(&rig, 100);
 	CHECK_INT_EQ(log.step, 24);
 	CHECK(llm_train_job_evaluate(rig.job, &eval, &err));
-	if (!(eval.loss < 0.84 && eval.accuracy > 0.6 && eval.reward_margin > 0))
-		CHECK_FAIL("loss %g, accuracy %g, margin %g", eval.loss, eval.accuracy,
-				   eval.reward_margin);
+	if (!(eval.loss < 0.84 && eval.rewards.accuracy > 0.6 &&
+		  eval.rewards.margin > 0))
+		CHECK_FAIL("loss %g, accuracy %g, margin %g", eval.loss,
+				   eval.rewards.accuracy, eval.rewards.margin);
 	options.group_size = 1;
 	check_refused(&rig, &options, "at least 2 rows");
 	options.group_size = 3;

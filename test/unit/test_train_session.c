@@ -26,6 +26,7 @@ typedef struct Outcome
 	LlmWireTrainLog logs[MAX_LOGS];
 	int n_saved;
 	bool is_trained;
+	LlmWireTrained trained;
 	bool is_failed;
 	LlmError error;
 } Outcome;
@@ -64,7 +65,7 @@ fill_example(int i, int which, int32_t *ids, uint8_t *labels,
 }
 
 static void
-write_dataset(const char *name, LlmDatasetKind kind)
+write_rows(const char *name, LlmDatasetKind kind, int first)
 {
 	LlmDatasetWriter writer;
 	LlmStrbuf file = { 0 };
@@ -73,7 +74,7 @@ write_dataset(const char *name, LlmDatasetKind kind)
 
 	llm_dataset_writer_init(&writer, kind);
 	llm_strbuf_append(&file, header, sizeof(header));
-	for (int i = 0; i < N_ROWS; i++)
+	for (int i = first; i < first + N_ROWS; i++)
 	{
 		int32_t ids[2][32];
 		uint8_t labels[2][32];
@@ -90,6 +91,12 @@ write_dataset(const char *name, LlmDatasetKind kind)
 	write_bytes(path_of(name), &file);
 	llm_dataset_writer_free(&writer);
 	llm_strbuf_free(&file);
+}
+
+static void
+write_dataset(const char *name, LlmDatasetKind kind)
+{
+	write_rows(name, kind, 0);
 }
 
 /* Where jobs run. */
@@ -139,6 +146,7 @@ await_job(int cancel_at)
 				break;
 			case LLM_MESSAGE_TRAINED:
 				outcome.is_trained = true;
+				memcpy(&outcome.trained, payload, sizeof(LlmWireTrained));
 				break;
 			case LLM_MESSAGE_FAILED:
 				outcome.is_failed = true;
@@ -251,7 +259,9 @@ test_pairs(void)
 	REQUIRE(outcome.n_logs == 12);
 	CHECK(fabs(outcome.logs[0].loss - 0.69314718055994531) < first_error());
 	CHECK(outcome.logs[11].loss < 0.69);
-	CHECK(outcome.logs[11].reward_margin > 0);
+	CHECK(outcome.logs[11].rewards.margin > 0);
+	CHECK(outcome.logs[11].rewards.accuracy > 0.5);
+	CHECK(outcome.logs[11].rewards.chosen > outcome.logs[11].rewards.rejected);
 }
 
 static void
@@ -271,8 +281,130 @@ test_singles(void)
 	REQUIRE(outcome.n_logs == 12);
 	CHECK(fabs(outcome.logs[0].loss - 0.75) < first_error());
 	CHECK(outcome.logs[11].eval_loss < 0.75);
-	CHECK(outcome.logs[11].eval_reward_margin > 0);
-	CHECK(isnan(outcome.logs[0].eval_accuracy));
+	CHECK(outcome.logs[11].eval_rewards.margin > 0);
+	CHECK(outcome.logs[11].eval_rewards.chosen >
+		  outcome.logs[11].eval_rewards.rejected);
+	CHECK(isnan(outcome.logs[0].eval_rewards.accuracy));
+}
+
+static void
+check_same_files(const char *a, const char *b)
+{
+	LlmStrbuf bytes[2] = { read_bytes(a), read_bytes(b) };
+
+	if (bytes[0].len == 0 || bytes[0].len != bytes[1].len ||
+		memcmp(bytes[0].data, bytes[1].data, bytes[0].len) != 0)
+		CHECK_FAIL("\"%s\" differs from \"%s\"", a, b);
+	llm_strbuf_free(&bytes[0]);
+	llm_strbuf_free(&bytes[1]);
+}
+
+/* The step whose evaluation is the best; the one before the first is none. */
+static int
+best_log(const Outcome *outcome)
+{
+	int best = 1;
+
+	for (int i = 2; i < outcome->n_logs; i++)
+	{
+		if (outcome->logs[i].eval_loss < outcome->logs[best].eval_loss)
+			best = i;
+	}
+	return best;
+}
+
+/*
+ * The best evaluation's adapter is that of a job which ends there, also where
+ * the job was interrupted after it.
+ */
+static void
+test_best(void)
+{
+	static const char common[] =
+		", \"lr_scheduler_type\": \"constant\", \"lora_alpha\": 64, "
+		"\"lora_dropout\": 0.1, \"eval_steps\": 1, "
+		"\"load_best_model_at_end\": true, \"eval_on_start\": true";
+	char options[900];
+	Outcome whole;
+	Outcome rest;
+	int best;
+
+	snprintf(options, sizeof(options),
+			 "%s, \"max_steps\": 16, \"eval_dataset\": \"%s\"", common,
+			 path_of("overlapping"));
+	whole = run_job("mistral", "plain", "best", options);
+	REQUIRE(whole.n_logs == 17);
+	CHECK_INT_EQ(whole.logs[0].step, 0);
+	best = best_log(&whole);
+	/* else the rows are chosen badly */
+	REQUIRE(best > 2 && best < 12);
+	CHECK_INT_EQ(whole.trained.step, best);
+	CHECK(whole.trained.eval_loss == whole.logs[best].eval_loss);
+	CHECK(whole.trained.baseline_loss == whole.logs[0].eval_loss);
+
+	snprintf(options, sizeof(options),
+			 "%s, \"max_steps\": %d, \"eval_dataset\": \"%s\"", common, best,
+			 path_of("overlapping"));
+	CHECK(run_job("mistral", "plain", "short", options).is_trained);
+	check_same_files("best", "short");
+
+	snprintf(options, sizeof(options),
+			 "%s, \"max_steps\": 16, \"eval_dataset\": \"%s\", "
+			 "\"save_steps\": %d, \"checkpoint\": \"%s\"",
+			 common, path_of("overlapping"), best + 2, path_of("state"));
+	start_job("mistral", "plain", "never", options);
+	CHECK(await_job(best + 4).is_failed);
+	snprintf(options, sizeof(options),
+			 "%s, \"max_steps\": 16, \"eval_dataset\": \"%s\", "
+			 "\"state\": \"%s\"",
+			 common, path_of("overlapping"), path_of("state"));
+	rest = run_job("mistral", "plain", "rest", options);
+	CHECK_INT_EQ(rest.logs[0].step, best + 3);
+	CHECK(memcmp(&rest.trained, &whole.trained, sizeof(LlmWireTrained)) == 0);
+	check_same_files("best", "rest");
+}
+
+/* What a job is to be better than changes nothing of the job. */
+static void
+check_baseline(const char *dataset)
+{
+	char options[900];
+	Outcome before;
+	Outcome alone;
+	Outcome beside;
+
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 4, \"lora_rank\": 5, \"use_rslora\": true, "
+			 "\"lora_target\": \"q_proj,down_proj\", "
+			 "\"eval_dataset\": \"%s\"",
+			 path_of(dataset));
+	before = run_job("qwen3", dataset, "before", options);
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 3, \"seed\": 9, \"eval_on_start\": true, "
+			 "\"eval_dataset\": \"%s\"",
+			 path_of(dataset));
+	alone = run_job("qwen3", dataset, "alone", options);
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 3, \"seed\": 9, \"eval_on_start\": true, "
+			 "\"eval_dataset\": \"%s\", \"baseline\": \"%s\"",
+			 path_of(dataset), path_of("before"));
+	beside = run_job("qwen3", dataset, "beside", options);
+	REQUIRE(before.is_trained && alone.is_trained && beside.is_trained);
+	CHECK(alone.trained.baseline_loss == alone.logs[0].eval_loss);
+	CHECK(fabs(beside.trained.baseline_loss - before.trained.eval_loss) <=
+		  first_error() * before.trained.eval_loss);
+	CHECK(beside.trained.baseline_loss < alone.trained.baseline_loss);
+	CHECK(beside.trained.eval_loss == alone.trained.eval_loss);
+	check_same_files("alone", "beside");
+}
+
+static void
+test_baseline(void)
+{
+	check_baseline("plain");
+	/* of preferences it is compared with the same reference */
+	check_baseline("pairs");
+	check_baseline("singles");
 }
 
 /* The same adapter whether the job was interrupted or not. */
@@ -283,7 +415,6 @@ test_going_on(void)
 		", \"max_steps\": 6, \"lora_dropout\": 0.1, "
 		"\"lr_scheduler_type\": \"cosine\", \"warmup_steps\": 2";
 	char options[700];
-	LlmStrbuf outputs[2];
 	Outcome outcome;
 
 	outcome = run_job("mistral", "plain", "whole", common);
@@ -303,12 +434,37 @@ test_going_on(void)
 	CHECK(outcome.is_trained);
 	CHECK_INT_EQ(outcome.n_logs, 3);
 	CHECK_INT_EQ(outcome.logs[0].step, 4);
-	outputs[0] = read_bytes("whole");
-	outputs[1] = read_bytes("rest");
-	CHECK(outputs[0].len > 0 && outputs[0].len == outputs[1].len &&
-		  memcmp(outputs[0].data, outputs[1].data, outputs[0].len) == 0);
-	llm_strbuf_free(&outputs[0]);
-	llm_strbuf_free(&outputs[1]);
+	check_same_files("whole", "rest");
+}
+
+/* A state that was cut is refused, wherever the cut is. */
+static void
+test_damaged_state(void)
+{
+	char options[700];
+	LlmStrbuf state;
+
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 2, \"save_steps\": 1, \"checkpoint\": \"%s\"",
+			 path_of("state"));
+	CHECK(run_job("qwen3", "plain", "adapter", options).is_trained);
+	state = read_bytes("state");
+	snprintf(options, sizeof(options), ", \"max_steps\": 2, \"state\": \"%s\"",
+			 path_of("state"));
+	for (int i = 0; i < 3; i++)
+	{
+		const size_t cuts[] = { state.len - 1, 60, 3 };
+		LlmStrbuf cut = { .data = state.data, .len = cuts[i] };
+		Outcome outcome;
+
+		write_bytes(path_of("state"), &cut);
+		outcome = run_job("qwen3", "plain", "never", options);
+		if (!outcome.is_failed ||
+			strstr(outcome.error.message, "state") == NULL)
+			CHECK_FAIL("a state of %zu bytes: \"%s\"", cut.len,
+					   outcome.error.message);
+	}
+	llm_strbuf_free(&state);
 }
 
 /* What an adapter can change of a mixture of experts: its attention. */
@@ -466,6 +622,8 @@ test_cuda(void)
 	test_evaluation();
 	test_pairs();
 	test_singles();
+	test_best();
+	test_baseline();
 	test_going_on();
 	test_fused();
 	test_experts();
@@ -481,11 +639,15 @@ main(int argc, char **argv)
 	write_dataset("plain", LLM_DATASET_PLAIN);
 	write_dataset("pairs", LLM_DATASET_PAIRS);
 	write_dataset("singles", LLM_DATASET_SINGLES);
+	write_rows("overlapping", LLM_DATASET_PLAIN, 9);
 	RUN_TEST(test_job);
 	RUN_TEST(test_evaluation);
 	RUN_TEST(test_pairs);
 	RUN_TEST(test_singles);
+	RUN_TEST(test_best);
+	RUN_TEST(test_baseline);
 	RUN_TEST(test_going_on);
+	RUN_TEST(test_damaged_state);
 	RUN_TEST(test_mixture);
 	RUN_TEST(test_fused);
 	RUN_TEST(test_experts);

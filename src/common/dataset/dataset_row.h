@@ -75,7 +75,8 @@ typedef enum LlmOverlong
 {
 	LLM_OVERLONG_ERROR = 0, /* the row is bad */
 	LLM_OVERLONG_DROP,
-	LLM_OVERLONG_TRUNCATE /* leave out its beginning; of a plain text its end */
+	LLM_OVERLONG_TRUNCATE, /* leave out its beginning; of a plain text its end */
+	LLM_OVERLONG_SPLIT	   /* plain texts alone: several examples */
 } LlmOverlong;
 
 /* Names in a conversation of ShareGPT's kind. */
@@ -138,6 +139,7 @@ typedef enum LlmRowOutcome
 {
 	LLM_ROW_GOOD = 0,
 	LLM_ROW_TRUNCATED, /* good, but in part left out; *err says how much */
+	LLM_ROW_SPLIT,	   /* good; *err says into how many examples */
 	LLM_ROW_DROPPED,   /* too long, to be left out; *err says how long */
 	LLM_ROW_BAD		   /* *err; LLM_ERROR_CANCELLED: interrupted */
 } LlmRowOutcome;
@@ -150,6 +152,17 @@ extern LlmRowOutcome
 llm_row_convert(LlmRowConverter *converter, const LlmRowField *fields,
 				const volatile sig_atomic_t *interrupt, LlmDatasetRow *row,
 				LlmError *err);
+
+/*
+ * The examples that the last row became: 1, but for one that was split.  Each
+ * has cutoff_len tokens, the last one what is left.  Those behind the first
+ * begin with the last token of the one before, so that each token is learned,
+ * and once.
+ */
+extern int32_t llm_row_converter_n_examples(const LlmRowConverter *converter);
+
+/* The next of these; there must be one.  Borrowed until the next call. */
+extern LlmExample llm_row_converter_next(LlmRowConverter *converter);
 
 /* The text whose tokens example_idx (0 or 1) of the last row has. */
 extern LlmTemplateText

@@ -5,7 +5,8 @@
  * A row that is cut loses its beginning, because what matters most is how an
  * answer ends: a model that is shown answers without their end never stops.
  * The last answer is never cut.  Only a plain text, which answers nobody,
- * loses its end.
+ * loses its end, or is split into blocks, as the strategy "bfd_split" of TRL's
+ * packing does (whose blocks share no token, so that none learns its first).
  *
  * src/common/dataset/row_convert.c
  */
@@ -57,6 +58,16 @@ llm_row_converter_create(const LlmRowModel *model, const LlmRowFormat *format,
 			err, LLM_ERROR_INVALID,
 			"options \"mask_history\" and \"train_on_prompt\" exclude "
 			"each other");
+		return NULL;
+	}
+	if (options->overlong == LLM_OVERLONG_SPLIT &&
+		(format->base != LLM_PART_TEXT || options->cutoff_len < 2))
+	{
+		llm_error_set(err, LLM_ERROR_INVALID,
+					  format->base != LLM_PART_TEXT
+						  ? "option \"overlong\": \"split\" is for rows of "
+							"column \"text\" alone"
+						  : "rows cannot be split into examples of one token");
 		return NULL;
 	}
 	converter = calloc(1, sizeof(*converter));
@@ -217,6 +228,51 @@ example_of(const LlmRowExample *example)
 						 .is_label = (const uint8_t *) example->labels.data };
 }
 
+int32_t
+llm_row_converter_n_examples(const LlmRowConverter *converter)
+{
+	const size_t cutoff = (size_t) converter->options.cutoff_len;
+	const size_t n_tokens = longest(converter);
+
+	if (converter->options.overlong != LLM_OVERLONG_SPLIT || n_tokens <= cutoff)
+		return 1;
+	/* each but the first adds a token less than it has */
+	return (int32_t) (1 + (n_tokens - cutoff + cutoff - 2) / (cutoff - 1));
+}
+
+LlmExample
+llm_row_converter_next(LlmRowConverter *converter)
+{
+	LlmRowExample *whole = &converter->examples[0];
+	LlmExample example = example_of(whole);
+	const size_t begin =
+		converter->next_token == 0 ? 0 : converter->next_token - 1;
+	const size_t n_left = whole->ids.n_ids - begin;
+
+	assert(converter->next_token < whole->ids.n_ids);
+	if (n_left < (size_t) converter->options.cutoff_len)
+		example.n_tokens = (int32_t) n_left;
+	else
+		example.n_tokens = converter->options.cutoff_len;
+	/* it was learned at the end of the block before */
+	whole->labels.data[begin] = 0;
+	example.token_ids += begin;
+	example.is_label += begin;
+	converter->next_token = begin + (size_t) example.n_tokens;
+	return example;
+}
+
+/* The first of a row's examples. */
+static LlmExample
+split_row(LlmRowConverter *converter, LlmError *err)
+{
+	/* no failure, but something to know */
+	llm_error_set(err, LLM_ERROR_LIMIT,
+				  "the row has %zu tokens; it becomes %d examples",
+				  longest(converter), llm_row_converter_n_examples(converter));
+	return llm_row_converter_next(converter);
+}
+
 static bool
 check_row(const LlmRowConverter *converter, const LlmDatasetRow *row,
 		  LlmError *err)
@@ -252,10 +308,11 @@ leave_out(const LlmRowConverter *converter, LlmError *err)
 static LlmRowOutcome
 finish_row(LlmRowConverter *converter, LlmDatasetRow *row, LlmError *err)
 {
+	const bool splits = converter->options.overlong == LLM_OVERLONG_SPLIT;
 	const bool may_cut = converter->options.overlong == LLM_OVERLONG_TRUNCATE;
 	bool is_cut;
 
-	if (is_overlong(converter) && !may_cut)
+	if (is_overlong(converter) && !may_cut && !splits)
 		return leave_out(converter, err);
 	for (int i = 0; i < n_examples(converter); i++)
 	{
@@ -269,6 +326,11 @@ finish_row(LlmRowConverter *converter, LlmDatasetRow *row, LlmError *err)
 	}
 	/* an end token may have been added */
 	is_cut = is_overlong(converter);
+	if (is_cut && splits)
+	{
+		row->first = split_row(converter, err);
+		return LLM_ROW_SPLIT;
+	}
 	if (is_cut && !may_cut)
 		return leave_out(converter, err);
 	if (is_cut && !truncate_row(converter, err))
@@ -289,6 +351,7 @@ llm_row_convert(LlmRowConverter *converter, const LlmRowField *fields,
 	memset(row, 0, sizeof(*row));
 	llm_arena_reset(converter->arena);
 	converter->interrupt = interrupt;
+	converter->next_token = 0;
 	if (!read_verdict(converter, fields, row, err))
 		return LLM_ROW_BAD;
 	for (int i = 0; i < n_examples(converter); i++)

@@ -82,6 +82,7 @@ struct LlmRowConverter
 	int32_t end_id;	 /* ends plain texts */
 	LlmArena *arena; /* of the row */
 	LlmRowExample examples[2];
+	size_t next_token; /* of a row that is split: what comes next */
 	const volatile sig_atomic_t *interrupt;
 
 	/* scratch */

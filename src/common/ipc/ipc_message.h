@@ -52,7 +52,8 @@ typedef enum LlmMessageType
 	LLM_MESSAGE_EMBEDDING,	   /* float [hidden_size], once, before FINISHED */
 	LLM_MESSAGE_TRAIN_LOG,	   /* LlmWireTrainLog, after each step */
 	LLM_MESSAGE_TRAIN_SAVED,   /* LlmWireTrainSaved: there is a new state */
-	LLM_MESSAGE_TRAINED /* empty: the adapter is written; then it exits */
+	LLM_MESSAGE_TRAINED /* LlmWireTrained: the adapter is written; then it
+						 * exits */
 } LlmMessageType;
 
 typedef struct LlmFrameHeader
@@ -155,6 +156,15 @@ typedef struct LlmWireStats
 	uint64_t memory_bytes; /* resident, of the executor */
 } LlmWireStats;
 
+/* See LlmTrainRewards. */
+typedef struct LlmWireTrainRewards
+{
+	double accuracy;
+	double chosen;
+	double rejected;
+	double margin;
+} LlmWireTrainRewards;
+
 /* See LlmTrainLog; eval_* are NaN where nothing was evaluated. */
 typedef struct LlmWireTrainLog
 {
@@ -167,17 +177,23 @@ typedef struct LlmWireTrainLog
 	double loss;
 	double learning_rate;
 	double grad_norm;
-	double accuracy;
-	double reward_margin;
+	LlmWireTrainRewards rewards;
 	double eval_loss;
-	double eval_accuracy;
-	double eval_reward_margin;
+	LlmWireTrainRewards eval_rewards;
 } LlmWireTrainLog;
 
 typedef struct LlmWireTrainSaved
 {
 	int64_t step;
 } LlmWireTrainSaved;
+
+/* What was written; losses are NaN where nothing was evaluated. */
+typedef struct LlmWireTrained
+{
+	int64_t step;		  /* whose state it is */
+	double eval_loss;	  /* then */
+	double baseline_loss; /* of what it is to be better than */
+} LlmWireTrained;
 
 typedef struct LlmWireLog
 {

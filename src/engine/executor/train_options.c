@@ -5,7 +5,6 @@
  * src/engine/executor/train_options.c
  */
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "src/common/util/json.h"
@@ -62,6 +61,7 @@ parse_paths(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_path(json, "dataset", r->dataset, err) ||
 		!get_path(json, "eval_dataset", r->eval_dataset, err) ||
 		!get_path(json, "initial", r->initial, err) ||
+		!get_path(json, "baseline", r->baseline, err) ||
 		!get_path(json, "state", r->state, err) ||
 		!get_path(json, "checkpoint", r->checkpoint, err) ||
 		!get_path(json, "output", r->output, err))
@@ -200,6 +200,7 @@ parse_preference(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 {
 	LlmPreferenceOptions *p = &r->job.preference;
 	const char *kind = "sigmoid";
+	const char *nll = "response";
 
 	p->beta = 0.1;
 	p->simpo_gamma = 0.5;
@@ -211,11 +212,17 @@ parse_preference(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_number(json, "dpo_label_smoothing", 0, 0.5, &p->label_smoothing,
 					err) ||
 		!get_number(json, "simpo_gamma", 0, 1e6, &p->simpo_gamma, err) ||
+		!llm_json_get_string(json, "orpo_nll", &nll, err) ||
 		!get_number(json, "kto_chosen_weight", 0, 1e6, &p->desirable_weight,
 					err) ||
 		!get_number(json, "kto_rejected_weight", 0, 1e6, &p->undesirable_weight,
 					err))
 		return false;
+	p->orpo_full_nll = strcmp(nll, "full") == 0;
+	if (!p->orpo_full_nll && strcmp(nll, "response") != 0)
+		return llm_error_set(err, LLM_ERROR_INVALID,
+							 "\"orpo_nll\" does not know the value \"%s\"",
+							 nll);
 	return llm_preference_kind_parse(kind, &p->kind) ||
 		   llm_error_set(err, LLM_ERROR_INVALID,
 						 "\"pref_loss\" does not know the value \"%s\"", kind);
@@ -311,15 +318,12 @@ parse_job(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 static bool
 parse_evaluation(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 {
-	r->best_eval_loss = INFINITY;
 	return get_count(json, "save_steps", 0, INT32_MAX, &r->save_steps, err) &&
 		   get_count(json, "eval_steps", 0, INT32_MAX, &r->eval_steps, err) &&
 		   get_count(json, "early_stopping_steps", 0, INT32_MAX,
 					 &r->early_stopping_steps, err) &&
-		   get_count(json, "n_evals_since_best", 0, INT32_MAX,
-					 &r->n_evals_since_best, err) &&
-		   llm_json_get_double(json, "best_eval_loss", &r->best_eval_loss,
-							   err) &&
+		   llm_json_get_bool(json, "load_best_model_at_end", &r->load_best,
+							 err) &&
 		   llm_json_get_bool(json, "eval_on_start", &r->eval_on_start, err);
 }
 

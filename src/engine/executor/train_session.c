@@ -2,10 +2,6 @@
  * train_session.c
  *	  One job, from the TRAIN message to the trained adapter.
  *
- * Files go in and out by path: the dataset, states and the adapter are larger
- * than frames should be, and a file that was written whole and then renamed
- * is either there or not.
- *
  * src/engine/executor/train_session.c
  */
 #include <assert.h>
@@ -18,25 +14,11 @@
 #include "src/common/util/clock.h"
 #include "src/common/util/json.h"
 #include "src/common/util/mapped_file.h"
-#include "src/engine/executor/train_session.h"
+#include "src/engine/executor/train_session_internal.h"
 
 /* Labels whose logits exist at a time. */
 #define GPU_LOGIT_ROWS 2048
-
-typedef struct Session
-{
-	LlmExecutor *executor;
-	LlmTrainRequest request;
-	LlmTrainPair *pairs;
-	LlmAdapterImage *initial;
-	LlmMappedFile dataset_file;
-	LlmMappedFile eval_file;
-	LlmDataset *dataset;
-	LlmDataset *eval_dataset; /* or NULL */
-	LlmTrainer *trainer;
-	LlmTrainJob *job;
-	bool is_stopped; /* early */
-} Session;
+#define NO_REWARDS ((LlmWireTrainRewards){ NAN, NAN, NAN, NAN })
 
 /* ------------------------------------------------------------------------
  * Pairs
@@ -44,9 +26,9 @@ typedef struct Session
  */
 
 /* A module's weight as the checkpoint stores it. */
-static bool
-find_spec(const LlmModelConfig *config, LlmWeightRole role, int32_t layer_idx,
-		  LlmWeightSpec *spec)
+bool
+train_find_spec(const LlmModelConfig *config, LlmWeightRole role,
+				int32_t layer_idx, LlmWeightSpec *spec)
 {
 	for (int i = 0; llm_model_weight_spec(config, i, spec); i++)
 	{
@@ -70,16 +52,16 @@ whole_modules(const LlmModelConfig *config, uint32_t targets)
 	LlmWeightSpec spec;
 
 	if ((targets & groups[0]) != 0 &&
-		find_spec(config, LLM_WEIGHT_K, 0, &spec) && spec.first_row > 0)
+		train_find_spec(config, LLM_WEIGHT_K, 0, &spec) && spec.first_row > 0)
 		targets |= groups[0];
 	if ((targets & groups[1]) != 0 &&
-		find_spec(config, LLM_WEIGHT_UP, 0, &spec) && spec.first_row > 0)
+		train_find_spec(config, LLM_WEIGHT_UP, 0, &spec) && spec.first_row > 0)
 		targets |= groups[1];
 	return targets;
 }
 
 static void
-add_pair(Session *s, int32_t layer_idx, LlmAdapterModule module,
+add_pair(TrainSession *s, int32_t layer_idx, LlmAdapterModule module,
 		 int32_t expert_idx, bool shares_a)
 {
 	LlmTrainRequest *r = &s->request;
@@ -98,7 +80,7 @@ add_pair(Session *s, int32_t layer_idx, LlmAdapterModule module,
 
 /* Those of a layer; the modules that it has. */
 static uint32_t
-add_layer_pairs(Session *s, int32_t layer_idx)
+add_layer_pairs(TrainSession *s, int32_t layer_idx)
 {
 	const LlmModelConfig *config = &s->executor->config;
 	const uint32_t targets = s->request.targets;
@@ -108,8 +90,9 @@ add_layer_pairs(Session *s, int32_t layer_idx)
 	for (int m = 0; m <= LLM_ADAPTER_DOWN; m++)
 	{
 		if ((targets >> m & 1) == 0 ||
-			!find_spec(config, llm_adapter_module_weight((LlmAdapterModule) m),
-					   layer_idx, &spec))
+			!train_find_spec(config,
+							 llm_adapter_module_weight((LlmAdapterModule) m),
+							 layer_idx, &spec))
 			continue;
 		found |= 1u << m;
 		add_pair(s, layer_idx, (LlmAdapterModule) m, 0, spec.first_row > 0);
@@ -128,7 +111,7 @@ add_layer_pairs(Session *s, int32_t layer_idx)
 }
 
 static bool
-choose_pairs(Session *s, LlmError *err)
+choose_pairs(TrainSession *s, LlmError *err)
 {
 	LlmTrainRequest *r = &s->request;
 	const LlmModelConfig *config = &s->executor->config;
@@ -159,53 +142,6 @@ choose_pairs(Session *s, LlmError *err)
 	return true;
 }
 
-/* adapter_config.json's keys; modules by their names in the checkpoint. */
-static char *
-describe_adapter(const Session *s)
-{
-	const LlmTrainRequest *r = &s->request;
-	cJSON *json = cJSON_CreateObject();
-	cJSON *targets = cJSON_AddArrayToObject(json, "target_modules");
-	uint32_t named = 0;
-	char *text;
-
-	cJSON_AddStringToObject(json, "peft_type", "LORA");
-	cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
-	cJSON_AddStringToObject(json, "bias", "none");
-	cJSON_AddBoolToObject(json, "inference_mode", true);
-	cJSON_AddBoolToObject(json, "fan_in_fan_out", false);
-	cJSON_AddBoolToObject(json, "init_lora_weights", true);
-	cJSON_AddNumberToObject(json, "r", r->lora_rank);
-	cJSON_AddNumberToObject(json, "lora_alpha", r->lora_alpha);
-	cJSON_AddNumberToObject(json, "lora_dropout", r->lora_dropout);
-	if (r->use_rslora)
-		cJSON_AddBoolToObject(json, "use_rslora", true);
-	if (r->use_dora)
-		cJSON_AddBoolToObject(json, "use_dora", true);
-	for (int32_t i = 0; i < r->train.n_pairs; i++)
-	{
-		LlmWeightSpec spec;
-		char *end;
-
-		if (s->pairs[i].shares_a || (named >> s->pairs[i].module & 1) != 0)
-			continue;
-		named |= 1u << s->pairs[i].module;
-		/* ...layers.0.self_attn.q_proj.weight */
-		(void) find_spec(&s->executor->config,
-						 llm_adapter_module_weight(s->pairs[i].module),
-						 s->pairs[i].layer_idx, &spec);
-		end = strrchr(spec.name, '.');
-		if (end != NULL)
-			*end = '\0';
-		end = strrchr(spec.name, '.');
-		cJSON_AddItemToArray(
-			targets, cJSON_CreateString(end != NULL ? end + 1 : spec.name));
-	}
-	text = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
-	return text;
-}
-
 /* ------------------------------------------------------------------------
  * Opening
  * ------------------------------------------------------------------------
@@ -221,7 +157,7 @@ open_dataset(const char *path, int32_t n_vocab, LlmMappedFile *file,
 }
 
 static bool
-open_datasets(Session *s, LlmError *err)
+open_datasets(TrainSession *s, LlmError *err)
 {
 	const LlmTrainRequest *r = &s->request;
 	int32_t n_vocab = s->executor->config.n_vocab;
@@ -242,7 +178,7 @@ open_datasets(Session *s, LlmError *err)
 
 /* A stage that is named must be the one that the rows are made for. */
 static bool
-check_stage(const Session *s, LlmError *err)
+check_stage(const TrainSession *s, LlmError *err)
 {
 	static const struct
 	{
@@ -265,7 +201,7 @@ check_stage(const Session *s, LlmError *err)
 }
 
 static bool
-load_model(Session *s, LlmError *err)
+load_model(TrainSession *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
@@ -309,7 +245,7 @@ host_bytes(void)
  * what the job may take where that is less.  0: nobody says.
  */
 static bool
-available_bytes(Session *s, double *available, LlmError *err)
+available_bytes(TrainSession *s, double *available, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
@@ -336,7 +272,7 @@ available_bytes(Session *s, double *available, LlmError *err)
  * computed again only where it would not fit otherwise.
  */
 static bool
-check_memory(Session *s, LlmError *err)
+check_memory(TrainSession *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
@@ -370,7 +306,7 @@ check_memory(Session *s, LlmError *err)
 }
 
 static bool
-session_open(Session *s, LlmError *err)
+session_open(TrainSession *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
@@ -403,7 +339,7 @@ session_open(Session *s, LlmError *err)
 }
 
 static void
-session_close(Session *s)
+session_close(TrainSession *s)
 {
 	llm_train_job_free(s->job);
 	llm_trainer_free(s->trainer);
@@ -412,84 +348,9 @@ session_close(Session *s)
 	llm_dataset_close(s->eval_dataset);
 	llm_mapped_file_close(&s->dataset_file);
 	llm_mapped_file_close(&s->eval_file);
+	llm_strbuf_free(&s->best);
 	free(s->pairs);
 	llm_executor_unload(s->executor);
-}
-
-/* ------------------------------------------------------------------------
- * Files
- * ------------------------------------------------------------------------
- */
-
-/* Whole or not at all. */
-static bool
-write_file(const char *path, const LlmStrbuf *bytes, LlmError *err)
-{
-	char partial[4096 + 16];
-	FILE *file;
-	bool ok;
-
-	snprintf(partial, sizeof(partial), "%s.partial", path);
-	file = fopen(partial, "wb");
-	if (file == NULL)
-		return llm_error_errno(err, "could not create \"%s\"", partial);
-	ok = fwrite(bytes->data, 1, bytes->len, file) == bytes->len &&
-		 fflush(file) == 0 && fsync(fileno(file)) == 0;
-	if (fclose(file) != 0)
-		ok = false;
-	if (ok && rename(partial, path) == 0)
-		return true;
-	llm_error_errno(err, "could not write \"%s\"", path);
-	(void) unlink(partial);
-	return false;
-}
-
-static bool
-load_state(Session *s, LlmError *err)
-{
-	LlmMappedFile file;
-	bool ok;
-
-	if (s->request.state[0] == '\0')
-		return true;
-	if (!llm_mapped_file_open(&file, s->request.state, err))
-		return false;
-	ok = llm_train_job_load(s->job, file.data, file.size, err);
-	llm_mapped_file_close(&file);
-	return ok;
-}
-
-static bool
-save_state(Session *s, int64_t step, LlmError *err)
-{
-	LlmStrbuf state = { 0 };
-	LlmWireTrainSaved saved = { .step = step };
-	bool ok = llm_train_job_save(s->job, &state, err) &&
-			  write_file(s->request.checkpoint, &state, err);
-
-	llm_strbuf_free(&state);
-	if (ok)
-		llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_SAVED, 0, &saved,
-						  sizeof(saved));
-	return ok;
-}
-
-static bool
-write_adapter(Session *s, LlmError *err)
-{
-	char *config_json = describe_adapter(s);
-	LlmStrbuf image = { 0 };
-	bool ok = config_json != NULL ||
-			  llm_error_no_memory(err, 1024, "an adapter's config");
-
-	ok = ok &&
-		 llm_trainer_append_image(s->trainer,
-								  llm_model_fingerprint_of(s->executor->model),
-								  config_json, &image, err) &&
-		 write_file(s->request.output, &image, err);
-	cJSON_free(config_json);
-	llm_strbuf_free(&image);
-	return ok;
 }
 
 /* ------------------------------------------------------------------------
@@ -499,7 +360,7 @@ write_adapter(Session *s, LlmError *err)
 
 /* Whether the other end wants no more of it, or is gone. */
 static bool
-is_cancelled(Session *s, LlmError *err)
+is_cancelled(TrainSession *s, LlmError *err)
 {
 	LlmFrameHeader header;
 	const void *payload;
@@ -526,32 +387,54 @@ is_cancelled(Session *s, LlmError *err)
 	}
 }
 
-/* Evaluate into the step's message; no progress for too long ends the job. */
-static bool
-evaluate(Session *s, LlmWireTrainLog *wire, LlmError *err)
+static LlmWireTrainRewards
+wire_rewards(const LlmTrainRewards *rewards)
 {
-	LlmTrainRequest *r = &s->request;
+	return (LlmWireTrainRewards){ rewards->accuracy, rewards->chosen,
+								  rewards->rejected, rewards->margin };
+}
+
+/* Evaluate into the step's message. */
+static bool
+evaluate(TrainSession *s, LlmWireTrainLog *wire, LlmError *err)
+{
 	LlmTrainEval eval;
 
 	if (!llm_train_job_evaluate(s->job, &eval, err))
 		return false;
 	wire->eval_loss = eval.loss;
-	wire->eval_accuracy = eval.accuracy;
-	wire->eval_reward_margin = eval.reward_margin;
-	if (eval.loss < r->best_eval_loss)
+	wire->eval_rewards = wire_rewards(&eval.rewards);
+	s->progress.last_loss = eval.loss;
+	return true;
+}
+
+/*
+ * A step's evaluation beside those before: what is the best is kept, and no
+ * progress for too long ends the job.  As in transformers, the evaluation
+ * before the first step is none of these.
+ */
+static bool
+compare_evaluation(TrainSession *s, int64_t step, double loss, LlmError *err)
+{
+	const LlmTrainRequest *r = &s->request;
+	TrainProgress *progress = &s->progress;
+
+	if (loss < progress->best_loss)
 	{
-		r->best_eval_loss = eval.loss;
-		r->n_evals_since_best = 0;
+		progress->best_loss = loss;
+		progress->best_step = step;
+		progress->n_evals_since_best = 0;
+		return !r->load_best || train_keep_best(s, err);
 	}
-	else
-		r->n_evals_since_best++;
+	progress->n_evals_since_best++;
 	s->is_stopped = r->early_stopping_steps > 0 &&
-					r->n_evals_since_best >= r->early_stopping_steps;
+					progress->n_evals_since_best >= r->early_stopping_steps;
 	return true;
 }
 
 static bool
-report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
+report_step(TrainSession *s, const LlmTrainLog *log, int64_t start_us,
+			LlmError *err)
 {
 	const LlmTrainRequest *r = &s->request;
 	bool is_last = log->step == log->n_steps;
@@ -565,41 +448,42 @@ report_step(Session *s, const LlmTrainLog *log, int64_t start_us, LlmError *err)
 		.loss = log->loss,
 		.learning_rate = log->learning_rate,
 		.grad_norm = log->grad_norm,
-		.accuracy = log->accuracy,
-		.reward_margin = log->reward_margin,
+		.rewards = wire_rewards(&log->rewards),
 		.eval_loss = NAN,
-		.eval_accuracy = NAN,
-		.eval_reward_margin = NAN,
+		.eval_rewards = NO_REWARDS,
 	};
 
 	if (s->eval_dataset != NULL &&
 		(is_last || (r->eval_steps > 0 && log->step % r->eval_steps == 0)) &&
-		!evaluate(s, &wire, err))
+		(!evaluate(s, &wire, err) ||
+		 !compare_evaluation(s, log->step, wire.eval_loss, err)))
 		return false;
 	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
 					  sizeof(wire));
 	return !(r->save_steps > 0 && r->checkpoint[0] != '\0' && !is_last &&
 			 log->step % r->save_steps == 0) ||
-		   save_state(s, log->step, err);
+		   train_save_state(s, log->step, err);
 }
 
 /* How good it is before it learns. */
 static bool
-report_start(Session *s, LlmError *err)
+report_start(TrainSession *s, LlmError *err)
 {
 	LlmWireTrainLog wire = {
 		.n_steps = llm_train_job_n_steps(s->job),
 		.loss = NAN,
 		.learning_rate = NAN,
 		.grad_norm = NAN,
-		.accuracy = NAN,
-		.reward_margin = NAN,
+		.rewards = NO_REWARDS,
 	};
 
 	if (s->eval_dataset == NULL || !s->request.eval_on_start ||
 		llm_trainer_n_steps(s->trainer) > 0)
 		return true;
 	if (!evaluate(s, &wire, err))
+		return false;
+	s->progress.baseline_loss = wire.eval_loss;
+	if (s->request.baseline[0] != '\0' && !train_measure_baseline(s, err))
 		return false;
 	llm_executor_send(s->executor, LLM_MESSAGE_TRAIN_LOG, 0, &wire,
 					  sizeof(wire));
@@ -608,7 +492,7 @@ report_start(Session *s, LlmError *err)
 
 /* What a preference is compared with, before the first step. */
 static bool
-refer(Session *s, LlmError *err)
+refer(TrainSession *s, LlmError *err)
 {
 	bool is_done = false;
 
@@ -621,12 +505,12 @@ refer(Session *s, LlmError *err)
 }
 
 static bool
-session_train(Session *s, LlmError *err)
+session_train(TrainSession *s, LlmError *err)
 {
 	LlmTrainLog log = { 0 };
 	bool is_done = false;
 
-	if (!load_state(s, err) || !refer(s, err) || !report_start(s, err))
+	if (!train_load_state(s, err) || !refer(s, err) || !report_start(s, err))
 		return false;
 	while (!s->is_stopped)
 	{
@@ -640,18 +524,43 @@ session_train(Session *s, LlmError *err)
 			return false;
 		llm_executor_flush(s->executor);
 	}
-	return (is_done || s->is_stopped) && write_adapter(s, err);
+	return (is_done || s->is_stopped) && train_write_adapter(s, err);
+}
+
+/* What became of it. */
+static void
+send_trained(TrainSession *s)
+{
+	const TrainProgress *progress = &s->progress;
+	LlmWireTrained trained = {
+		.step = llm_trainer_n_steps(s->trainer),
+		.eval_loss = progress->last_loss,
+		.baseline_loss = progress->baseline_loss,
+	};
+
+	if (s->best.len > 0)
+	{
+		trained.step = progress->best_step;
+		trained.eval_loss = progress->best_loss;
+	}
+	llm_executor_send(s->executor, LLM_MESSAGE_TRAINED, 0, &trained,
+					  sizeof(trained));
 }
 
 int
 llm_train_session_run(LlmExecutor *executor, const char *json, size_t len)
 {
-	Session session = { .executor = executor };
+	TrainSession session = {
+		.executor = executor,
+		.progress = { .best_loss = INFINITY,
+					  .last_loss = NAN,
+					  .baseline_loss = NAN },
+	};
 	LlmError err = { 0 };
 
 	if (llm_train_request_parse(json, len, &session.request, &err) &&
 		session_open(&session, &err) && session_train(&session, &err))
-		llm_executor_send(executor, LLM_MESSAGE_TRAINED, 0, NULL, 0);
+		send_trained(&session);
 	else
 		llm_executor_send(executor, LLM_MESSAGE_FAILED, 0, &err, sizeof(err));
 	llm_executor_flush(executor);

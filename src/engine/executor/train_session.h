@@ -2,8 +2,7 @@
  * train_session.h
  *	  The executor in its other role: it trains one adapter, and exits.
  *
- *	  train_options.c	the TRAIN message's JSON
- *	  train_session.c	model, trainer and job; steps, states, the adapter
+ * train_session_internal.h lists the files.
  *
  * src/engine/executor/train_session.h
  */
@@ -29,6 +28,8 @@ typedef struct LlmTrainRequest
 	char dataset[4096];		  /* file, see dataset.h */
 	char eval_dataset[4096];  /* or "" */
 	char initial[4096];		  /* image of the adapter to go on from, or "" */
+	char baseline[4096];	  /* image to evaluate before the first step (with
+							   * eval_on_start), or "": the adapter itself */
 	char state[4096];		  /* file of a state to go on from, or "" */
 	char checkpoint[4096];	  /* file for states, or "" */
 	char output[4096];		  /* file for the trained adapter's image */
@@ -40,11 +41,10 @@ typedef struct LlmTrainRequest
 
 	/*
 	 * Evaluations without progress that end the training; 0: all steps are
-	 * taken.  The other two are of evaluations before the state.
+	 * taken.
 	 */
 	int64_t early_stopping_steps;
-	double best_eval_loss; /* infinity: there was none */
-	int64_t n_evals_since_best;
+	bool load_best; /* the adapter is that of the best evaluation */
 
 	int32_t lora_rank;
 	double lora_alpha;

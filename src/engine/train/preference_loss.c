@@ -114,11 +114,13 @@ mean_loss(const LlmPreferenceOptions *o, const LlmPreferencePair *pair,
 	}
 	else
 	{
+		const double nll = o->orpo_full_nll ? 0 : 1;
+
 		x = (c - r) - (log_1m_exp(c) - log_1m_exp(r));
 		slope = -o->beta * sigmoid(-x);
-		result->loss = -c - o->beta * log_sigmoid(x);
+		result->loss = -nll * c - o->beta * log_sigmoid(x);
 		/* the slope of odds is 1 / (1 - exp(x)) */
-		d_c = -1 + slope / -expm1(c);
+		d_c = -nll + slope / -expm1(c);
 		d_r = -slope / -expm1(r);
 	}
 	result->d_chosen = d_c / pair->n_chosen;

@@ -27,8 +27,10 @@ typedef struct LlmPreferenceOptions
 	double label_smoothing; /* sigmoid: probability that a pair is the wrong
 							 * way round */
 	double simpo_gamma;
-	double ftx; /* adds ftx * the mean -log probability of a chosen, or
+	double ftx;			/* adds ftx * the mean -log probability of a chosen, or
 				 * desirable, answer */
+	bool orpo_full_nll; /* orpo: its likelihood is of prompt and answer, which
+						 * whoever knows all of a step adds */
 	double desirable_weight; /* singles */
 	double undesirable_weight;
 } LlmPreferenceOptions;
@@ -68,7 +70,8 @@ extern bool llm_preference_needs_reference(LlmPreferenceKind kind);
  *	  hinge		max(0, 1 - beta D)
  *	  ipo		(D of means - 1 / (2 beta))^2
  *	  orpo		-avg_c - beta s(odds(avg_c) - odds(avg_r)),
- *				odds(x) = x - log(1 - exp(x))
+ *				odds(x) = x - log(1 - exp(x)); without -avg_c where
+ *				orpo_full_nll
  *	  simpo		-s(beta (avg_c - avg_r) - gamma)
  */
 extern LlmPreferenceResult

@@ -70,21 +70,25 @@ mean_loss(const Sums *sums)
 		   (double) (sums->n_compared > 0 ? sums->n_compared : sums->n_labels);
 }
 
+/* NaN: of nothing */
 static double
-accuracy_of(const Sums *sums)
+mean_of(double sum, int64_t n)
 {
-	return sums->n_compared > 0
-			   ? (double) sums->n_right / (double) sums->n_compared
-			   : 0;
+	return n > 0 ? sum / (double) n : NAN;
 }
 
-static double
-margin_of(const Sums *sums)
+static LlmTrainRewards
+rewards_of(const Sums *sums)
 {
-	if (sums->n_good == 0 || sums->n_bad == 0)
-		return 0;
-	return sums->reward_good / (double) sums->n_good -
-		   sums->reward_bad / (double) sums->n_bad;
+	const double chosen = mean_of(sums->reward_good, sums->n_good);
+	const double rejected = mean_of(sums->reward_bad, sums->n_bad);
+
+	return (LlmTrainRewards){
+		.accuracy = mean_of((double) sums->n_right, sums->n_compared),
+		.chosen = chosen,
+		.rejected = rejected,
+		.margin = chosen - rejected,
+	};
 }
 
 bool
@@ -120,8 +124,7 @@ llm_train_job_step(LlmTrainJob *job, LlmTrainLog *log, bool *is_done,
 	log->n_tokens = sums.n_tokens;
 	log->n_labels = sums.n_labels;
 	log->loss = mean_loss(&sums);
-	log->accuracy = accuracy_of(&sums);
-	log->reward_margin = margin_of(&sums);
+	log->rewards = rewards_of(&sums);
 	return true;
 }
 
@@ -156,8 +159,7 @@ llm_train_job_evaluate(LlmTrainJob *job, LlmTrainEval *eval, LlmError *err)
 		return false;
 	*eval = (LlmTrainEval){
 		.loss = mean_loss(&sums),
-		.accuracy = accuracy_of(&sums),
-		.reward_margin = margin_of(&sums),
+		.rewards = rewards_of(&sums),
 	};
 	return true;
 }
@@ -247,6 +249,12 @@ int64_t
 llm_train_job_n_steps(const LlmTrainJob *job)
 {
 	return job->n_steps;
+}
+
+void
+llm_train_job_set_trainer(LlmTrainJob *job, LlmTrainer *trainer)
+{
+	job->trainer = trainer;
 }
 
 /* ------------------------------------------------------------------------

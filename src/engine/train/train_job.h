@@ -35,6 +35,16 @@ typedef struct LlmTrainJobOptions
 	double warmup_ratio; /* of all steps; where n_warmup_steps is 0 */
 } LlmTrainJobOptions;
 
+/* How well preferences are told apart; NaN: not known, as of plain rows. */
+typedef struct LlmTrainRewards
+{
+	double accuracy; /* pairs: share with the chosen one's reward higher;
+					  * singles: of answers that moved to the right side */
+	double chosen;	 /* mean reward of chosen, or desirable, answers */
+	double rejected;
+	double margin; /* the one less the other */
+} LlmTrainRewards;
+
 /* What a step was like. */
 typedef struct LlmTrainLog
 {
@@ -46,18 +56,14 @@ typedef struct LlmTrainLog
 	double grad_norm;
 	int64_t n_tokens; /* passed through the model */
 	int64_t n_labels;
-	double accuracy; /* see LlmTrainEval */
-	double reward_margin;
+	LlmTrainRewards rewards;
 } LlmTrainLog;
 
 /* How held-out rows do. */
 typedef struct LlmTrainEval
 {
-	double loss;		  /* as in the log */
-	double accuracy;	  /* pairs: share with the chosen one's reward higher;
-					  * singles: of answers that moved to the right side */
-	double reward_margin; /* mean of the good ones less that of the others; 0
-						   * where either are missing */
+	double loss; /* as in the log */
+	LlmTrainRewards rewards;
 } LlmTrainEval;
 
 /*
@@ -72,6 +78,12 @@ llm_train_job_create(LlmTrainer *trainer, const LlmDataset *dataset,
 extern void llm_train_job_free(LlmTrainJob *job);
 
 extern int64_t llm_train_job_n_steps(const LlmTrainJob *job);
+
+/*
+ * Go on with another trainer on the same model, with limits as large: to
+ * evaluate what it holds beside the same references.  Borrowed, too.
+ */
+extern void llm_train_job_set_trainer(LlmTrainJob *job, LlmTrainer *trainer);
 
 /*
  * What the losses compare with: the log-probabilities of all rows before the

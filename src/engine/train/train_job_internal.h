@@ -38,6 +38,7 @@ typedef struct Micro
 	int64_t *rows;		  /* [max_tokens] dataset rows */
 	float *weights;
 	float *log_probs;
+	uint8_t *is_answer; /* of labels: not one of the prompt's */
 } Micro;
 
 /*

@@ -38,6 +38,16 @@ is_kind(const JobRows *rows, LlmDatasetKind kind)
 	return llm_dataset_kind(rows->dataset) == kind;
 }
 
+/* ORPO as TRL has it: the likelihood is also the prompt's. */
+static bool
+learns_prompts(const LlmTrainJob *job, const JobRows *rows)
+{
+	const LlmPreferenceOptions *options = &job->options.preference;
+
+	return is_kind(rows, LLM_DATASET_PAIRS) && options->orpo_full_nll &&
+		   options->kind == LLM_PREFERENCE_ORPO;
+}
+
 static int64_t
 unit_of(const JobRows *rows, int64_t row_idx)
 {
@@ -196,10 +206,10 @@ job_micro_alloc(LlmTrainJob *job, LlmError *err)
 	Micro *m = &job->micro;
 	int32_t *at;
 
-	/* seven arrays of 4 bytes, one of 8 */
-	job->memory = malloc(9 * n * sizeof(int32_t));
+	/* one array of 8 bytes, seven of 4, one of 1 */
+	job->memory = malloc(9 * n * sizeof(int32_t) + n);
 	if (job->memory == NULL)
-		return llm_error_no_memory(err, 9 * n * sizeof(int32_t),
+		return llm_error_no_memory(err, 9 * n * sizeof(int32_t) + n,
 								   "a micro-batch");
 	m->rows = (int64_t *) job->memory;
 	at = job->memory + 2 * n;
@@ -210,6 +220,7 @@ job_micro_alloc(LlmTrainJob *job, LlmError *err)
 	m->label_start = at + 4 * n;
 	m->weights = (float *) (at + 5 * n);
 	m->log_probs = (float *) (at + 6 * n);
+	m->is_answer = (uint8_t *) (at + 7 * n);
 	return true;
 }
 
@@ -224,20 +235,26 @@ clear_micro(Micro *m)
 	m->label_start[0] = 0;
 }
 
-/* Tokens first .. end - 1 of an example, at the end of the last segment. */
+/*
+ * Tokens first .. end - 1 of an example, at the end of the last segment.
+ * learns_all: those that are no labels of the example count as the prompt's.
+ */
 static void
-add_tokens(Micro *m, const LlmExample *example, int32_t first, int32_t end)
+add_tokens(Micro *m, const LlmExample *example, int32_t first, int32_t end,
+		   bool learns_all)
 {
 	for (int32_t i = first; i < end; i++)
 	{
 		const int32_t at = m->n_tokens++;
+		const bool is_first = at == m->segment_start[m->n_segments];
 
 		m->token_ids[at] = example->token_ids[i];
-		if (!example->is_label[i])
+		if (!example->is_label[i] && (is_first || !learns_all))
 			continue;
 		/* said by the token before it */
-		assert(at > m->segment_start[m->n_segments]);
+		assert(!is_first);
 		m->label_rows[m->n_labels] = at - 1;
+		m->is_answer[m->n_labels] = example->is_label[i];
 		m->label_ids[m->n_labels++] = example->token_ids[i];
 	}
 }
@@ -250,9 +267,9 @@ end_segment(Micro *m)
 }
 
 static void
-add_example(Micro *m, const LlmExample *example)
+add_example(Micro *m, const LlmExample *example, bool learns_all)
 {
-	add_tokens(m, example, 0, example->n_tokens);
+	add_tokens(m, example, 0, example->n_tokens, learns_all);
 	end_segment(m);
 }
 
@@ -264,8 +281,8 @@ add_mismatched(Micro *m, const LlmExample *prompt, const LlmExample *answer,
 	int32_t n_prompt = prompt_tokens(prompt);
 	int32_t first = prompt_tokens(answer);
 
-	add_tokens(m, prompt, 0, n_prompt);
-	add_tokens(m, answer, first, first + n - n_prompt);
+	add_tokens(m, prompt, 0, n_prompt, false);
+	add_tokens(m, answer, first, first + n - n_prompt, false);
 	end_segment(m);
 }
 
@@ -277,9 +294,9 @@ add_row(LlmTrainJob *job, const JobRows *rows, int64_t row_idx, RowForm form)
 
 	m->rows[m->n_rows++] = row_idx;
 	if (form != ROW_MISMATCHED)
-		add_example(m, &row.first);
+		add_example(m, &row.first, learns_prompts(job, rows));
 	if (row.second.n_tokens > 0)
-		add_example(m, &row.second);
+		add_example(m, &row.second, false);
 	if (form != ROW_AS_IT_IS && is_kind(rows, LLM_DATASET_SINGLES))
 	{
 		LlmDatasetRow other =
@@ -328,30 +345,48 @@ batch_of(const Micro *m)
  * ------------------------------------------------------------------------
  */
 
-/* The sum of a segment's log-probabilities. */
+/*
+ * What counts how much, among all rows that are looked at: a row, and a label
+ * of its own.  Of plain rows labels alone do, and of ORPO's pairs also those
+ * of prompts, if they do.
+ */
+typedef struct Weights
+{
+	double row;
+	double label;
+} Weights;
+
+/* The sum of a segment's log-probabilities: of the answer, or of all. */
 static double
-segment_sum(const Micro *m, int32_t segment)
+segment_sum(const Micro *m, int32_t segment, bool with_prompt)
 {
 	double sum = 0;
 
 	for (int32_t i = m->label_start[segment]; i < m->label_start[segment + 1];
 		 i++)
-		sum += (double) m->log_probs[i];
+		sum += with_prompt || m->is_answer[i] ? (double) m->log_probs[i] : 0;
 	return sum;
 }
 
+/* Labels of the answer. */
 static int32_t
 segment_labels(const Micro *m, int32_t segment)
 {
-	return m->label_start[segment + 1] - m->label_start[segment];
+	int32_t n = 0;
+
+	for (int32_t i = m->label_start[segment]; i < m->label_start[segment + 1];
+		 i++)
+		n += m->is_answer[i];
+	return n;
 }
 
+/* Each label, and besides each of the answer. */
 static void
-weigh_segment(Micro *m, int32_t segment, double weight)
+weigh_segment(Micro *m, int32_t segment, double all, double answer)
 {
 	for (int32_t i = m->label_start[segment]; i < m->label_start[segment + 1];
 		 i++)
-		m->weights[i] = (float) weight;
+		m->weights[i] = (float) (all + (m->is_answer[i] ? answer : 0));
 }
 
 static void
@@ -361,15 +396,15 @@ count_reward(Sums *sums, double reward, bool is_good)
 	*(is_good ? &sums->n_good : &sums->n_bad) += 1;
 }
 
-/* The loss of the micro-batch's pair i, which weighs "weight". */
+/* The loss of the micro-batch's pair i. */
 static void
-pair_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
+pair_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, Weights weights,
 		  Sums *sums)
 {
 	Micro *m = &job->micro;
 	LlmPreferencePair pair = {
-		.chosen = segment_sum(m, 2 * i),
-		.rejected = segment_sum(m, 2 * i + 1),
+		.chosen = segment_sum(m, 2 * i, false),
+		.rejected = segment_sum(m, 2 * i + 1, false),
 		.n_chosen = segment_labels(m, 2 * i),
 		.n_rejected = segment_labels(m, 2 * i + 1),
 	};
@@ -381,9 +416,12 @@ pair_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
 		pair.ref_rejected = rows->references[m->rows[i]].second;
 	}
 	result = llm_preference_loss(&job->options.preference, &pair);
-	weigh_segment(m, 2 * i, -result.d_chosen * weight);
-	weigh_segment(m, 2 * i + 1, -result.d_rejected * weight);
+	weigh_segment(m, 2 * i, weights.label, -result.d_chosen * weights.row);
+	weigh_segment(m, 2 * i + 1, 0, -result.d_rejected * weights.row);
 	sums->loss += result.loss;
+	/* the sum is divided by the number of rows in the end */
+	if (weights.label > 0)
+		sums->loss -= segment_sum(m, 2 * i, true) * weights.label / weights.row;
 	sums->n_compared++;
 	sums->n_right += result.reward_chosen > result.reward_rejected;
 	count_reward(sums, result.reward_chosen, true);
@@ -391,13 +429,13 @@ pair_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
 }
 
 static void
-single_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
+single_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, Weights weights,
 			Sums *sums)
 {
 	Micro *m = &job->micro;
 	const int64_t row_idx = m->rows[i];
 	LlmPreferenceSingle single = {
-		.answer = segment_sum(m, i),
+		.answer = segment_sum(m, i, false),
 		.ref_answer = rows->references[row_idx].first,
 		.kl = rows->kl[unit_of(rows, row_idx)],
 		.n_labels = segment_labels(m, i),
@@ -405,7 +443,7 @@ single_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
 	};
 	LlmSingleResult result = llm_single_loss(&job->options.preference, &single);
 
-	weigh_segment(m, i, -result.d_answer * weight);
+	weigh_segment(m, i, 0, -result.d_answer * weights.row);
 	sums->loss += result.loss;
 	sums->n_compared++;
 	sums->n_right += result.is_right;
@@ -417,7 +455,7 @@ single_loss(LlmTrainJob *job, const JobRows *rows, int32_t i, double weight,
  * they weigh its labels with.
  */
 static void
-micro_losses(LlmTrainJob *job, const JobRows *rows, double weight, Sums *sums)
+micro_losses(LlmTrainJob *job, const JobRows *rows, Weights weights, Sums *sums)
 {
 	Micro *m = &job->micro;
 
@@ -426,13 +464,13 @@ micro_losses(LlmTrainJob *job, const JobRows *rows, double weight, Sums *sums)
 		switch (llm_dataset_kind(rows->dataset))
 		{
 			case LLM_DATASET_PLAIN:
-				sums->loss -= segment_sum(m, i);
+				sums->loss -= segment_sum(m, i, false);
 				break;
 			case LLM_DATASET_PAIRS:
-				pair_loss(job, rows, i, weight, sums);
+				pair_loss(job, rows, i, weights, sums);
 				break;
 			case LLM_DATASET_SINGLES:
-				single_loss(job, rows, i, weight, sums);
+				single_loss(job, rows, i, weights, sums);
 				break;
 		}
 	}
@@ -464,7 +502,7 @@ estimate_kl(LlmTrainJob *job, JobRows *rows, RowList list, LlmError *err)
 			return false;
 		for (int32_t i = 0; i < m->n_rows; i++)
 			rows->kl[unit_of(rows, m->rows[i])] +=
-				segment_sum(m, i) - rows->references[m->rows[i]].second;
+				segment_sum(m, i, false) - rows->references[m->rows[i]].second;
 	}
 	for (int64_t unit = 0; unit < rows->n_units; unit++)
 	{
@@ -488,8 +526,8 @@ job_refer(LlmTrainJob *job, JobRows *rows, LlmError *err)
 		return false;
 	for (int32_t i = 0; i < m->n_rows; i++)
 		rows->references[m->rows[i]] =
-			(Reference){ .first = segment_sum(m, 2 * i),
-						 .second = segment_sum(m, 2 * i + 1) };
+			(Reference){ .first = segment_sum(m, 2 * i, false),
+						 .second = segment_sum(m, 2 * i + 1, false) };
 	rows->n_referred = list.next;
 	return true;
 }
@@ -499,26 +537,29 @@ job_refer(LlmTrainJob *job, JobRows *rows, LlmError *err)
  * ------------------------------------------------------------------------
  */
 
-/* The weight of a label of plain rows, or of another row, among a step's. */
-static double
-step_weight(const JobRows *rows, const RowList *list)
+static Weights
+weigh_rows(const LlmTrainJob *job, const JobRows *rows, const RowList *list)
 {
+	const bool is_plain = is_kind(rows, LLM_DATASET_PLAIN);
+	const bool learns_all = learns_prompts(job, rows);
 	int64_t n_labels = 0;
 
-	if (!is_kind(rows, LLM_DATASET_PLAIN))
-		return 1 / (double) list->n;
-	for (int64_t i = 0; i < list->n; i++)
+	for (int64_t i = 0; (is_plain || learns_all) && i < list->n; i++)
 	{
-		LlmDatasetRow row = llm_dataset_row(rows->dataset, list->idx[i]);
+		LlmDatasetRow row = llm_dataset_row(
+			rows->dataset, list->idx == NULL ? i : list->idx[i]);
 
-		n_labels += llm_example_n_labels(&row.first);
+		/* all but the first token, which nothing says */
+		n_labels += learns_all ? row.first.n_tokens - 1
+							   : llm_example_n_labels(&row.first);
 	}
-	return 1 / (double) n_labels;
+	return (Weights){ .row = is_plain ? 0 : 1 / (double) list->n,
+					  .label = n_labels > 0 ? 1 / (double) n_labels : 0 };
 }
 
-/* The micro-batch there and back; "weight" is that of a label or a row. */
+/* The micro-batch there and back. */
 static bool
-train_micro(LlmTrainJob *job, double weight, Sums *sums, LlmError *err)
+train_micro(LlmTrainJob *job, Weights weights, Sums *sums, LlmError *err)
 {
 	Micro *m = &job->micro;
 	LlmTrainBatch batch = batch_of(m);
@@ -529,30 +570,30 @@ train_micro(LlmTrainJob *job, double weight, Sums *sums, LlmError *err)
 	if (!llm_trainer_forward(job->trainer, &batch, true, err))
 		return false;
 	for (int32_t i = 0; i < m->n_labels; i++)
-		m->weights[i] = (float) weight;
+		m->weights[i] = (float) weights.label;
 	if (!is_plain)
 	{
 		if (!llm_trainer_log_probs(job->trainer, m->log_probs, err))
 			return false;
-		micro_losses(job, &job->rows, weight, sums);
+		micro_losses(job, &job->rows, weights, sums);
 	}
 	if (!llm_trainer_backward(job->trainer, m->weights, m->log_probs, err))
 		return false;
 	if (is_plain)
-		micro_losses(job, &job->rows, weight, sums);
+		micro_losses(job, &job->rows, weights, sums);
 	return true;
 }
 
 bool
 job_train_rows(LlmTrainJob *job, RowList list, Sums *sums, LlmError *err)
 {
-	const double weight = step_weight(&job->rows, &list);
+	const Weights weights = weigh_rows(job, &job->rows, &list);
 
 	if (!estimate_kl(job, &job->rows, list, err))
 		return false;
 	while (fill_micro(job, &job->rows, &list, ROW_AS_IT_IS))
 	{
-		if (!train_micro(job, weight, sums, err))
+		if (!train_micro(job, weights, sums, err))
 			return false;
 	}
 	return true;
@@ -563,6 +604,7 @@ job_score_rows(LlmTrainJob *job, Sums *sums, LlmError *err)
 {
 	JobRows *rows = &job->eval_rows;
 	RowList list = { .n = rows->n_rows };
+	const Weights weights = weigh_rows(job, rows, &list);
 
 	if (!estimate_kl(job, rows, list, err))
 		return false;
@@ -570,7 +612,7 @@ job_score_rows(LlmTrainJob *job, Sums *sums, LlmError *err)
 	{
 		if (!score_micro(job, err))
 			return false;
-		micro_losses(job, rows, 1, sums);
+		micro_losses(job, rows, weights, sums);
 	}
 	return true;
 }

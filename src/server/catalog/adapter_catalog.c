@@ -293,6 +293,21 @@ read_hash(const RowScan *rows, HeapTuple row, int attribute, uint8 *hash)
 	memcpy(hash, VARDATA_ANY(bytes), LLM_SHA256_BYTES);
 }
 
+int32
+llm_adapter_active_version(const char *name)
+{
+	int32 version = 0;
+	RowScan rows;
+	HeapTuple row;
+
+	begin_scan(&rows, "adapter_names", name, 0);
+	row = next_row(&rows);
+	if (row != NULL)
+		version = DatumGetInt32(column(&rows, row, NAMES_ACTIVE));
+	end_scan(&rows);
+	return version;
+}
+
 void
 llm_adapter_resolve(const char *reference, const void *key, Size key_bytes,
 					Oid role_id, LlmAdapterVersion *version)

@@ -36,6 +36,9 @@ typedef struct LlmAdapterVersion
 /* Names are of the characters that all encodings have, and "@" is ours. */
 extern void llm_adapter_check_name(const char *name);
 
+/* The active version of a name, whoever asks; 0: there is none. */
+extern int32 llm_adapter_active_version(const char *name);
+
 /*
  * The version that a reference means: "name" the active one, "name@3" that
  * one.  Where two share the traffic of a name, the hash of key decides.

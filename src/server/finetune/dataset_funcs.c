@@ -88,13 +88,14 @@ put_problem(void *arg, const LlmQueryRow *row)
 {
 	static const char *const severities[] = {
 		[LLM_ROW_TRUNCATED] = "truncated",
+		[LLM_ROW_SPLIT] = "split",
 		[LLM_ROW_DROPPED] = "dropped",
 		[LLM_ROW_BAD] = "error",
 	};
 	Datum values[VALIDATE_COLUMNS] = { 0 };
 	bool nulls[VALIDATE_COLUMNS] = { false };
 
-	if (row->outcome == LLM_ROW_GOOD)
+	if (row->outcome == LLM_ROW_GOOD || row->example_idx > 0)
 		return true;
 	values[0] = Int64GetDatum(row->row_number);
 	nulls[1] = row->key == NULL;
@@ -137,18 +138,19 @@ begin_preview(DatasetCall *call, FunctionCallInfo fcinfo, LlmRowSink sink)
 }
 
 static const char *
-example_name(LlmDatasetKind kind, int example_idx)
+example_name(const LlmQueryRow *row, int answer_idx)
 {
-	if (kind == LLM_DATASET_PAIRS)
-		return example_idx == 0 ? "chosen" : "rejected";
-	return "example";
+	if (row->kind == LLM_DATASET_PAIRS)
+		return answer_idx == 0 ? "chosen" : "rejected";
+	return row->n_examples == 1 ? "example"
+								: psprintf("example %d", row->example_idx + 1);
 }
 
 /* Rows that cannot be shown are named, and do not count. */
 static bool
 is_shown(const LlmQueryRow *row)
 {
-	if (row->outcome == LLM_ROW_GOOD || row->outcome == LLM_ROW_TRUNCATED)
+	if (llm_query_row_is_good(row))
 		return true;
 	ereport(WARNING, (errmsg("row " INT64_FORMAT " cannot be learned from: %s",
 							 row->row_number,
@@ -156,18 +158,25 @@ is_shown(const LlmQueryRow *row)
 	return false;
 }
 
+/* Rows count, not the examples that they become. */
+static bool
+is_last_wanted(DatasetCall *call, const LlmQueryRow *row)
+{
+	return row->example_idx + 1 == row->n_examples && --call->n_wanted == 0;
+}
+
 static void
-put_tokens(DatasetCall *call, const LlmQueryRow *row, int example_idx)
+put_tokens(DatasetCall *call, const LlmQueryRow *row, int answer_idx)
 {
 	const LlmExample *example =
-		example_idx == 0 ? &row->row.first : &row->row.second;
+		answer_idx == 0 ? &row->row.first : &row->row.second;
 	Datum values[PREVIEW_COLUMNS];
 	bool nulls[PREVIEW_COLUMNS] = { false };
 	LlmStrbuf token;
 	LlmError err;
 
 	values[0] = Int64GetDatum(row->row_number);
-	values[1] = CStringGetTextDatum(example_name(row->kind, example_idx));
+	values[1] = CStringGetTextDatum(example_name(row, answer_idx));
 	llm_strbuf_init(&token);
 	PG_TRY();
 	{
@@ -202,7 +211,7 @@ preview_tokens(void *arg, const LlmQueryRow *row)
 	put_tokens(call, row, 0);
 	if (row->kind == LLM_DATASET_PAIRS)
 		put_tokens(call, row, 1);
-	return --call->n_wanted > 0;
+	return !is_last_wanted(call, row);
 }
 
 /*
@@ -218,59 +227,79 @@ llm_finetune_preview(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/* Tokens begin .. end - 1 as text; "text" is scratch. */
+static Datum
+decoded_text(DatasetCall *call, const LlmExample *example, int32 begin,
+			 int32 end, LlmStrbuf *text)
+{
+	LlmError err;
+
+	llm_strbuf_reset(text);
+	if (!llm_tokenizer_decode(call->handle->tokenizer,
+							  example->token_ids + begin,
+							  (size_t) (end - begin), false, text, &err))
+		llm_report(ERROR, &err);
+	return text_datum(llm_strbuf_str(text), text->len);
+}
+
 /* The text of each run of learned tokens. */
 static Datum
-trained_texts(DatasetCall *call, const LlmExample *example)
+trained_texts(DatasetCall *call, const LlmExample *example, LlmStrbuf *text)
 {
 	ArrayBuildState *texts =
 		initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	LlmStrbuf text;
-	LlmError err;
+	int32 end;
 
+	for (int32 begin = 0; begin < example->n_tokens; begin = end)
+	{
+		end = begin + 1;
+		if (example->is_label[begin] == 0)
+			continue;
+		while (end < example->n_tokens && example->is_label[end] != 0)
+			end++;
+		texts = accumArrayResult(texts,
+								 decoded_text(call, example, begin, end, text),
+								 false, TEXTOID, CurrentMemoryContext);
+	}
+	return makeArrayResult(texts, CurrentMemoryContext);
+}
+
+/* As it was rendered; of a row that was split what the example has of it. */
+static Datum
+rendered_text(DatasetCall *call, const LlmQueryRow *row, int answer_idx,
+			  LlmStrbuf *text)
+{
+	const LlmTemplateText whole =
+		llm_row_converter_text(row->converter, answer_idx);
+
+	if (row->n_examples > 1)
+		return decoded_text(call, &row->row.first, 0, row->row.first.n_tokens,
+							text);
+	return text_datum(whole.data, whole.len);
+}
+
+static void
+put_text(DatasetCall *call, const LlmQueryRow *row, int answer_idx)
+{
+	const LlmExample *example =
+		answer_idx == 0 ? &row->row.first : &row->row.second;
+	Datum values[PREVIEW_TEXT_COLUMNS];
+	bool nulls[PREVIEW_TEXT_COLUMNS] = { false };
+	LlmStrbuf text;
+
+	values[0] = Int64GetDatum(row->row_number);
+	values[1] = CStringGetTextDatum(example_name(row, answer_idx));
 	llm_strbuf_init(&text);
 	PG_TRY();
 	{
-		int32 end;
-
-		for (int32 begin = 0; begin < example->n_tokens; begin = end)
-		{
-			end = begin + 1;
-			if (example->is_label[begin] == 0)
-				continue;
-			while (end < example->n_tokens && example->is_label[end] != 0)
-				end++;
-			llm_strbuf_reset(&text);
-			if (!llm_tokenizer_decode(
-					call->handle->tokenizer, example->token_ids + begin,
-					(size_t) (end - begin), false, &text, &err))
-				llm_report(ERROR, &err);
-			texts = accumArrayResult(
-				texts, text_datum(llm_strbuf_str(&text), text.len), false,
-				TEXTOID, CurrentMemoryContext);
-		}
+		values[2] = rendered_text(call, row, answer_idx, &text);
+		values[3] = trained_texts(call, example, &text);
 	}
 	PG_FINALLY();
 	{
 		llm_strbuf_free(&text);
 	}
 	PG_END_TRY();
-	return makeArrayResult(texts, CurrentMemoryContext);
-}
-
-static void
-put_text(DatasetCall *call, const LlmQueryRow *row, int example_idx)
-{
-	const LlmExample *example =
-		example_idx == 0 ? &row->row.first : &row->row.second;
-	const LlmTemplateText rendered =
-		llm_row_converter_text(row->converter, example_idx);
-	Datum values[PREVIEW_TEXT_COLUMNS];
-	bool nulls[PREVIEW_TEXT_COLUMNS] = { false };
-
-	values[0] = Int64GetDatum(row->row_number);
-	values[1] = CStringGetTextDatum(example_name(row->kind, example_idx));
-	values[2] = text_datum(rendered.data, rendered.len);
-	values[3] = trained_texts(call, example);
 	values[4] = Int32GetDatum(example->n_tokens);
 	values[5] = Int32GetDatum(llm_example_n_labels(example));
 	put_row(call, values, nulls);
@@ -286,7 +315,7 @@ preview_texts(void *arg, const LlmQueryRow *row)
 	put_text(call, row, 0);
 	if (row->kind == LLM_DATASET_PAIRS)
 		put_text(call, row, 1);
-	return --call->n_wanted > 0;
+	return !is_last_wanted(call, row);
 }
 
 /*

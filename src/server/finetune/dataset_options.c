@@ -187,7 +187,8 @@ take_kwargs(LlmDatasetOptions *options, const cJSON *member)
 static bool
 take_row_option(LlmRowOptions *row, const cJSON *member)
 {
-	static const char *const overlong[] = { "error", "drop", "truncate" };
+	static const char *const overlong[] = { "error", "drop", "truncate",
+											"split" };
 	const char *name = member->string;
 
 	if (strcmp(name, "cutoff_len") == 0)

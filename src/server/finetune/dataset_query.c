@@ -270,6 +270,23 @@ convert(QueryReader *reader, LlmDatasetRow *row, LlmError *err)
 	return outcome;
 }
 
+/* A row's examples to the sink, one after another. */
+static bool
+give_row(QueryReader *reader, LlmQueryRow *row, LlmRowSink sink, void *arg)
+{
+	row->n_examples = llm_query_row_is_good(row)
+						  ? llm_row_converter_n_examples(reader->converter)
+						  : 1;
+	for (row->example_idx = 0; sink(arg, row);)
+	{
+		if (++row->example_idx == row->n_examples)
+			return true;
+		CHECK_FOR_INTERRUPTS();
+		row->row.first = llm_row_converter_next(reader->converter);
+	}
+	return false;
+}
+
 static bool
 read_row(QueryReader *reader, HeapTuple tuple, LlmRowSink sink, void *arg)
 {
@@ -290,7 +307,7 @@ read_row(QueryReader *reader, HeapTuple tuple, LlmRowSink sink, void *arg)
 	}
 	row.outcome = convert(reader, &row.row, &err);
 	row.key = make_key(reader);
-	goes_on = sink(arg, &row);
+	goes_on = give_row(reader, &row, sink, arg);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(reader->row_context);
 	return goes_on && (reader->options->max_samples == 0 ||

@@ -19,11 +19,19 @@ typedef struct LlmQueryRow
 	int64 row_number; /* from 1, as the query gives them */
 	const char *key;  /* a JSON object of columns that are no part, or NULL */
 	LlmRowOutcome outcome;
-	LlmDatasetRow row;	 /* where the outcome is good or truncated */
+	int32 example_idx; /* a row that is split is several, one after another */
+	int32 n_examples;
+	LlmDatasetRow row;	 /* where the outcome is good, truncated or split */
 	const LlmError *err; /* else */
 	LlmDatasetKind kind;
 	const LlmRowConverter *converter; /* for the text */
 } LlmQueryRow;
+
+static inline bool
+llm_query_row_is_good(const LlmQueryRow *row)
+{
+	return row->outcome != LLM_ROW_BAD && row->outcome != LLM_ROW_DROPPED;
+}
 
 /* False: no more rows are wanted. */
 typedef bool (*LlmRowSink)(void *arg, const LlmQueryRow *row);
@@ -51,8 +59,8 @@ typedef struct LlmBadRow
 typedef struct LlmDatasetSummary
 {
 	LlmDatasetKind kind;
-	int64 n_read; /* rows that the queries gave, eval_query's included */
-	int64 n_train;
+	int64 n_read;  /* rows that the queries gave, eval_query's included */
+	int64 n_train; /* examples, pairs being one */
 	int64 n_eval;
 	int64 n_bad;
 	int64 n_dropped;

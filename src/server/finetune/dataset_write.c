@@ -4,7 +4,7 @@
  *
  * All rows are written to one file first.  Rows that are held out are chosen
  * when their number is known, by the options' seed, and the file is then read
- * again and written as two.
+ * again and written as two.  A row that was split is held out whole.
  *
  * src/server/finetune/dataset_write.c
  */
@@ -55,6 +55,7 @@ typedef struct WriteRun
 	DatasetFile *out;	  /* where rows go now */
 	int64 n_read_before;  /* rows of the query before this one */
 	ReadFile all;
+	StringInfoData n_examples; /* int32 of each row that was written */
 } WriteRun;
 
 enum
@@ -189,12 +190,36 @@ count_example(LlmDatasetSummary *summary, const LlmExample *example)
 	summary->longest = Max(summary->longest, example->n_tokens);
 }
 
+/* A good row, or the next example of one. */
+static void
+keep_row(WriteRun *run, const LlmQueryRow *row)
+{
+	LlmDatasetSummary *summary = run->summary;
+
+	count_example(summary, &row->row.first);
+	count_example(summary, &row->row.second);
+	/* a dataset that will be refused need not be written */
+	if (summary->n_bad > 0 && !run->options->skips_bad_rows)
+		return;
+	if (run->out->writer.n_rows == 0)
+		run->out->writer.kind = row->kind;
+	write_row(run->out, &row->row);
+	if (row->example_idx == 0)
+		appendBinaryStringInfo(&run->n_examples,
+							   (const char *) &row->n_examples, sizeof(int32));
+}
+
 static bool
 take_row(void *arg, const LlmQueryRow *row)
 {
 	WriteRun *run = arg;
 	LlmDatasetSummary *summary = run->summary;
 
+	if (row->example_idx > 0)
+	{
+		keep_row(run, row);
+		return true;
+	}
 	summary->n_read++;
 	if (row->outcome == LLM_ROW_BAD)
 	{
@@ -208,21 +233,13 @@ take_row(void *arg, const LlmQueryRow *row)
 		return true;
 	}
 	summary->n_truncated += row->outcome == LLM_ROW_TRUNCATED;
-	count_example(summary, &row->row.first);
-	count_example(summary, &row->row.second);
 	if (summary->kind == 0)
 		summary->kind = row->kind;
 	if (summary->kind != row->kind)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the rows of \"eval_query\" are of another kind "
 							   "than those of the query")));
-	/* a dataset that will be refused need not be written */
-	if (summary->n_bad == 0 || run->options->skips_bad_rows)
-	{
-		if (run->out->writer.n_rows == 0)
-			run->out->writer.kind = row->kind;
-		write_row(run->out, &row->row);
-	}
+	keep_row(run, row);
 	return true;
 }
 
@@ -281,6 +298,7 @@ write_query(WriteRun *run, const char *query, LlmModelHandle *handle,
 {
 	run->out = &run->files[file_idx];
 	run->n_read_before = run->summary->n_read;
+	resetStringInfo(&run->n_examples);
 	create_file(run->out, path, LLM_DATASET_PLAIN);
 	llm_dataset_query_read(query, handle, run->options, take_row, run);
 	check_rows(run);
@@ -328,23 +346,30 @@ open_all(WriteRun *run)
 static void
 split(WriteRun *run, const char *train_path, const char *eval_path)
 {
-	const int64 n_rows = run->files[ALL_FILE].writer.n_rows;
+	const int32 *n_examples = (const int32 *) run->n_examples.data;
+	const int64 n_rows = run->n_examples.len / (int) sizeof(int32);
 	int64 n_wanted = count_held_out(run->options->val_size, n_rows);
+	int64 next = 0;
 
 	open_all(run);
 	create_file(&run->files[TRAIN_FILE], train_path, run->summary->kind);
 	create_file(&run->files[EVAL_FILE], eval_path, run->summary->kind);
 	for (int64 i = 0; i < n_rows; i++)
 	{
-		const LlmDatasetRow row = llm_dataset_row(run->all.dataset, i);
 		const bool is_held_out =
 			draw(run->options->seed, i) * (double) (n_rows - i) <
 			(double) n_wanted;
 
-		CHECK_FOR_INTERRUPTS();
-		write_row(&run->files[is_held_out ? EVAL_FILE : TRAIN_FILE], &row);
+		for (int64 end = next + n_examples[i]; next < end; next++)
+		{
+			const LlmDatasetRow row = llm_dataset_row(run->all.dataset, next);
+
+			CHECK_FOR_INTERRUPTS();
+			write_row(&run->files[is_held_out ? EVAL_FILE : TRAIN_FILE], &row);
+		}
 		n_wanted -= is_held_out;
 	}
+	Assert(next == run->files[ALL_FILE].writer.n_rows);
 	end_file(&run->files[TRAIN_FILE]);
 	end_file(&run->files[EVAL_FILE]);
 }
@@ -372,6 +397,7 @@ llm_dataset_query_write(const char *query, LlmModelHandle *handle,
 	callback->arg = run;
 	MemoryContextRegisterResetCallback(context, callback);
 	MemoryContextSwitchTo(context);
+	initStringInfo(&run->n_examples);
 	if (options->val_size > 0)
 	{
 		write_query(run, query, handle, psprintf("%s.all", train_path),

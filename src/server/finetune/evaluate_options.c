@@ -135,6 +135,8 @@ llm_evaluate_options_parse(Datum options, LlmEvaluateOptions *result)
 	check_generate(&result->generate);
 	check_score(result, generate.data != NULL);
 	llm_dataset_options_check(&result->dataset);
+	if (result->dataset.row.overlong == LLM_OVERLONG_SPLIT)
+		fail_key("overlong", "must not split rows, which are evaluated whole");
 	if (result->generate.model == NULL)
 		result->generate.model = model;
 	if (!result->generate.has_temperature)

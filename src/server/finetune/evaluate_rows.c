@@ -223,7 +223,7 @@ start_row(Evaluation *evaluation, const LlmQueryRow *source,
 {
 	LlmEvaluatedRow *row = &pending->row;
 
-	if (source->outcome != LLM_ROW_GOOD && source->outcome != LLM_ROW_TRUNCATED)
+	if (!llm_query_row_is_good(source))
 	{
 		row->err = *source->err;
 		return false;

@@ -21,7 +21,7 @@
 #define JOBS_FOLDER "pgsql_tmp_llm_ext_jobs"
 
 static const char *const file_names[] = {
-	"dataset", "eval_dataset", "initial.safetensors",
+	"dataset", "eval_dataset", "initial.safetensors", "baseline.safetensors",
 	"state",   "checkpoint",   "adapter.safetensors",
 };
 

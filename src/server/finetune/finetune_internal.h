@@ -33,6 +33,7 @@ typedef enum LlmJobFile
 	LLM_JOB_FILE_DATASET,
 	LLM_JOB_FILE_EVAL_DATASET,
 	LLM_JOB_FILE_INITIAL,	 /* image of the adapter to go on from */
+	LLM_JOB_FILE_BASELINE,	 /* image of the one to be better than */
 	LLM_JOB_FILE_STATE,		 /* a checkpoint to go on from */
 	LLM_JOB_FILE_CHECKPOINT, /* the executor's last one */
 	LLM_JOB_FILE_OUTPUT,	 /* image of the trained adapter */

@@ -311,17 +311,6 @@ llm_job_note_checkpoint(int64 job_id, int64 step)
 				 &params);
 }
 
-void
-llm_job_note_version(int64 job_id, int32 version)
-{
-	LlmOwnerParams params = { 0 };
-
-	llm_owner_int64(&params, job_id);
-	llm_owner_int(&params, version);
-	run_as_owner("UPDATE llm.finetune_jobs SET version = $2 WHERE id = $1",
-				 &params);
-}
-
 /* -- the log -- */
 
 static void
@@ -331,6 +320,15 @@ add_float(LlmOwnerParams *params, double value)
 		llm_owner_null(params, FLOAT8OID);
 	else
 		llm_owner_param(params, FLOAT8OID, Float8GetDatum(value));
+}
+
+static void
+add_rewards(LlmOwnerParams *params, const LlmWireTrainRewards *rewards)
+{
+	add_float(params, rewards->accuracy);
+	add_float(params, rewards->chosen);
+	add_float(params, rewards->rejected);
+	add_float(params, rewards->margin);
 }
 
 void
@@ -348,50 +346,39 @@ llm_job_log(int64 job_id, const LlmJobLogRow *row)
 	add_float(&params, last->grad_norm);
 	llm_owner_int64(&params, last->n_tokens);
 	llm_owner_int64(&params, last->n_labels);
-	add_float(&params, last->accuracy);
-	add_float(&params, last->reward_margin);
+	add_rewards(&params, &last->rewards);
 	add_float(&params, last->eval_loss);
+	add_rewards(&params, &last->eval_rewards);
 	add_float(&params, row->tokens_per_second);
 	llm_owner_int64(&params, row->memory_bytes);
 	run_as_owner("INSERT INTO llm.finetune_log (job, step, n_steps, epoch, "
 				 "loss, learning_rate, grad_norm, n_tokens, n_labels, "
-				 "accuracy, reward_margin, eval_loss, tokens_per_second, "
-				 "memory_bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, "
-				 "$10, $11, $12, $13, $14)",
+				 "accuracy, chosen_reward, rejected_reward, reward_margin, "
+				 "eval_loss, eval_accuracy, eval_chosen_reward, "
+				 "eval_rejected_reward, eval_reward_margin, "
+				 "tokens_per_second, memory_bytes) VALUES ($1, $2, $3, $4, $5, "
+				 "$6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
+				 "$19, $20)",
 				 &params);
 }
 
-static double
-result_float(int column)
-{
-	bool isnull;
-	Datum value = llm_owner_result(column, &isnull);
-
-	return isnull ? NAN : DatumGetFloat8(value);
-}
-
 void
-llm_job_read_evals(int64 job_id, LlmJobEvals *evals)
+llm_job_note_result(int64 job_id, int32 version, const LlmWireTrained *trained)
 {
-	LlmOwnerSection section;
 	LlmOwnerParams params = { 0 };
 
-	llm_owner_begin(&section);
 	llm_owner_int64(&params, job_id);
-	(void) llm_owner_run(
-		"WITH e AS (SELECT step, eval_loss FROM llm.finetune_log "
-		"WHERE job = $1 AND eval_loss IS NOT NULL), "
-		"b AS (SELECT * FROM e ORDER BY eval_loss, step LIMIT 1) "
-		"SELECT (SELECT eval_loss FROM e WHERE step = 0), "
-		"(SELECT eval_loss FROM e ORDER BY step DESC LIMIT 1), "
-		"(SELECT eval_loss FROM b), "
-		"(SELECT count(*) FROM e, b WHERE e.step > b.step)",
-		&params);
-	evals->first = result_float(1);
-	evals->last = result_float(2);
-	evals->best = result_float(3);
-	evals->n_since_best = llm_owner_result_int64(4);
-	llm_owner_end(&section);
+	if (version > 0)
+		llm_owner_int(&params, version);
+	else
+		llm_owner_null(&params, INT4OID);
+	llm_owner_int64(&params, trained->step);
+	add_float(&params, trained->eval_loss);
+	add_float(&params, trained->baseline_loss);
+	run_as_owner("UPDATE llm.finetune_jobs SET version = $2, "
+				 "trained_step = $3, eval_loss = $4, active_eval_loss = $5 "
+				 "WHERE id = $1",
+				 &params);
 }
 
 void

@@ -134,28 +134,20 @@ typedef struct LlmJobDataset
 
 extern void llm_job_note_dataset(int64 job_id, const LlmJobDataset *dataset);
 extern void llm_job_note_checkpoint(int64 job_id, int64 step);
-extern void llm_job_note_version(int64 job_id, int32 version);
+
+/* version 0: none was published; of what was trained, see LlmWireTrained. */
+extern void
+llm_job_note_result(int64 job_id, int32 version, const LlmWireTrained *trained);
 
 /* What is logged of the steps since the row before. */
 typedef struct LlmJobLogRow
 {
-	LlmWireTrainLog last; /* loss, tokens: of all these steps */
+	LlmWireTrainLog last; /* loss, tokens, rewards: of all these steps */
 	double tokens_per_second;
 	int64 memory_bytes;
 } LlmJobLogRow;
 
 extern void llm_job_log(int64 job_id, const LlmJobLogRow *row);
-
-/* Evaluations in the log; NaN where there was none. */
-typedef struct LlmJobEvals
-{
-	double first; /* before the first step */
-	double last;
-	double best;
-	int64 n_since_best;
-} LlmJobEvals;
-
-extern void llm_job_read_evals(int64 job_id, LlmJobEvals *evals);
 
 /* Forget rows of steps behind a checkpoint that is gone on from. */
 extern void llm_job_trim_log(int64 job_id, int64 step);

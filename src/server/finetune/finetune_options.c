@@ -55,6 +55,7 @@ static const TrainOption train_options[] = {
 	{ "pref_ftx", OPTION_NUMBER, 0, 1e6 },
 	{ "dpo_label_smoothing", OPTION_NUMBER, 0, 0.5 },
 	{ "simpo_gamma", OPTION_NUMBER, 0, 1e6 },
+	{ "orpo_nll", OPTION_TEXT, .choices = " response full " },
 	{ "kto_chosen_weight", OPTION_NUMBER, 0, 1e6 },
 	{ "kto_rejected_weight", OPTION_NUMBER, 0, 1e6 },
 	{ "learning_rate", OPTION_NUMBER, 0, 1e3 },
@@ -80,6 +81,7 @@ static const TrainOption train_options[] = {
 	{ "eval_steps", OPTION_COUNT, 0, MAX_COUNT },
 	{ "eval_on_start", OPTION_BOOL },
 	{ "early_stopping_steps", OPTION_COUNT, 0, MAX_COUNT },
+	{ "load_best_model_at_end", OPTION_BOOL },
 	{ "num_threads", OPTION_COUNT, 0, 1024 },
 	{ "device", OPTION_TEXT, .choices = " auto cpu cuda " },
 	{ "dtype", OPTION_TEXT, .choices = " auto float32 bfloat16 float16 " },
@@ -266,16 +268,44 @@ replace_stage(cJSON *train)
 				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
+/* What is only known by evaluations needs them. */
+static void
+check_evaluation(const LlmFinetuneOptions *options, const cJSON *train)
+{
+	const cJSON *steps = cJSON_GetObjectItemCaseSensitive(train, "eval_steps");
+	const cJSON *stopping =
+		cJSON_GetObjectItemCaseSensitive(train, "early_stopping_steps");
+	bool loads_best = cJSON_IsTrue(
+		cJSON_GetObjectItemCaseSensitive(train, "load_best_model_at_end"));
+	bool stops_early = stopping != NULL && stopping->valuedouble > 0;
+	const char *needs = options->publish_if_better ? "publish_if_better"
+						: loads_best			   ? "load_best_model_at_end"
+						: stops_early			   ? "early_stopping_steps"
+												   : NULL;
+
+	if (needs != NULL && options->dataset.val_size == 0 &&
+		options->dataset.eval_query == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" needs rows to evaluate with", needs),
+				 errhint("Hold some out with \"val_size\", or name them with "
+						 "\"eval_query\".")));
+	if ((loads_best || stops_early) &&
+		(steps == NULL || steps->valuedouble == 0))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("option \"%s\" needs \"eval_steps\"",
+							   loads_best ? "load_best_model_at_end"
+										  : "early_stopping_steps"),
+						errdetail("Without it, only the end of the training is "
+								  "evaluated.")));
+}
+
 static void
 check_together(const LlmFinetuneOptions *options, const cJSON *train)
 {
 	const cJSON *rank = cJSON_GetObjectItemCaseSensitive(train, "lora_rank");
-	const cJSON *stopping =
-		cJSON_GetObjectItemCaseSensitive(train, "early_stopping_steps");
-	bool stops_early = stopping != NULL && stopping->valuedouble > 0;
-	bool evaluates =
-		options->dataset.val_size > 0 || options->dataset.eval_query != NULL;
 
+	check_evaluation(options, train);
 	llm_dataset_options_check(&options->dataset);
 	if ((rank != NULL ? rank->valuedouble : 8) > llm_setting_max_lora_rank)
 		ereport(ERROR,
@@ -285,14 +315,6 @@ check_together(const LlmFinetuneOptions *options, const cJSON *train)
 						llm_setting_max_lora_rank),
 				 errhint("Raise llm_ext.max_lora_rank and load the model "
 						 "again.")));
-	if (!evaluates && (options->publish_if_better || stops_early))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("option \"%s\" needs rows to evaluate with",
-						options->publish_if_better ? "publish_if_better"
-												   : "early_stopping_steps"),
-				 errhint("Hold some out with \"val_size\", or name them with "
-						 "\"eval_query\".")));
 }
 
 static void

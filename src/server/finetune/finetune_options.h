@@ -24,7 +24,7 @@ typedef struct LlmFinetuneOptions
 	bool activate;			/* the version, when it is published */
 	bool continues;			/* from a version of the adapter */
 	int32 continue_from;	/* 0: the active one */
-	bool publish_if_better; /* than before the first step */
+	bool publish_if_better; /* than the active version */
 	int64 logging_steps;
 } LlmFinetuneOptions;
 

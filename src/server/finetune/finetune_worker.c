@@ -58,6 +58,8 @@ typedef struct LogSums
 	int64 n_tokens;
 	int64 n_labels;
 	int64 step_us;
+	LlmWireTrainRewards rewards; /* sums over steps that have them */
+	LlmWireTrainRewards n_rewards;
 } LogSums;
 
 static struct
@@ -71,7 +73,7 @@ static struct
 	LogSums sums;	  /* since the last row */
 	LogSums all_sums; /* since the executor's start */
 	LlmJobLive live;
-	LlmJobEvals evals; /* before the executor's start */
+	LlmWireTrained trained; /* at the end */
 } worker;
 
 /* -- transactions -- */
@@ -211,22 +213,40 @@ load_dataset(void)
 	commit_transaction();
 }
 
-/* The version to go on from, as a file that nobody removes meanwhile. */
+/* A version of the adapter as a file that nobody removes meanwhile. */
 static void
-load_initial(void)
+load_version(int32 number, LlmJobFile file)
 {
 	LlmAdapterVersion version;
 	char path[MAXPGPATH];
 
-	begin_transaction("loading a fine-tuning job's adapter");
-	llm_adapter_resolve(
-		psprintf("%s@%d", worker.job.adapter, worker.job.continue_from), NULL,
-		0, GetUserId(), &version);
+	llm_adapter_resolve(psprintf("%s@%d", worker.job.adapter, number), NULL, 0,
+						GetUserId(), &version);
+	if (memcmp(version.base, worker.job.base, LLM_FINGERPRINT_BYTES) != 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("version %d of adapter \"%s\" is for another "
+							   "model than the job trains on",
+							   number, worker.job.adapter)));
 	llm_adapter_materialize(&version);
 	llm_adapter_file_path(version.digest, path);
-	if (link(path, file_path(LLM_JOB_FILE_INITIAL)) != 0)
+	if (link(path, file_path(file)) != 0)
 		ereport(ERROR, (errcode_for_file_access(),
 						errmsg("could not link file \"%s\": %m", path)));
+}
+
+/* The versions to go on from, and to be better than. */
+static void
+load_versions(void)
+{
+	int32 active = 0;
+
+	begin_transaction("loading a fine-tuning job's adapter");
+	if (worker.job.continue_from > 0)
+		load_version(worker.job.continue_from, LLM_JOB_FILE_INITIAL);
+	if (worker.options.publish_if_better)
+		active = llm_adapter_active_version(worker.job.adapter);
+	if (active > 0 && active != worker.job.continue_from)
+		load_version(active, LLM_JOB_FILE_BASELINE);
 	commit_transaction();
 }
 
@@ -257,6 +277,8 @@ compose_request(bool has_state)
 		add_default(json, "eval_dataset", file_path(LLM_JOB_FILE_EVAL_DATASET));
 	if (worker.job.continue_from > 0)
 		add_default(json, "initial", file_path(LLM_JOB_FILE_INITIAL));
+	if (access(file_path(LLM_JOB_FILE_BASELINE), F_OK) == 0)
+		add_default(json, "baseline", file_path(LLM_JOB_FILE_BASELINE));
 	if (has_state)
 		add_default(json, "state", file_path(LLM_JOB_FILE_STATE));
 	add_default(json, "checkpoint", file_path(LLM_JOB_FILE_CHECKPOINT));
@@ -266,13 +288,6 @@ compose_request(bool has_state)
 	add_default(json, "load_format", llm_setting_load_format);
 	(void) cJSON_AddNumberToObject(json, "cutoff_len",
 								   worker.options.dataset.row.cutoff_len);
-	if (!isnan(worker.evals.best))
-	{
-		(void) cJSON_AddNumberToObject(json, "best_eval_loss",
-									   worker.evals.best);
-		(void) cJSON_AddNumberToObject(json, "n_evals_since_best",
-									   (double) worker.evals.n_since_best);
-	}
 	if (!cJSON_HasObjectItem(json, "save_steps"))
 		(void) cJSON_AddNumberToObject(json, "save_steps", 500);
 	if (!cJSON_HasObjectItem(json, "num_threads"))
@@ -289,13 +304,44 @@ compose_request(bool has_state)
 }
 
 static void
+add_known(double *sum, double *n, double value)
+{
+	if (isnan(value))
+		return;
+	*sum += value;
+	*n += 1;
+}
+
+static void
 add_step(LogSums *sums, const LlmWireTrainLog *log)
 {
+	LlmWireTrainRewards *all = &sums->rewards;
+	LlmWireTrainRewards *n = &sums->n_rewards;
+
+	add_known(&all->accuracy, &n->accuracy, log->rewards.accuracy);
+	add_known(&all->chosen, &n->chosen, log->rewards.chosen);
+	add_known(&all->rejected, &n->rejected, log->rewards.rejected);
+	add_known(&all->margin, &n->margin, log->rewards.margin);
 	sums->n_steps++;
 	sums->loss += log->loss;
 	sums->n_tokens += log->n_tokens;
 	sums->n_labels += log->n_labels;
 	sums->step_us += log->step_us;
+}
+
+/* Of the steps that have them; NaN: none. */
+static LlmWireTrainRewards
+mean_rewards(const LogSums *sums)
+{
+	const LlmWireTrainRewards *all = &sums->rewards;
+	const LlmWireTrainRewards *n = &sums->n_rewards;
+
+	return (LlmWireTrainRewards){
+		.accuracy = n->accuracy > 0 ? all->accuracy / n->accuracy : NAN,
+		.chosen = n->chosen > 0 ? all->chosen / n->chosen : NAN,
+		.rejected = n->rejected > 0 ? all->rejected / n->rejected : NAN,
+		.margin = n->margin > 0 ? all->margin / n->margin : NAN,
+	};
 }
 
 static double
@@ -343,6 +389,7 @@ take_log(const LlmWireTrainLog *log)
 						: NAN;
 	row.last.n_tokens = worker.sums.n_tokens;
 	row.last.n_labels = worker.sums.n_labels;
+	row.last.rewards = mean_rewards(&worker.sums);
 	row.tokens_per_second = tokens_per_second(&worker.sums);
 	row.memory_bytes = worker.live.memory_bytes;
 	memset(&worker.sums, 0, sizeof(worker.sums));
@@ -374,7 +421,6 @@ load_checkpoint(void)
 								  file_path(LLM_JOB_FILE_STATE));
 	llm_job_trim_log(worker.id.job_id,
 					 has_state ? worker.job.checkpoint_step : -1);
-	llm_job_read_evals(worker.id.job_id, &worker.evals);
 	commit_transaction();
 	return has_state;
 }
@@ -413,6 +459,7 @@ follow_executor(void)
 				keep_checkpoint(event.saved.step);
 				break;
 			case LLM_TRAIN_EVENT_TRAINED:
+				worker.trained = event.trained;
 				return true;
 			case LLM_TRAIN_EVENT_FAILED:
 				llm_report(ERROR, &event.error);
@@ -461,7 +508,8 @@ check_adapter(void)
 							   worker.job.adapter)));
 }
 
-static void
+/* Returns the version. */
+static int32
 store_adapter(const LlmMappedFile *file)
 {
 	LlmAdapterNewImage image = {
@@ -487,23 +535,21 @@ store_adapter(const LlmMappedFile *file)
 								   worker.options.description);
 	if (worker.options.activate)
 		llm_adapter_store_activate(worker.job.adapter, version);
-	llm_job_note_version(worker.id.job_id, version);
+	return version;
 }
 
 /* Is the adapter worth it?  The reason, palloc'ed, where it is not. */
 static char *
 reason_against(void)
 {
-	LlmJobEvals evals;
+	const LlmWireTrained *trained = &worker.trained;
 
-	if (!worker.options.publish_if_better)
+	if (!worker.options.publish_if_better ||
+		trained->eval_loss < trained->baseline_loss)
 		return NULL;
-	llm_job_read_evals(worker.id.job_id, &evals);
-	if (evals.last < evals.first)
-		return NULL;
-	return psprintf("not published: the held-out loss is %.6g, and was %.6g "
-					"before the first step",
-					evals.last, evals.first);
+	return psprintf("not published: the held-out loss is %.6g, and %.6g with "
+					"what was active when the job began",
+					trained->eval_loss, trained->baseline_loss);
 }
 
 /* The version, and that the job is done: one commit. */
@@ -512,6 +558,7 @@ publish(void)
 {
 	LlmMappedFile file;
 	char *against;
+	int32 version = 0;
 	LlmError err;
 
 	begin_transaction("publishing a fine-tuned adapter");
@@ -525,7 +572,8 @@ publish(void)
 		check_adapter();
 		against = reason_against();
 		if (against == NULL)
-			store_adapter(&file);
+			version = store_adapter(&file);
+		llm_job_note_result(worker.id.job_id, version, &worker.trained);
 		llm_job_set_state(worker.id.job_id, LLM_JOB_DONE, against);
 		llm_job_forget_data(worker.id.job_id);
 		ForceSyncCommit();
@@ -548,8 +596,7 @@ run_job(void)
 		load_dataset();
 	else
 		read_dataset();
-	if (worker.job.continue_from > 0)
-		load_initial();
+	load_versions();
 	train();
 	publish();
 }

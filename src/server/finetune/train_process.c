@@ -221,7 +221,8 @@ take_frame(const LlmFrameHeader *header, const void *payload,
 								payload);
 		case LLM_MESSAGE_TRAINED:
 			event->kind = LLM_TRAIN_EVENT_TRAINED;
-			return true;
+			return take_payload(&event->trained, sizeof(event->trained), header,
+								payload);
 		case LLM_MESSAGE_FAILED:
 		case LLM_MESSAGE_LOAD_FAILED:
 			event->kind = LLM_TRAIN_EVENT_FAILED;

@@ -17,7 +17,7 @@ typedef enum LlmTrainEventKind
 {
 	LLM_TRAIN_EVENT_LOG,	 /* log is set */
 	LLM_TRAIN_EVENT_SAVED,	 /* saved is set */
-	LLM_TRAIN_EVENT_TRAINED, /* the adapter is written */
+	LLM_TRAIN_EVENT_TRAINED, /* the adapter is written; trained is set */
 	LLM_TRAIN_EVENT_FAILED,	 /* error is set */
 	LLM_TRAIN_EVENT_DIED	 /* without a word */
 } LlmTrainEventKind;
@@ -27,6 +27,7 @@ typedef struct LlmTrainEvent
 	LlmTrainEventKind kind;
 	LlmWireTrainLog log;
 	LlmWireTrainSaved saved;
+	LlmWireTrained trained;
 	LlmError error;
 } LlmTrainEvent;
 

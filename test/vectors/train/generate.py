@@ -11,12 +11,12 @@ file that this writes beside itself for each model of ../model:
         rows, labels   I32 [k]      tokens that are scored, with what follows
         log_probs      F32 [k]
         loss           F32 [1]      the mean of -log_probs
-        grad.<layer>.<module>.<A|B|magnitude>
+        grad.<layer>.<module>.<A|B|magnitude>   F32 [16], see sketch()
         losses         F32 [100]    of 100 steps of AdamW on that batch
 
 Values of A and B are a formula that both sides know (see value()); modules
 that a family stores fused are trained apart here as they are there, but for
-the cases named so.
+the cases named so, whose A is the first part's and whose B is in parts.
 """
 
 import math
@@ -91,6 +91,22 @@ def value(i, salt):
     return (x >> 8) / float(1 << 24) - 0.5
 
 
+def sketch(gradient):
+    """16 sums of a matrix's numbers, each with signs of its own.
+
+    The mean square of two matrices' differences in these sums is an unbiased
+    estimate of the square of the matrices' distance (each sign is + or - of a
+    hash of the number's place): whatever is off shows, in a fraction of the
+    room.  gradient_sketch.h has the same.
+    """
+    gradient = numpy.asarray(gradient, numpy.float64).reshape(-1)
+    x = numpy.arange(len(gradient), dtype=numpy.uint64) * 2654435761 + 12345 & 0xFFFFFFFF
+    for shift, factor in ((15, 2246822519), (13, 3266489917), (16, 1)):
+        x = (x ^ x >> shift) * factor & 0xFFFFFFFF
+    signs = [1.0 - 2.0 * (x >> (8 + k) & 1) for k in range(16)]
+    return numpy.array([(s * gradient).sum() for s in signs], numpy.float32)
+
+
 def matrix(shape, salt, scale):
     n = int(numpy.prod(shape))
     return torch.tensor([value(i, salt) * scale for i in range(n)]).reshape(shape)
@@ -140,10 +156,7 @@ class Experts(torch.nn.ModuleList):
 
 
 def split_fused(model):
-    config = model.config
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    q, kv = config.num_attention_heads * dim, config.num_key_value_heads * dim
-    inner = config.intermediate_size
+    q, kv, _, inner, _ = sizes_of(model.config).values()
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         if hasattr(attention, "qkv_proj"):
@@ -278,6 +291,38 @@ def batch(vocab):
     return ids, starts, rows, labels
 
 
+def sizes_of(config):
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        "q": config.num_attention_heads * dim,
+        "k": config.num_key_value_heads * dim,
+        "v": config.num_key_value_heads * dim,
+        "gate": config.intermediate_size,
+        "up": config.intermediate_size,
+    }
+
+
+def parts_of(key, gradient, config):
+    """A matrix's gradient, or those of its parts where they are fused."""
+    layer, module, kind, *expert = key.split(".")
+    rest = ".".join([kind, *expert])
+    parts = {
+        "qkv": ("q", "k", "v"),
+        "gate_up": ("gate", "up"),
+        "expert_gate_up": ("expert_gate", "expert_up"),
+    }.get(module)
+    if parts is None:
+        yield key, gradient
+    elif kind == "A":
+        yield f"{layer}.{parts[0]}.{rest}", gradient
+    else:
+        at = 0
+        for part in parts:
+            size = sizes_of(config)[part.removeprefix("expert_")]
+            yield f"{layer}.{part}.{rest}", gradient[at : at + size]
+            at += size
+
+
 def log_probs(model, ids, starts, rows, labels):
     found = []
     for begin, end in zip(starts, starts[1:]):
@@ -324,8 +369,9 @@ def generate(name):
     }
     for key, parameter in parameters.items():
         n_experts = getattr(model.config, "num_local_experts", 0)
-        for part, gradient in gradients_of(key, parameter, n_experts).items():
-            tensors["grad." + part] = gradient
+        for whole, gradient in gradients_of(key, parameter, n_experts).items():
+            for part, numbers in parts_of(whole, gradient, model.config):
+                tensors["grad." + part] = sketch(numbers)
     if name in ("llama3", "qwen3"):
         tensors["losses"] = curve(model, parameters, ids, starts, rows, labels)
     save_file(tensors, os.path.join(HERE, name + ".safetensors"))

@@ -14,9 +14,11 @@ nf4.safetensors beside itself, for each case:
                                 a GPU, and on a CPU now and then a neighbour
     <case>.map              F32 [256], likewise
     <case>.offset           F32 [1], likewise
-    <case>.decoded          dequantized, in the weight's dtype
+    <case>.decoded_sha256   U8  [32] of the dequantized weight's bytes, in the
+                                weight's dtype
 """
 
+import hashlib
 import os
 
 import bitsandbytes.functional as bnb
@@ -38,6 +40,11 @@ def nearest(weight, state):
     return distances.abs().argmin(1).to(torch.uint8)
 
 
+def digest(tensor):
+    data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return torch.tensor(list(hashlib.sha256(data).digest()), dtype=torch.uint8)
+
+
 torch.manual_seed(3)
 tensors = {}
 for name, (shape, dtype, is_nested) in CASES.items():
@@ -48,7 +55,7 @@ for name, (shape, dtype, is_nested) in CASES.items():
     )
     tensors[f"{name}.weight"] = weight.flatten()
     tensors[f"{name}.values"] = values.flatten()
-    tensors[f"{name}.decoded"] = bnb.dequantize_4bit(values, state).flatten()
+    tensors[f"{name}.decoded_sha256"] = digest(bnb.dequantize_4bit(values, state).flatten())
     if is_nested:
         tensors[f"{name}.scale_codes"] = state.absmax
         tensors[f"{name}.nearest"] = nearest(weight, state)

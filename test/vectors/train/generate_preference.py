@@ -10,9 +10,21 @@ adapter; the file <name>.safetensors beside this one has
                                     (0: none); 1 where the row is desirable
     ids            I32 [...]        all tokens, row by row
     losses         F32 [n_steps]
-    grad.<layer>.<module>.<A|B>     of the last step, before it is taken
+    rewards        F32 [n_steps, 4] as logged: accuracies, chosen, rejected,
+                                    margins; NaN: not logged
+    grad.<layer>.<module>.<A|B>     of the last step, before it is taken;
+                                    generate.py's sketch
 
 Values of A and B begin as generate.py's formula says.
+
+ORPO's trainer takes the likelihood's mean over the tokens of a micro-batch,
+prompts included, and the weighted sum of "sigmoid" and "sft" that RPO is takes
+it over a micro-batch's chosen answers.  Ours is over the step's tokens for the
+first, so that accumulation makes no difference, and over each answer's for the
+second, as in LLaMA-Factory.  So these jobs have one micro-batch a step, and
+one row a micro-batch.  TRL's trainer has label smoothing in its "robust" loss
+alone, of which the conservative one is a linear combination:
+-(1 - e) s(x) - e s(-x) = 2 (1 - e) sigmoid - (1 - 2 e) robust.
 """
 
 import os
@@ -27,8 +39,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from generate import ALPHA, FUSED, HERE, MODELS, RANK, matrix
+from generate import ALPHA, FUSED, HERE, MODELS, RANK, matrix, sketch
 
 MODEL = "qwen3"
 N_ROWS = 12
@@ -59,7 +73,46 @@ COMMON = dict(
 CASES = {
     "kto": (KTOTrainer, KTOConfig, dict(beta=0.3, desirable_weight=1.0, undesirable_weight=1.5)),
     "dpo": (DPOTrainer, DPOConfig, dict(beta=0.2)),
+    "hinge": (DPOTrainer, DPOConfig, dict(beta=0.3, loss_type="hinge")),
+    "ipo": (DPOTrainer, DPOConfig, dict(beta=0.4, loss_type="ipo")),
+    "cdpo": (
+        DPOTrainer,
+        DPOConfig,
+        dict(
+            beta=0.2,
+            label_smoothing=0.15,
+            loss_type=["sigmoid", "robust"],
+            loss_weights=[2 * 0.85, -0.7],
+        ),
+    ),
+    "rpo": (
+        DPOTrainer,
+        DPOConfig,
+        dict(
+            beta=0.2,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, 0.5],
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=BATCH * ACCUMULATION,
+        ),
+    ),
+    "orpo": (
+        ORPOTrainer,
+        ORPOConfig,
+        dict(
+            beta=0.3,
+            per_device_train_batch_size=BATCH * ACCUMULATION,
+            gradient_accumulation_steps=1,
+        ),
+    ),
+    "simpo": (
+        CPOTrainer,
+        CPOConfig,
+        dict(beta=2.0, loss_type="simpo", simpo_gamma=0.4, cpo_alpha=0.0),
+    ),
 }
+
+REWARDS = ("accuracies", "chosen", "rejected", "margins")
 
 
 def tokenizer(vocab):
@@ -121,6 +174,7 @@ class Recorder(TrainerCallback):
     def __init__(self, parameters):
         self.parameters = parameters
         self.losses = []
+        self.rewards = []
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.gradients = {k: p.grad.numpy().copy() for k, p in self.parameters.items()}
@@ -128,6 +182,7 @@ class Recorder(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             self.losses.append(logs["loss"])
+            self.rewards.append([logs.get("rewards/" + r, float("nan")) for r in REWARDS])
 
 
 def generate(name):
@@ -149,7 +204,7 @@ def generate(name):
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trainer_class(
             model=model,
-            args=config_class(output_dir=scratch, **COMMON, **options),
+            args=config_class(output_dir=scratch, **{**COMMON, **options}),
             train_dataset=Dataset.from_dict(table),
             processing_class=tokenizer(model.config.vocab_size),
             callbacks=[recorder],
@@ -162,11 +217,12 @@ def generate(name):
         ),
         "ids": numpy.array([i for r in data for i in r[0] + r[1] + r[2]], numpy.int32),
         "losses": numpy.array(recorder.losses, numpy.float32),
+        "rewards": numpy.array(recorder.rewards, numpy.float32),
     }
     for key, gradient in recorder.gradients.items():
-        tensors["grad." + key] = gradient
+        tensors["grad." + key] = sketch(gradient)
     save_file(tensors, os.path.join(HERE, name + ".safetensors"))
-    print(name, recorder.losses, sum(t.nbytes for t in tensors.values()))
+    print(name, recorder.losses, recorder.rewards, sum(t.nbytes for t in tensors.values()))
 
 
 if __name__ == "__main__":
