@@ -58,7 +58,10 @@ foreach my $round (1 .. 2)
 				  . "AND output_tokens >= $least") >= 16;
 		},
 		'requests to run');
-	my $pid = executor_pid($node);
+	my $pid = executor_pid($node)
+	  // die "no executor among the processes of the scheduler: "
+	  . join(', ', map { "$_ " . (process_name($_) // 'gone') }
+		  child_pids($scheduler));
 	kill 'KILL', $pid;
 	wait_until_gone($pid);
 }

@@ -15,7 +15,9 @@ use LlmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = llm_node('main', conf => "llm_ext.dtype = 'float32'");
+# a GPU has no float32
+my $node = llm_node('main',
+	conf => "llm_ext.dtype = 'float32'\nllm_ext.device = 'cpu'");
 my $json = JSON::PP->new->utf8->canonical;
 my $expected =
   $json->decode(slurp_file("$FindBin::RealBin/vectors/answers/demo.json"));

@@ -185,10 +185,13 @@ is( $primary->safe_psql('postgres',
 		  . '"max_tokens": 6, "ignore_eos": true}\')'),
 	$primary->safe_psql(
 		'postgres', 'SELECT answer FROM expected WHERE version = 1'),
-	'the merged model answers like the adapter');is( $primary->safe_psql('postgres',
-		'SELECT count(*), bool_and(same_token), max(max_difference) BETWEEN 0 AND 0.05 '
-		  . "FROM llm_merge_drift('a\@1', 'merged')"),
-	'3|t|t',
-	'and its log-probabilities are near');
+	'the merged model answers like the adapter');# on a GPU the merged weights are rounded to bfloat16
+my $near = ($ENV{LLM_TEST_DEVICE} || '') eq 'cuda' ? 0.2 : 0.05;
+my $drift = $primary->safe_psql('postgres',
+	"SELECT count(*), bool_and(same_token), max(max_difference) BETWEEN 0 AND $near "
+	  . "FROM llm_merge_drift('a\@1', 'merged')");
+is($drift, '3|t|t', 'and its log-probabilities are near')
+  or diag($primary->safe_psql('postgres',
+		"SELECT max(max_difference) FROM llm_merge_drift('a\@1', 'merged')"));
 
 done_testing();

@@ -124,7 +124,7 @@ is(metric('request_slots_free'), metric('request_slots'), 'every slot is free');
 # ---- where memory goes
 my $lines = $node->safe_psql('postgres',
 	'SELECT string_agg(what, \',\' ORDER BY line) FROM llm.executor_memory');
-like($lines, qr/^(withheld,.*|)weights,activations,.*kv_cache(,unused)?$/,
+like($lines, qr/^((others|withheld),.*|)weights,activations,.*kv_cache(,unused)?$/,
 	'the memory plan is shown line by line');
 is( $node->safe_psql('postgres',
 		q{SELECT m.bytes = (e.facts->>'kv_cache_bytes')::bigint

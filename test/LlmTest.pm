@@ -257,18 +257,30 @@ sub n_open_files
 	return scalar @files;
 }
 
-# Names of everything in shared memory that outlives processes: POSIX segments
-# and System V ones.  To be compared before and after.
+# Names of everything in shared memory that no process uses any more: POSIX
+# segments and System V ones.  To be compared before and after.
 sub shared_segments
 {
-	my @names = map { "/dev/shm/$_" }
-	  map { basename($_) } glob '/dev/shm/*';
+	my %is_used;
+	my @names;
 
+	foreach my $path (glob '/proc/[0-9]*/maps')
+	{
+		open my $file, '<', $path or next;
+		while (my $line = <$file>)
+		{
+			$is_used{$1} = 1 if $line =~ m{ (/dev/shm/\S+)$};
+		}
+		close $file;
+	}
+	push @names, grep { !$is_used{$_} } glob '/dev/shm/*';
 	if (open my $file, '<', '/proc/sysvipc/shm')
 	{
 		while (my $line = <$file>)
 		{
-			push @names, "sysv $2" if $line =~ /^\s*(-?\d+)\s+(\d+)\s/;
+			my @fields = split ' ', $line;
+			push @names, "sysv $fields[1]"
+			  if $fields[0] =~ /^-?\d+$/ && $fields[6] == 0;
 		}
 		close $file;
 	}

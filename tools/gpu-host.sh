@@ -194,6 +194,7 @@ watch_executors() {
 server_tests() {
 	local names
 	names=$(tr -s '\t\n' '  ' <<<"$2")
+	[ "$names" != ' ' ] || names=
 	LIBRARY_PATH=$only WERROR='' JOBS=$(nproc) PART_TIMEOUT=${PART_TIMEOUT:-240} \
 		DEVICE=cuda PARTS=$1 TESTS=${TESTS:-$names} tools/run-tests.sh ||
 		n_failed=$((n_failed + 1))
