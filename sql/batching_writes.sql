@@ -1,4 +1,4 @@
--- Calls of statements that write: what RETURNING computes.
+-- Calls of statements that write: RETURNING, actions of MERGE.
 SET client_min_messages = warning;
 CREATE TABLE words (id int PRIMARY KEY, word text, kind int);
 INSERT INTO words SELECT i, (ARRAY['red', 'green', 'blue', 'night', 'day'])[1 + i % 5] || i / 5, i % 3
@@ -14,7 +14,7 @@ DECLARE plan jsonb;
 BEGIN
 	EXECUTE 'EXPLAIN (ANALYZE, FORMAT json) ' || query INTO plan;
 	RETURN (SELECT sum((n->>key)::numeric)
-		FROM jsonb_path_query(plan, '$.**{0 to last} ? (@."Custom Plan Provider" == "LlmBatch")', '{}', true) n);
+		FROM jsonb_path_query(plan, 'strict $.** ? (@."Custom Plan Provider" == "LlmBatch")', '{}', true) n);
 END $$;
 
 -- RETURNING
@@ -36,6 +36,31 @@ SELECT explained('UPDATE words SET kind = id % 2 RETURNING CASE kind WHEN 1 THEN
 WITH w AS (UPDATE words SET word = word RETURNING id, say(word) AS s)
 SELECT count(*) AS n, count(*) FILTER (WHERE w.s IS DISTINCT FROM a.s) AS n_different FROM w FULL JOIN alone a USING (id);
 DELETE FROM words WHERE id < 4 RETURNING id, say(word) = (SELECT s FROM alone a WHERE a.id = words.id) AS equal, words;
+ROLLBACK;
+
+-- actions of MERGE: where the join sees which one will be taken
+EXPLAIN (COSTS OFF) MERGE INTO words w USING alone a ON w.id = a.id
+	WHEN MATCHED AND kind = 1 THEN UPDATE SET word = say(w.word || a.s)
+	WHEN MATCHED AND kind = 2 THEN DELETE
+	WHEN MATCHED THEN UPDATE SET word = say(say(a.s))
+	WHEN NOT MATCHED THEN INSERT VALUES (a.id, say(a.s));
+EXPLAIN (COSTS OFF) MERGE INTO words w USING alone a ON w.id = a.id
+	WHEN MATCHED AND say(w.word) = 'x' THEN UPDATE SET word = say(a.s);
+EXPLAIN (COSTS OFF) MERGE INTO words w USING alone a ON w.id = a.id
+	WHEN MATCHED AND random() < 0.5 THEN DELETE WHEN MATCHED THEN UPDATE SET word = say(a.s);
+BEGIN;
+DELETE FROM words WHERE id > 20;
+SELECT count(*) FILTER (WHERE w.kind = 1) AS matched, count(*) FILTER (WHERE w.id IS NULL) AS not_matched
+FROM words w RIGHT JOIN alone a USING (id);
+SELECT explained('MERGE INTO words w USING alone a ON w.id = a.id
+	WHEN MATCHED AND kind = 1 THEN UPDATE SET kind = length(say(w.word)) WHEN MATCHED AND kind = 2 THEN DELETE
+	WHEN NOT MATCHED THEN INSERT VALUES (a.id, say(a.id || ''?''))', 'Requests') AS requests;
+ROLLBACK;
+BEGIN;
+DELETE FROM words WHERE id > 20;
+MERGE INTO words w USING alone a ON w.id = a.id WHEN MATCHED THEN UPDATE SET word = say(w.word)
+	WHEN NOT MATCHED THEN INSERT VALUES (a.id, a.s);
+SELECT count(*) AS n, count(*) FILTER (WHERE word IS DISTINCT FROM s) AS n_different FROM words JOIN alone USING (id);
 ROLLBACK;
 
 DROP TABLE alone, words;

@@ -368,6 +368,27 @@ my @changes = (
 		  . ' WHEN MATCHED AND u.flag THEN UPDATE SET s = q.s'
 		  . ' WHEN MATCHED THEN ' . pick('DELETE', 'UPDATE SET s2 = f(q.s)')
 		  . ' WHEN NOT MATCHED THEN INSERT (id, s) VALUES (q.id + 50, q.s)'; },
+	sub {
+		my $t = pick(qw(u u pu iu));
+		my $clauses = join '', map {
+			my $last = $_ == 2;
+			my $both = sub {
+				join ' || ', map { $table = $_; text_expr(1) } $t, 'q';
+			};
+			my $condition = sub { $table = pick($t, 'q'); return bool_expr(pick(0, 1)) };
+			' WHEN MATCHED' . ($last ? '' : ' AND ' . $condition->()) . ' THEN '
+			  . pick('DELETE', 'DO NOTHING', 'UPDATE SET s = ' . $both->(),
+				'UPDATE SET s = ' . $both->(), 'UPDATE SET x = ' . $both->() . ", s = 'plain'")
+		} 0 .. 2;
+		$table = 'q';
+		$clauses .= ' WHEN NOT MATCHED AND ' . bool_expr(pick(0, 1))
+		  . " THEN INSERT (id, g, s) VALUES (q.id + 100, q.g, " . text_expr(2) . ')'
+		  if rand() < 0.5;
+		$clauses .= ' WHEN NOT MATCHED THEN '
+		  . pick('DO NOTHING', 'INSERT (id, x, s) VALUES (q.id + 100, q.x, ' . text_expr(2) . ')')
+		  if rand() < 0.7;
+		return "MERGE INTO $t USING d1 q ON $t.id = q.id + " . pick(0, 20) . $clauses;
+	},
 	sub { return 'WITH c AS (UPDATE u SET s = f(x) WHERE id < 9 RETURNING *) '
 		  . "SELECT id, f(s || 'z') FROM c ORDER BY id"; },
 	sub { return 'CREATE TABLE made AS ' . select_rows() . ";\n"

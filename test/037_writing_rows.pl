@@ -64,7 +64,7 @@ sub wait_for_lock
 }
 
 $node->safe_psql('postgres', <<'END');
-CREATE TABLE t (id int PRIMARY KEY, x text, s text, n int);
+CREATE TABLE t (id int PRIMARY KEY, x text, s text, n int, v int);
 INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 1000) i;
 CREATE FUNCTION f(a text) RETURNS text PARALLEL RESTRICTED LANGUAGE sql AS $$
 	SELECT llm_generate(a, NULL,
@@ -202,6 +202,44 @@ is( (finish_sql($waiter))[1],
 	"1|v1+v|v1v1\n2|new+new+|newnewnewnew\n4|v4+v|v4v4\n5|v5+v|v5v5",
 	'rows that were changed meanwhile')
   or diag(one_value('SELECT id, x, s, n FROM t WHERE id < 6 ORDER BY id'));
+# MERGE decides anew for them: another action, a row that is not matched any
+# more, another argument.
+my $merge = <<'END';
+MERGE INTO t USING source q ON t.id = q.id
+	WHEN MATCHED AND t.n < 0 THEN UPDATE SET s = f(q.y || 'negative')
+	WHEN MATCHED THEN UPDATE SET s = f(t.x || q.y)
+	WHEN NOT MATCHED THEN INSERT (id, s) VALUES (q.id + 2000, f(q.y || 'new'));
+END
+$node->safe_psql('postgres', <<'END');
+CREATE TABLE source AS SELECT i AS id, 'w' || i AS y FROM generate_series(995, 1002) i;
+ANALYZE source;
+END
+my @merged;
+foreach my $setting ('on', 'off')
+{
+	$node->safe_psql('postgres', <<'END');
+UPDATE t SET x = 'v' || id, n = id, s = NULL;
+DELETE FROM t WHERE id > 1000;
+BEGIN;
+UPDATE t SET n = -1 WHERE id = 996;
+UPDATE t SET x = 'other' WHERE id = 997;
+UPDATE t SET v = 1 WHERE id = 998;
+DELETE FROM t WHERE id = 999;
+PREPARE TRANSACTION 'writer';
+END
+	$waiter = start_sql($node, "SET llm_ext.enable_batching = $setting;\n$merge");
+	wait_for_lock();
+	$node->safe_psql('postgres', "COMMIT PREPARED 'writer'");
+	(undef, undef, $err) = finish_sql($waiter);
+	is($err, '', "MERGE with rows that are changed meanwhile, batching $setting");
+	push @merged, one_value('SELECT id, x, s, n FROM t WHERE id >= 995 ORDER BY id');
+	$node->safe_psql('postgres', 'INSERT INTO t (id) VALUES (999)');
+}
+is($merged[0], $merged[1], 'leaves the same');
+like(
+	$merged[0],
+	qr/^996\|v996\|w996\|-1\n997\|other\|otherw99\|.*^2999\|\|w999\|/ms,
+	'with actions and arguments chosen anew');
 ok(wait_for_idle($node), 'no slot stays in use');
 
 $node->stop;

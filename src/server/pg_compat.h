@@ -18,6 +18,8 @@
 #include "commands/explain_state.h"
 #endif
 #include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
 #include "nodes/primnodes.h"
 #include "storage/latch.h"
 #if PG_VERSION_NUM >= 180000
@@ -148,6 +150,63 @@ llm_compat_is_merge_support(const Node *node)
 	return IsA(node, MergeSupportFunc);
 #else
 	return false;
+#endif
+}
+
+/* When an action of MERGE is taken; the third kind came with 17. */
+typedef enum LlmMergeKind
+{
+	LLM_MERGE_MATCHED,
+	LLM_MERGE_NOT_MATCHED_BY_SOURCE,
+	LLM_MERGE_NOT_MATCHED
+} LlmMergeKind;
+#define LLM_N_MERGE_KINDS 3
+
+static inline LlmMergeKind
+llm_compat_merge_kind(const MergeAction *action)
+{
+#if PG_VERSION_NUM >= 170000
+	if (action->matchKind == MERGE_WHEN_NOT_MATCHED_BY_SOURCE)
+		return LLM_MERGE_NOT_MATCHED_BY_SOURCE;
+	return action->matchKind == MERGE_WHEN_MATCHED ? LLM_MERGE_MATCHED
+												   : LLM_MERGE_NOT_MATCHED;
+#else
+	return action->matched ? LLM_MERGE_MATCHED : LLM_MERGE_NOT_MATCHED;
+#endif
+}
+
+/* What tells matched rows from those the source does not have, or NULL. */
+static inline Node *
+llm_compat_merge_condition(const Query *query)
+{
+#if PG_VERSION_NUM >= 170000
+	return query->mergeJoinCondition;
+#else
+	return NULL;
+#endif
+}
+
+static inline List *
+llm_compat_merge_join_condition(const ModifyTable *modify, int table_idx)
+{
+#if PG_VERSION_NUM >= 170000
+	return (List *) list_nth(modify->mergeJoinConditions, table_idx);
+#else
+	return NIL;
+#endif
+}
+
+/*
+ * A column of MERGE's target in the query's target list: 16 wants to be told
+ * which outer join may make it NULL, 17 and later find out.
+ */
+static inline void
+llm_compat_mark_merge_target(const Query *query, Var *column)
+{
+#if PG_VERSION_NUM >= 160000 && PG_VERSION_NUM < 170000
+	if (query->mergeUseOuterJoin)
+		column->varnullingrels =
+			bms_make_singleton(list_length(query->rtable) + 1);
 #endif
 }
 

@@ -237,12 +237,6 @@ guards_are_usable(List *guards)
 		   !is_pinned_walker((Node *) guards, NULL);
 }
 
-bool
-llm_scan_is_guard(Node *condition)
-{
-	return guards_are_usable(list_make1(condition));
-}
-
 static bool
 arguments_are_usable(const LlmCallFinder *finder, List *args)
 {

@@ -237,7 +237,10 @@ rewrite_child(LlmRewrite *rewrite, Plan *plan, LlmDemand demand, bool keep_top)
 	if (keep_top)
 		return plan;
 	if (IsA(plan, ModifyTable))
+	{
+		llm_merge_rewrite(rewrite, (ModifyTable *) plan);
 		return llm_returning_wrap(rewrite, (ModifyTable *) plan);
+	}
 	if (IsA(plan, Append))
 		return llm_stage_lift_append((Append *) plan);
 	if (IsA(plan, Limit))

@@ -426,6 +426,14 @@ inside_mutator(Node *node, void *context)
 	return expression_tree_mutator(node, inside_mutator, context);
 }
 
+Node *
+llm_stage_replace_calls(Node *expr, List *calls, int n_columns)
+{
+	InsideCalls inside = { .calls = calls, .n_columns = n_columns };
+
+	return inside_mutator(expr, &inside);
+}
+
 void
 llm_stage_push_inside(LlmRewrite *rewrite, Plan *plan)
 {
@@ -435,19 +443,18 @@ llm_stage_push_inside(LlmRewrite *rewrite, Plan *plan)
 	for (int i = 0; i < MAX_STAGES; i++)
 	{
 		LlmCallFinder finder = { .stmt = rewrite->stmt };
-		InsideCalls inside;
+		int n_columns = list_length(plan->lefttree->targetlist);
 
 		llm_scan_collect_inside(&finder, (Node *) plan->targetlist);
 		llm_scan_collect_inside(&finder, (Node *) plan->qual);
 		if (finder.calls == NIL)
 			return;
-		inside.calls = finder.calls;
-		inside.n_columns = list_length(plan->lefttree->targetlist);
 		plan->lefttree = llm_stage_append_results(
 			rewrite, plan->lefttree, finder.calls, LLM_DEMAND_FULL);
-		plan->targetlist =
-			(List *) inside_mutator((Node *) plan->targetlist, &inside);
-		plan->qual = (List *) inside_mutator((Node *) plan->qual, &inside);
+		plan->targetlist = (List *) llm_stage_replace_calls(
+			(Node *) plan->targetlist, finder.calls, n_columns);
+		plan->qual = (List *) llm_stage_replace_calls((Node *) plan->qual,
+													  finder.calls, n_columns);
 	}
 }
 

@@ -63,9 +63,6 @@ extern bool llm_scan_may_keep_calls(Node *expr);
 /* Would it matter, not counting the calls, when the expression is evaluated? */
 extern bool llm_scan_has_other_volatile(const PlannedStmt *stmt, Node *expr);
 
-/* May the condition be evaluated once more than the plain plan does? */
-extern bool llm_scan_is_guard(Node *condition);
-
 /* Why a call was left in a node that could have a stage; a static string. */
 extern const char *llm_scan_refusal(FuncExpr *call);
 
@@ -131,6 +128,9 @@ extern void *llm_stage_split_expr(LlmSplit *split, void *expr);
 /* What the node is left to return: a target list of the leaves. */
 extern List *llm_stage_add_leaves(CustomScan *stage, const LlmSplit *split);
 
+/* Results of calls in their places, appended to a child's n_columns. */
+extern Node *llm_stage_replace_calls(Node *expr, List *calls, int n_columns);
+
 /* A column as one more of a tuple: of INDEX_VAR, OUTER_VAR, INNER_VAR. */
 extern Var *llm_stage_make_column(int varno, int attno, Node *expr);
 
@@ -149,6 +149,17 @@ extern void llm_join_rewrite(LlmRewrite *rewrite, Join *join, LlmDemand demand);
 
 /* A stage for what RETURNING computes. */
 extern Plan *llm_returning_wrap(LlmRewrite *rewrite, ModifyTable *modify);
+
+/* -- MERGE (plan_merge.c) -- */
+
+/* Have the planner return the target's columns that calls in actions need. */
+extern void llm_merge_prepare(Query *query);
+
+/* Make the calls of actions below the node that writes. */
+extern void llm_merge_rewrite(LlmRewrite *rewrite, ModifyTable *modify);
+
+/* What an action's expression is but for rows that were changed meanwhile. */
+extern Node *llm_merge_with_answers(Node *expr);
 
 /* -- the whole plan (plan_rewrite.c) -- */
 

@@ -6,6 +6,7 @@
  *	  plan_stage.c		our node in a plan: how a node is split in two
  *	  plan_join.c		joins: calls move to where many rows are at hand
  *	  plan_returning.c	what RETURNING computes of rows that were written
+ *	  plan_merge.c		calls in the actions of MERGE
  *	  plan_rewrite.c	the whole plan
  *	  batch_node.c		the node at run time: read ahead, emit in order
  *	  answers.c			calls in flight, and what they brought
@@ -84,6 +85,8 @@ plan_with_stages(Query *parse, const char *query_string, int cursor_options,
 	PlannedStmt *stmt;
 
 	is_explaining = false;
+	if (llm_setting_enable_batching)
+		llm_merge_prepare(parse);
 	if (previous_planner != NULL)
 		stmt = previous_planner(parse, query_string, cursor_options, params);
 	else

@@ -85,10 +85,31 @@ note_calls(Search *search, void *exprs, const char *because)
 	(void) note_calls_walker(exprs, search);
 }
 
+/* Rows that somebody else has changed meanwhile are not counted. */
+static void
+note_calls_of_action(MergeAction *action, Search *search)
+{
+	const char *because =
+		"its action of MERGE has a subquery, a condition with a volatile "
+		"function or call, or needs more than columns";
+	ListCell *lc;
+
+	foreach (lc, (List *) action->qual)
+		note_calls(search, llm_merge_with_answers(lfirst(lc)), because);
+	foreach (lc, action->targetList)
+		note_calls(
+			search,
+			llm_merge_with_answers((Node *) lfirst_node(TargetEntry, lc)->expr),
+			because);
+}
+
 /* Where rows are written one at a time. */
 static void
 note_calls_of_modify(ModifyTable *modify, Search *search)
 {
+	ListCell *lc;
+	ListCell *lca;
+
 	note_calls(search, modify->returningLists,
 			   llm_scan_has_other_volatile(search->stmt,
 										   (Node *) modify->returningLists)
@@ -98,7 +119,9 @@ note_calls_of_modify(ModifyTable *modify, Search *search)
 	note_calls(search, modify->onConflictWhere, "it is in ON CONFLICT");
 	note_calls(search, modify->withCheckOptionLists,
 			   "it checks rows that are written");
-	note_calls(search, modify->mergeActionLists, "it is in an action of MERGE");
+	foreach (lc, modify->mergeActionLists)
+		foreach (lca, lfirst_node(List, lc))
+			note_calls_of_action(lfirst_node(MergeAction, lca), search);
 }
 
 static void
