@@ -321,12 +321,6 @@ llm_schema_json_get_len(const LlmSchemaJson *object, const char *key,
 	return NULL;
 }
 
-const LlmSchemaJson *
-llm_schema_json_get(const LlmSchemaJson *object, const char *key)
-{
-	return llm_schema_json_get_len(object, key, strlen(key));
-}
-
 /* -- made values -- */
 
 LlmSchemaJson *

@@ -7,6 +7,8 @@
 #ifndef LLM_GRAMMAR_JSON_H
 #define LLM_GRAMMAR_JSON_H
 
+#include <string.h>
+
 #include "src/common/grammar/grammar_build.h"
 
 typedef enum LlmSchemaJsonKind
@@ -61,10 +63,15 @@ extern const LlmSchemaJson *llm_schema_json_follow(const LlmSchemaJson *value);
 
 /* A member, what it stands for where it is a link; NULL: there is none. */
 extern const LlmSchemaJson *
-llm_schema_json_get(const LlmSchemaJson *object, const char *key);
-extern const LlmSchemaJson *
 llm_schema_json_get_len(const LlmSchemaJson *object, const char *key,
 						size_t len);
+
+/* Inline, for most keys are literals and this is asked all the time. */
+static inline const LlmSchemaJson *
+llm_schema_json_get(const LlmSchemaJson *object, const char *key)
+{
+	return llm_schema_json_get_len(object, key, strlen(key));
+}
 
 /* The same value?  Numbers by value, objects whatever their order. */
 extern bool
