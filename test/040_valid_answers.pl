@@ -47,6 +47,85 @@ sub number_schema
 	return \%schema;
 }
 
+# Numbers that overlap, and numbers that must not be some.
+sub cut_number_schema
+{
+	my $low = draw(200) - 100;
+	my $kind = draw(4);
+	return { oneOf => [ { type => 'integer', minimum => $low },
+			{ type => 'number', maximum => $low + draw(50) } ] }
+	  if $kind == 0;
+	return { type => 'number', minimum => $low, maximum => $low + 500,
+		multipleOf => any_of(0.25, 0.5, 2.5, 3) }
+	  if $kind == 1;
+	return { type => 'integer', not => { multipleOf => any_of(2, 3, 10) } }
+	  if $kind == 2;
+	return { type => 'integer', minimum => $low, maximum => $low + 9,
+		not => { enum => [ $low + draw(3), $low + 3 + draw(3) ] } };
+}
+
+# Patterns with lengths, patterns together, patterns that must not match.
+sub cut_string_schema
+{
+	my $kind = draw(7);
+	my $max = 4 + draw(12);
+	return { type => 'string', pattern => any_of('^[a-z]+$', '[0-9]', '^(ab|c)*$', 'x$'),
+		minLength => draw(3), maxLength => $max }
+	  if $kind == 0;
+	return { type => 'string', maxLength => $max,
+		allOf => [ { pattern => '^[a-f]' }, { pattern => '[0-9]$' } ] }
+	  if $kind == 1;
+	return { type => 'string', pattern => '^[a-z]{1,6}$',
+		not => any_of({ enum => [ 'a', 'is', 'to' ] }, { pattern => '^[aeiou]' }) }
+	  if $kind == 2;
+	return { type => 'string', pattern => '^(?=.*[A-Z])(?=.*[0-9])(?!A)[A-Za-z0-9]{3,9}$' }
+	  if $kind == 3;
+	return { type => 'string', format => any_of('email', 'ipv4'), maxLength => 15 }
+	  if $kind == 4;
+	return { oneOf => [ { type => 'string', pattern => '^[a-m]+$' },
+			{ type => 'string', pattern => '^[g-z]+$' } ], maxLength => $max }
+	  if $kind == 5;
+	return { enum => [ 'red', 'blue', 7, 12, 'green' ], minLength => 4, maximum => 10 };
+}
+
+# Objects by what their names are, how many there are and what they bring along.
+sub cut_object_schema
+{
+	my ($depth) = @_;
+	my $kind = draw(7);
+	my %abc = map { ($_ => schema($depth + 1)) } qw(a b c);
+	return { type => 'object', properties => \%abc, additionalProperties => JSON::PP::false,
+		minProperties => draw(3), maxProperties => 2 }
+	  if $kind == 0;
+	return { type => 'object', properties => \%abc,
+		oneOf => [ { required => ['a'] }, { required => ['b'] } ] }
+	  if $kind == 1;
+	return { type => 'object', properties => { kind => { enum => [ 'x', 'y' ] }, %abc },
+		required => ['kind'],
+		if => { properties => { kind => { const => 'x' } } },
+		then => { required => ['a'] }, else => { properties => { a => JSON::PP::false } } }
+	  if $kind == 2;
+	return { type => 'object', properties => \%abc, dependentRequired => { a => ['b'], c => ['a'] } }
+	  if $kind == 3;
+	return { type => 'object', maxProperties => 2, additionalProperties => JSON::PP::false,
+		patternProperties => { '^x[a-z]{1,4}$' => schema($depth + 1), '^[a-z]{1,2}$' => { type => 'integer' } } }
+	  if $kind == 4;
+	return { type => 'object', maxProperties => 2, additionalProperties => schema($depth + 1),
+		propertyNames => { pattern => '^[a-z_]+$', maxLength => 6 } }
+	  if $kind == 5;
+	return { allOf => [ { properties => { a => $abc{a} } } ], type => 'object',
+		properties => { b => $abc{b} }, required => ['b'], unevaluatedProperties => JSON::PP::false };
+}
+
+sub cut_array_schema
+{
+	return { type => 'array', items => { enum => [ 'a', 'b', 3, undef ] },
+		uniqueItems => JSON::PP::true, minItems => draw(3) }
+	  if draw(2);
+	return { type => 'array', items => { type => 'integer', minimum => 0, maximum => 99 },
+		contains => { minimum => 50 }, minContains => 1 + draw(2), maxContains => 2, maxItems => 4 };
+}
+
 sub string_schema
 {
 	my $kind = draw(4);
@@ -75,7 +154,11 @@ sub object_schema
 sub schema
 {
 	my ($depth) = @_;
-	my $kind = draw($depth > 2 ? 4 : 8);
+	my $kind = draw($depth > 2 ? 6 : 12);
+	return cut_number_schema() if $kind == 4;
+	return cut_string_schema() if $kind == 5;
+	return cut_object_schema($depth) if $kind == 6;
+	return cut_array_schema() if $kind == 7;
 	return number_schema() if $kind == 0;
 	return string_schema() if $kind < 3;
 	return { type => any_of('boolean', 'null', ['boolean', 'null']) }
@@ -83,9 +166,9 @@ sub schema
 	return {
 		type => 'array', items => schema($depth + 1),
 		minItems => draw(3), maxItems => 3 + draw(3) }
-	  if $kind == 4;
+	  if $kind == 8;
 	return { anyOf => [ schema($depth + 1), schema($depth + 1) ] }
-	  if $kind == 5;
+	  if $kind == 9;
 	return object_schema($depth);
 }
 
