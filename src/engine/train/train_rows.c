@@ -566,7 +566,8 @@ train_micro(LlmTrainJob *job, Weights weights, Sums *sums, LlmError *err)
 	/* of plain rows the weights are known, the losses come with them */
 	const bool is_plain = is_kind(&job->rows, LLM_DATASET_PLAIN);
 
-	batch.router_weight = weight * (is_plain ? m->n_labels : m->n_rows);
+	batch.router_weight =
+		is_plain ? weights.label * m->n_labels : weights.row * m->n_rows;
 	if (!llm_trainer_forward(job->trainer, &batch, true, err))
 		return false;
 	for (int32_t i = 0; i < m->n_labels; i++)
