@@ -84,7 +84,7 @@ SELECT jsonb_typeof(llm_ask('Extract product and city as JSON: "The lamp came to
 SELECT llm_ask('hi', options => '{"guided_choice": ["a"], "guided_regex": "b"}');
 SELECT llm_ask('hi', options => '{"guided_choice": []}');
 SELECT llm_ask('hi', options => '{"guided_choice": [1]}');
-SELECT llm_ask('hi', options => '{"guided_regex": "(?=x)"}');
+SELECT llm_ask('hi', options => '{"guided_regex": "a(?=x)"}');
 SELECT llm_ask('hi', options => '{"guided_grammar": "start ::= \"x\""}');
 SELECT llm_ask('hi', options => '{"structured_outputs": {"regexp": "x"}}');
 SELECT llm_ask('hi', options => '{"response_format": {"type": "json_schema"}}');
