@@ -6,8 +6,8 @@
  * A warpgroup is four warps, the first one's index a multiple of four.  Its
  * products run on while it goes on: between wgmma_commit and wgmma_wait
  * neither the sums nor the registers of A may be touched.  Operands in shared
- * memory lie as in the cache of cuda_kv_cache.cu: 8 x 8 matrices of 128
- * contiguous bytes.
+ * memory lie as in the cache of cuda_kv_cache.cu, 8 x 8 matrices of 128
+ * contiguous bytes, or are swizzled.
  *
  * cuda/cuda_hopper.cuh
  */
@@ -41,6 +41,16 @@ static __device__ __forceinline__ void
 barrier_arrive(uint64_t *barrier)
 {
 	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
+				 :
+				 : "r"(address_of(barrier))
+				 : "memory");
+}
+
+/* The same as soon as the thread's copies so far, by cp.async, are done. */
+static __device__ __forceinline__ void
+barrier_arrive_copied(uint64_t *barrier)
+{
+	asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];"
 				 :
 				 : "r"(address_of(barrier))
 				 : "memory");
@@ -121,6 +131,22 @@ wgmma_matrix(const void *shared, int k_bytes, int other_bytes)
 		   (uint64_t) (other_bytes >> 4) << 32;
 }
 
+/* Of a row of swizzled matrices, in bytes; they repeat every eight rows. */
+#define SWIZZLED_BYTES 128
+
+/*
+ * The same of rows of 128 bytes, 64 numbers, whose pieces of 16 bytes are
+ * swizzled: piece i of row r is at i ^ r % 8.  other_bytes: from one 64
+ * numbers to the next 64 of the same rows, where rows are summed over.
+ */
+static __device__ __forceinline__ uint64_t
+wgmma_swizzled(const void *shared, int other_bytes)
+{
+	const uint64_t swizzle = (uint64_t) 1 << 62;
+
+	return wgmma_matrix(shared, other_bytes, 8 * SWIZZLED_BYTES) | swizzle;
+}
+
 /* Registers written by ordinary instructions may be used by the next wgmma. */
 static __device__ __forceinline__ void
 wgmma_fence(void)
@@ -196,12 +222,17 @@ wgmma_pin(float (&sums)[N][4])
 				 : "l"(a), "l"(b), "r"((int) adds)             \
 				 : "memory")
 
-#define WGMMA_REGISTERS(n, n_sums, a_names, b_name, b_along_n)             \
-	asm volatile("wgmma.mma_async.sync.aligned.m64n" #n                    \
+#define WGMMA_REGISTERS(n, n_sums, a_names, b_name, add_name, b_along_n)   \
+	asm volatile("{\n"                                                     \
+				 ".reg .pred p;\n"                                         \
+				 "setp.ne.b32 p, " add_name ", 0;\n"                       \
+				 "wgmma.mma_async.sync.aligned.m64n" #n                    \
 				 "k16.f32.bf16.bf16 {" SUM_NAMES_##n_sums                  \
-				 "}, {" a_names "}, " b_name ", 1, 1, 1, " b_along_n ";\n" \
+				 "}, {" a_names "}, " b_name ", p, 1, 1, " b_along_n ";\n" \
+				 "}\n"                                                     \
 				 : SUM_##n_sums(sums)                                      \
-				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)      \
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),     \
+				   "r"((int) adds)                                         \
 				 : "memory")
 
 /*
@@ -225,21 +256,22 @@ wgmma_shared(float (*sums)[4], uint64_t a, uint64_t b, bool adds)
  */
 template <int N, bool B_ALONG_N>
 static __device__ __forceinline__ void
-wgmma_registers(float (*sums)[4], const uint32_t a[4], uint64_t b)
+wgmma_registers(float (*sums)[4], const uint32_t a[4], uint64_t b,
+				bool adds = true)
 {
 	static_assert(N == 64 || N == 96 || N == 128, "products of values");
 	if constexpr (N == 64 && B_ALONG_N)
-		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "1");
+		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "%37", "1");
 	else if constexpr (N == 64)
-		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "0");
+		WGMMA_REGISTERS(64, 32, "%32, %33, %34, %35", "%36", "%37", "0");
 	else if constexpr (N == 96 && B_ALONG_N)
-		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "1");
+		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "%53", "1");
 	else if constexpr (N == 96)
-		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "0");
+		WGMMA_REGISTERS(96, 48, "%48, %49, %50, %51", "%52", "%53", "0");
 	else if constexpr (B_ALONG_N)
-		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "1");
+		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "%69", "1");
 	else
-		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "0");
+		WGMMA_REGISTERS(128, 64, "%64, %65, %66, %67", "%68", "%69", "0");
 }
 
 #endif

@@ -6,6 +6,8 @@
  * the way back to them, and fetches tiles of 64 tokens one ahead of their use.
  * Keys' blocks compute scores as keys times queries: probabilities and their
  * slopes then lie in registers as the products with d_out and q need them.
+ * Tiles lie in shared memory as in cuda_attention_tile.cuh: 8 x 8 matrices of
+ * 128 contiguous bytes, of 8 tokens first all of their dimensions.
  * Hopper has kernels of its own for heads of up to 128 dimensions.
  *
  * cuda/cuda_train_attention.cu
@@ -108,7 +110,7 @@ __launch_bounds__(THREADS) attend(const __grid_constant__ SegmentParams p)
 	const int32_t kv_head = head / (p.n_heads / p.n_kv_heads);
 	/* late queries, which see most, start first */
 	const int32_t first_query = (int32_t) (gridDim.x - 1 - blockIdx.x) * ROWS;
-	const KeyTiles tiles = keys_of(p, first_query, ROWS);
+	const KeyTiles tiles = keys_of<TILE>(p, first_query, ROWS);
 	bf16 *queries = (bf16 *) dynamic_shared();
 	bf16 *ring = queries + Tiles<DIM>::elements;
 	RowState rows = row_state(p, first_query + warp_row);
@@ -160,7 +162,7 @@ __launch_bounds__(THREADS) queries_back(const __grid_constant__ SegmentParams p)
 	const int32_t head = (int32_t) blockIdx.y;
 	const int32_t kv_head = head / (p.n_heads / p.n_kv_heads);
 	const int32_t first_query = (int32_t) (gridDim.x - 1 - blockIdx.x) * ROWS;
-	const KeyTiles tiles = keys_of(p, first_query, ROWS);
+	const KeyTiles tiles = keys_of<TILE>(p, first_query, ROWS);
 	const QueryFacts facts = query_facts(p, head, first_query + warp_row);
 	const float factors[2] = { p.scale, p.scale };
 	bf16 *queries = (bf16 *) dynamic_shared();
@@ -190,7 +192,8 @@ __launch_bounds__(THREADS) queries_back(const __grid_constant__ SegmentParams p)
 		__syncthreads();
 		multiply_rows<DIM>(scores, queries, keys);
 		multiply_rows<DIM>(slopes, d_outs, keys + Tiles<DIM>::elements);
-		query_slopes(p, facts, scores, slopes, tiles, t);
+		query_weights(p, facts, scores, tiles, t);
+		query_slopes(facts, scores, slopes);
 		pack_fragments(fragments, slopes);
 		add_weighted<DIM>(d_q, fragments, keys);
 		__syncthreads();
@@ -218,7 +221,7 @@ fetch_queries(const SegmentParams &p, const QueryTiles &tiles, int32_t t,
 	fetch_rows<DIM, TILE, THREADS>(p, p.q, p.n_heads, head, first, queries);
 	fetch_rows<DIM, TILE, THREADS>(p, p.d_out, p.n_heads, head, first,
 								   queries + Tiles<DIM>::elements);
-	fetch_facts(p, head, first, facts + stage);
+	fetch_facts(p, head, first, facts + stage, (int) threadIdx.x);
 }
 
 /* Grid: tiles of keys, kv heads.  The longest heads take a pass for each. */
@@ -233,7 +236,7 @@ __launch_bounds__(THREADS) keys_back(const __grid_constant__ SegmentParams p)
 	const int32_t first_key = (int32_t) blockIdx.x * ROWS;
 	const int32_t own_key = first_key + (int) threadIdx.x / WARP * MMA_ROWS;
 	const QueryTiles tiles = queries_of(p, kv_head, first_key, ROWS);
-	const float factors[2] = { p.scale, p.scale };
+	const float scales[2] = { p.scale, p.scale };
 	const float ones[2] = { 1, 1 };
 	bf16 *keys = (bf16 *) dynamic_shared();
 	bf16 *values = keys + Tiles<DIM>::elements;
@@ -257,6 +260,7 @@ __launch_bounds__(THREADS) keys_back(const __grid_constant__ SegmentParams p)
 		float weights[TILE / 8][4];
 		float slopes[TILE / 8][4];
 		uint32_t fragments[TILE / 16][4];
+		uint32_t factors[TILE / 16][4];
 		KeyRows rows;
 
 		if (t + stages - 1 < tiles.n_tiles)
@@ -267,20 +271,23 @@ __launch_bounds__(THREADS) keys_back(const __grid_constant__ SegmentParams p)
 		rows = key_rows(p, &facts[t % stages], first_key, ROWS,
 						first_query_of(tiles, t));
 		multiply_rows<DIM>(weights, keys, queries);
-		key_weights(p, rows, weights, fragments);
+		if (p.soft_cap > 0)
+			weigh_keys<true>(p, rows, weights, fragments, factors);
+		else
+			weigh_keys<false>(p, rows, weights, fragments, factors);
 		if (HAS_V)
 			add_weighted<DIM>(d_v, fragments, d_outs);
 		if (HAS_K)
 		{
 			multiply_rows<DIM>(slopes, values, d_outs);
-			key_slopes(rows, weights, slopes);
+			key_slopes(rows, factors, slopes);
 			pack_fragments(fragments, slopes);
 			add_weighted<DIM>(d_k, fragments, queries);
 		}
 		__syncthreads();
 	}
 	if (HAS_K)
-		store_sums<DIM>(p, p.d_k, p.n_kv_heads, kv_head, own_key, d_k, factors);
+		store_sums<DIM>(p, p.d_k, p.n_kv_heads, kv_head, own_key, d_k, scales);
 	if (HAS_V)
 		store_sums<DIM>(p, p.d_v, p.n_kv_heads, kv_head, own_key, d_v, ones);
 }

@@ -2,10 +2,7 @@
  * cuda_train_attention.cuh
  *	  What the kernels of attention among segments share.
  *
- * Rows of tiles are tokens of one head.  In shared memory everything lies as
- * in cuda_attention_tile.cuh: 8 x 8 matrices of 128 contiguous bytes, of 8
- * tokens first all of their dimensions.  Tensor cores of all kinds take that,
- * along the dimensions and along the tokens.
+ * Rows of tiles are tokens of one head.
  *
  * There, a block has some queries of a head and goes over the keys that they
  * see.  Back, two kernels do: one has queries and sums d_q over keys, the
@@ -32,6 +29,9 @@
 /* Tokens of a tile that is fetched while the one before is computed. */
 #define TILE 64
 
+/* Tokens of one of Hopper's on the way there. */
+#define LONG_TILE 128
+
 typedef struct SegmentParams
 {
 	const bf16 *q; /* [n_tokens, n_heads, head_dim] */
@@ -46,6 +46,7 @@ typedef struct SegmentParams
 	bf16 *d_v;
 	float *log_sums; /* [n_heads, n_tokens] */
 	float *out_sums;
+	const int32_t *block_order; /* Hopper's: blocks of queries, then of keys */
 	int32_t n_tokens;
 	int32_t n_heads;
 	int32_t n_kv_heads;
@@ -66,7 +67,7 @@ cuda_segment_attention_back_hopper(LlmCuda *cuda, const SegmentParams *p,
 static __device__ __forceinline__ unsigned char *
 dynamic_shared(void)
 {
-	extern __shared__ __align__(128) unsigned char shared[];
+	extern __shared__ __align__(1024) unsigned char shared[];
 
 	return shared;
 }
@@ -211,12 +212,12 @@ cap_score(const SegmentParams &p, float dot)
 }
 
 /* Scores, or their derivatives, as fragments of A: one for each 16 columns. */
+template <int N>
 static __device__ __forceinline__ void
-pack_fragments(uint32_t fragments[TILE / 16][4],
-			   const float (&sums)[TILE / 8][4])
+pack_fragments(uint32_t fragments[N / 2][4], const float (&sums)[N][4])
 {
 #pragma unroll
-	for (int i = 0; i < TILE / 4; i++)
+	for (int i = 0; i < 2 * N; i++)
 		fragments[i / 4][i % 4] =
 			pack_bf16(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
 }
@@ -256,7 +257,7 @@ finish_queries(const SegmentParams &p, int32_t head, int32_t first_token,
 	store_sums<DIM>(p, p.out, p.n_heads, head, first_token, out, factors);
 }
 
-/* The keys that some of a tile of queries see, from a tile's start. */
+/* The keys that some of a block's queries see. */
 typedef struct KeyTiles
 {
 	int32_t first; /* token */
@@ -265,7 +266,11 @@ typedef struct KeyTiles
 	int32_t last_whole;	 /* ... here are seen by all */
 } KeyTiles;
 
-/* Of queries first_query .. + n_queries - 1, the first one being there. */
+/*
+ * Of queries first_query .. + n_queries - 1, the first one being there, by
+ * N_KEYS a tile.
+ */
+template <int N_KEYS>
 static __device__ __forceinline__ KeyTiles
 keys_of(const SegmentParams &p, int32_t first_query, int32_t n_queries)
 {
@@ -274,33 +279,34 @@ keys_of(const SegmentParams &p, int32_t first_query, int32_t n_queries)
 	KeyTiles keys;
 
 	last = min(last, p.n_tokens - 1);
-	keys.first = first_seen(p, first_query) / TILE * TILE;
-	keys.n_tiles = (last - keys.first) / TILE + 1;
+	keys.first = first_seen(p, first_query);
+	keys.n_tiles = (last - keys.first) / N_KEYS + 1;
 	keys.first_whole = is_full ? first_seen(p, last) : INT32_MAX;
 	keys.last_whole = first_query;
 	return keys;
 }
 
 /* Whether some of the queries do not see some of tile t. */
+template <int N_KEYS>
 static __device__ __forceinline__ bool
 needs_mask(const KeyTiles &keys, int32_t t)
 {
-	int32_t first = keys.first + t * TILE;
+	int32_t first = keys.first + t * N_KEYS;
 
-	return first < keys.first_whole || first + TILE - 1 > keys.last_whole;
+	return first < keys.first_whole || first + N_KEYS - 1 > keys.last_whole;
 }
 
 /*
  * Cap, mask and soften the scores of tile t: they become weights.  Gives what
  * to rescale earlier results by.
  */
+template <int N>
 static __device__ __forceinline__ void
-soften_tile(const SegmentParams &p, RowState &rows,
-			float (&scores)[TILE / 8][4], const KeyTiles &tiles, int32_t t,
-			float factors[2])
+soften_tile(const SegmentParams &p, RowState &rows, float (&scores)[N][4],
+			const KeyTiles &tiles, int32_t t, float factors[2])
 {
-	const int n = TILE / 2;
-	const int32_t own_key = tiles.first + t * TILE + (int) threadIdx.x % 4 * 2;
+	const int n = 4 * N; /* of this thread */
+	const int32_t own_key = tiles.first + t * 8 * N + (int) threadIdx.x % 4 * 2;
 	const float scale = exponent_scale(p);
 
 	if (p.soft_cap > 0)
@@ -309,7 +315,7 @@ soften_tile(const SegmentParams &p, RowState &rows,
 		for (int i = 0; i < n; i++)
 			scores[i / 4][i % 4] = cap_score(p, scores[i / 4][i % 4]);
 	}
-	if (needs_mask(tiles, t))
+	if (needs_mask<8 * N>(tiles, t))
 	{
 #pragma unroll
 		for (int i = 0; i < n; i++)
@@ -385,12 +391,11 @@ copy_word(void *dest, const void *src, bool is_there)
 				 : "memory");
 }
 
-/* Start fetching them, by the first TILE threads. */
+/* Start fetching them; this is thread i of at least TILE. */
 static __device__ __forceinline__ void
 fetch_facts(const SegmentParams &p, int32_t head, int32_t first_token,
-			QueryTile *tile)
+			QueryTile *tile, int i)
 {
-	const int i = (int) threadIdx.x;
 	const bool is_there = first_token + i < p.n_tokens;
 	const int32_t token = is_there ? first_token + i : 0;
 	const int64_t at = (int64_t) head * p.n_tokens + token;
@@ -443,45 +448,69 @@ first_query_of(const QueryTiles &queries, int32_t t)
  * A score's probability; *slope becomes the derivative of the capped score
  * with respect to what the cap was laid on.
  */
+template <bool IS_CAPPED>
 static __device__ __forceinline__ float
 probability(const SegmentParams &p, float dot, float log_sum, float *slope)
 {
 	float t;
 
 	*slope = 1;
-	if (p.soft_cap <= 0)
+	if constexpr (!IS_CAPPED)
 		return exp2_fast(dot * (p.scale * LOG2_E) - log_sum);
 	t = tanhf(dot * p.scale / p.soft_cap);
 	*slope = 1 - t * t;
 	return exp2_fast(p.soft_cap * t * LOG2_E - log_sum);
 }
 
-/*
- * Scores of queries, or slopes against them: slopes come in as d_out . value
- * and become d score.
- */
+/* Scores of queries become probabilities, times the derivatives of the cap. */
 static __device__ __forceinline__ void
-query_slopes(const SegmentParams &p, const QueryFacts &facts,
-			 const float (&scores)[TILE / 8][4], float (&slopes)[TILE / 8][4],
-			 const KeyTiles &tiles, int32_t t)
+query_weights(const SegmentParams &p, const QueryFacts &facts,
+			  float (&scores)[TILE / 8][4], const KeyTiles &tiles, int32_t t)
 {
 	const int32_t own_key = tiles.first + t * TILE + (int) threadIdx.x % 4 * 2;
-	const bool is_masked = needs_mask(tiles, t);
+	const int n = TILE / 2;
+	float slope;
 
+	if (p.soft_cap > 0)
+	{
+#pragma unroll
+		for (int i = 0; i < n; i++)
+		{
+			float weight = probability<true>(p, scores[i / 4][i % 4],
+											 facts.log_sum[i % 4 / 2], &slope);
+
+			scores[i / 4][i % 4] = weight * slope;
+		}
+	}
+	else
+	{
+#pragma unroll
+		for (int i = 0; i < n; i++)
+			scores[i / 4][i % 4] = probability<false>(
+				p, scores[i / 4][i % 4], facts.log_sum[i % 4 / 2], &slope);
+	}
+	if (!needs_mask<TILE>(tiles, t))
+		return;
+#pragma unroll
+	for (int i = 0; i < n; i++)
+	{
+		const int32_t key = own_key + i / 4 * 8 + i % 2;
+
+		if (key < facts.first[i % 4 / 2] || key > facts.last[i % 4 / 2])
+			scores[i / 4][i % 4] = 0;
+	}
+}
+
+/* slopes come in as d_out . value and become d score. */
+static __device__ __forceinline__ void
+query_slopes(const QueryFacts &facts, const float (&weights)[TILE / 8][4],
+			 float (&slopes)[TILE / 8][4])
+{
 #pragma unroll
 	for (int i = 0; i < TILE / 2; i++)
-	{
-		const int h = i % 4 / 2;
-		const int32_t key = own_key + i / 4 * 8 + i % 2;
-		const bool is_seen =
-			!is_masked || (key >= facts.first[h] && key <= facts.last[h]);
-		float slope;
-		float weight =
-			probability(p, scores[i / 4][i % 4], facts.log_sum[h], &slope);
-		float d = slopes[i / 4][i % 4] - facts.out_sum[h];
-
-		slopes[i / 4][i % 4] = is_seen ? weight * d * slope : 0;
-	}
+		slopes[i / 4][i % 4] =
+			weights[i / 4][i % 4] *
+			(slopes[i / 4][i % 4] - facts.out_sum[i % 4 / 2]);
 }
 
 /* A warp's 16 keys against a tile of queries. */
@@ -526,51 +555,65 @@ is_key_seen(const SegmentParams &p, const KeyRows &rows, int i)
 }
 
 /*
- * Scores [16 keys, TILE queries] become probabilities, times the derivatives
- * of the cap; fragments have them without these.
+ * Scores [16 keys, TILE queries] become fragments of probabilities, and of
+ * these times the derivatives of the cap: without one, the same.
  */
+template <bool IS_CAPPED>
 static __device__ __forceinline__ void
-key_weights(const SegmentParams &p, const KeyRows &rows,
-			float (&scores)[TILE / 8][4], uint32_t fragments[TILE / 16][4])
+weigh_keys(const SegmentParams &p, const KeyRows &rows,
+		   float (&scores)[TILE / 8][4], uint32_t (&weights)[TILE / 16][4],
+		   uint32_t (&factors)[TILE / 16][4])
+{
+	const int own = (int) threadIdx.x % 4 * 2;
+
+	if (!IS_CAPPED && rows.is_masked)
+	{
+#pragma unroll
+		for (int i = 0; i < TILE / 2; i++)
+			if (!is_key_seen(p, rows, i))
+				scores[i / 4][i % 4] = -INFINITY;
+	}
+#pragma unroll
+	for (int i = 0; i < TILE / 4; i++)
+	{
+		/* two neighbours */
+		const float *pair = &scores[i / 2][i % 2 * 2];
+		float weight[2];
+		float slope[2];
+
+#pragma unroll
+		for (int k = 0; k < 2; k++)
+		{
+			float log_sum = rows.facts->log_sum[i / 2 * 8 + own + k] * LOG2_E;
+
+			weight[k] = probability<IS_CAPPED>(p, pair[k], log_sum, &slope[k]);
+			if (IS_CAPPED && !is_key_seen(p, rows, 2 * i + k))
+				weight[k] = 0;
+		}
+		weights[i / 4][i % 4] = pack_bf16(weight[0], weight[1]);
+		factors[i / 4][i % 4] =
+			IS_CAPPED ? pack_bf16(weight[0] * slope[0], weight[1] * slope[1])
+					  : weights[i / 4][i % 4];
+	}
+}
+
+/* slopes come in as value . d_out and become d score. */
+static __device__ __forceinline__ void
+key_slopes(const KeyRows &rows, const uint32_t (&factors)[TILE / 16][4],
+		   float (&slopes)[TILE / 8][4])
 {
 	const int own = (int) threadIdx.x % 4 * 2;
 
 #pragma unroll
 	for (int i = 0; i < TILE / 4; i++)
 	{
-		/* two neighbours */
-		float *pair = &scores[i / 2][i % 2 * 2];
-		float weights[2];
+		const uint32_t both = factors[i / 4][i % 4];
+		const float *out_sums = &rows.facts->out_sum[i / 2 * 8 + own];
+		float *pair = &slopes[i / 2][i % 2 * 2];
 
-#pragma unroll
-		for (int k = 0; k < 2; k++)
-		{
-			float log_sum = rows.facts->log_sum[i / 2 * 8 + own + k] * LOG2_E;
-			float slope;
-
-			weights[k] = probability(p, pair[k], log_sum, &slope);
-			if (rows.is_masked && !is_key_seen(p, rows, 2 * i + k))
-				weights[k] = 0;
-			pair[k] = weights[k] * slope;
-		}
-		fragments[i / 4][i % 4] = pack_bf16(weights[0], weights[1]);
-	}
-}
-
-/* slopes come in as value . d_out and become d score. */
-static __device__ __forceinline__ void
-key_slopes(const KeyRows &rows, const float (&weights)[TILE / 8][4],
-		   float (&slopes)[TILE / 8][4])
-{
-	const int own = (int) threadIdx.x % 4 * 2;
-
-#pragma unroll
-	for (int i = 0; i < TILE / 2; i++)
-	{
-		float out_sum = rows.facts->out_sum[i / 4 * 8 + own + i % 2];
-
-		slopes[i / 4][i % 4] =
-			weights[i / 4][i % 4] * (slopes[i / 4][i % 4] - out_sum);
+		/* a bf16 is the upper half of a float */
+		pair[0] = __uint_as_float(both << 16) * (pair[0] - out_sums[0]);
+		pair[1] = __uint_as_float(both & 0xffff0000u) * (pair[1] - out_sums[1]);
 	}
 }
 
