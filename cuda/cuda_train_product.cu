@@ -8,6 +8,10 @@
  * process, and a job that goes on would not give the same bits.  Choices are
  * kept, the last ones of them, since micro-batches differ in length.
  *
+ * Thin products that are added to what is there, B (A x) to W x above all,
+ * move many numbers for little work, and have a kernel that does so at the
+ * rate of a copy.
+ *
  * What is left (ranks that are no multiple of 8, f16 weights, ...) takes a
  * plain kernel.
  *
@@ -218,6 +222,175 @@ multiply_dense(LlmCuda *cuda, const LlmProductArgs *args, LlmError *err)
 }
 
 /* ------------------------------------------------------------------------
+ * Thin products, added
+ * ------------------------------------------------------------------------
+ */
+#define THIN_WARPS 8
+#define THIN_COLUMNS \
+	32				  /* of a warp: eight of each thread, which lie together */
+#define THIN_TILES 4  /* of 16 rows that are on their way at a time */
+#define THIN_ROWS 128 /* of a block */
+#define THIN_MAX_K 64
+
+typedef struct ThinParams
+{
+	const bf16 *a; /* [m, k] */
+	const bf16 *b; /* [k, n], or [n, k] */
+	bf16 *out;	   /* [m, n] */
+	int64_t a_stride;
+	int64_t b_stride;
+	int64_t out_stride;
+	int32_t m;
+	int32_t n;
+	int32_t k; /* a multiple of 8 */
+	float scale;
+} ThinParams;
+
+/* Elements (k, column) and (k + 1, column) of b; zeros beyond it. */
+template <bool B_TRANSPOSED>
+static __device__ __forceinline__ uint32_t
+thin_pair(const ThinParams &p, int32_t k, int32_t column)
+{
+	const uint16_t *b = (const uint16_t *) p.b;
+
+	if (k >= p.k || column >= p.n)
+		return 0;
+	if (B_TRANSPOSED)
+		return *(const uint32_t *) (b + column * p.b_stride + k);
+	b += k * p.b_stride + column;
+	return (uint32_t) b[p.b_stride] << 16 | b[0];
+}
+
+static __device__ __forceinline__ uint32_t
+thin_row_pair(const ThinParams &p, int32_t row, int32_t k)
+{
+	return k < p.k && row < p.m
+			   ? *(const uint32_t *) (p.a + row * p.a_stride + k)
+			   : 0;
+}
+
+/*
+ * out += scale a b.  Grid: columns, rows.  A warp keeps its columns of b.
+ * Column i of its j-th tile of 8 is column i / 2 * 8 + 2 * j + i % 2 of its
+ * 32: so a thread's two of each tile are eight in a row.
+ */
+template <int STEPS, bool B_TRANSPOSED>
+static __global__ void
+__launch_bounds__(THIN_WARPS *WARP)
+	add_thin_product(const __grid_constant__ ThinParams p)
+{
+	const int lane = (int) threadIdx.x % WARP;
+	const int32_t first_column =
+		((int32_t) blockIdx.x * THIN_WARPS + (int32_t) threadIdx.x / WARP) *
+		THIN_COLUMNS;
+	const int32_t own_column = first_column + lane % 4 * VALUES;
+	const int own_k = lane % 4 * 2;
+	const int32_t end_row = min(((int32_t) blockIdx.y + 1) * THIN_ROWS, p.m);
+	uint32_t b[STEPS][4][2];
+
+#pragma unroll
+	for (int i = 0; i < STEPS * 8; i++)
+		b[i / 8][i / 2 % 4][i % 2] = thin_pair<B_TRANSPOSED>(
+			p, i / 8 * 16 + i % 2 * 8 + own_k,
+			first_column + lane / 8 * 8 + i / 2 % 4 * 2 + lane / 4 % 2);
+	for (int32_t first = (int32_t) blockIdx.y * THIN_ROWS; first < end_row;
+		 first += THIN_TILES * MMA_ROWS)
+	{
+		uint4 raw[2 * THIN_TILES];
+
+#pragma unroll
+		for (int i = 0; i < 2 * THIN_TILES; i++)
+		{
+			const int32_t row = first + i * 8 + lane / 4;
+
+			if (row < p.m && own_column < p.n)
+				raw[i] =
+					*(const uint4 *) (p.out + row * p.out_stride + own_column);
+		}
+#pragma unroll
+		for (int t = 0; t < THIN_TILES; t++)
+		{
+			const int32_t row = first + t * MMA_ROWS + lane / 4;
+			float sums[4][4] = {};
+
+#pragma unroll
+			for (int s = 0; s < STEPS; s++)
+			{
+				const uint32_t a[4] = {
+					thin_row_pair(p, row, s * 16 + own_k),
+					thin_row_pair(p, row + 8, s * 16 + own_k),
+					thin_row_pair(p, row, s * 16 + 8 + own_k),
+					thin_row_pair(p, row + 8, s * 16 + 8 + own_k),
+				};
+
+#pragma unroll
+				for (int j = 0; j < 4; j++)
+					mma_16x8x16(sums[j], a, b[s][j][0], b[s][j][1]);
+			}
+#pragma unroll
+			for (int h = 0; h < 2; h++)
+			{
+				float values[VALUES];
+
+				if (row + 8 * h >= p.m || own_column >= p.n)
+					continue;
+				train_widen(raw[2 * t + h], values);
+#pragma unroll
+				for (int k = 0; k < VALUES; k++)
+					values[k] += p.scale * sums[k / 2][2 * h + k % 2];
+				*(uint4 *) (p.out + (row + 8 * h) * p.out_stride + own_column) =
+					train_narrow(values);
+			}
+		}
+	}
+}
+
+static bool
+is_thin(const LlmProductArgs *args)
+{
+	return args->adds && args->out_dtype == LLM_DTYPE_BF16 &&
+		   !args->a.is_transposed && args->k <= THIN_MAX_K &&
+		   args->k % VALUES == 0 && args->n % VALUES == 0;
+}
+
+template <int STEPS>
+static bool
+launch_thin(LlmCuda *cuda, const ThinParams &p, bool b_transposed,
+			LlmError *err)
+{
+	dim3 grid((unsigned) ceil_div(p.n, THIN_WARPS * THIN_COLUMNS),
+			  (unsigned) ceil_div(p.m, THIN_ROWS));
+
+	return train_launch(cuda, { grid, THIN_WARPS * WARP }, err,
+						b_transposed ? add_thin_product<STEPS, true>
+									 : add_thin_product<STEPS, false>,
+						p);
+}
+
+static bool
+multiply_thin(LlmCuda *cuda, const LlmProductArgs *args, LlmError *err)
+{
+	const ThinParams p = {
+		(const bf16 *) args->a.data,
+		(const bf16 *) args->b.data,
+		(bf16 *) args->out,
+		args->a.stride,
+		args->b.stride,
+		args->out_stride,
+		(int32_t) args->m,
+		(int32_t) args->n,
+		(int32_t) args->k,
+		args->scale,
+	};
+
+	if (args->k <= 16)
+		return launch_thin<1>(cuda, p, args->b.is_transposed, err);
+	if (args->k <= 32)
+		return launch_thin<2>(cuda, p, args->b.is_transposed, err);
+	return launch_thin<4>(cuda, p, args->b.is_transposed, err);
+}
+
+/* ------------------------------------------------------------------------
  * What cuBLASLt does not take
  * ------------------------------------------------------------------------
  */
@@ -304,8 +477,10 @@ cuda_product(LlmCompute *compute, const LlmProductArgs *args, LlmError *err)
 		   args->out_dtype == LLM_DTYPE_BF16);
 	if (args->m == 0 || args->n == 0)
 		return true;
-	return is_dense(args) ? multiply_dense(cuda, args, err)
-						  : multiply_plain(cuda, args, err);
+	if (!is_dense(args))
+		return multiply_plain(cuda, args, err);
+	return is_thin(args) ? multiply_thin(cuda, args, err)
+						 : multiply_dense(cuda, args, err);
 }
 
 bool

@@ -45,6 +45,11 @@ static const ProductCase product_cases[] = {
 	{ 77, 48, 200, false, false, LLM_DTYPE_F32, false, true, true },
 	{ 96, 16, 203, true, false, LLM_DTYPE_F32, true, true, false },
 	{ 203, 520, 64, false, true, LLM_DTYPE_BF16, false, true, false },
+	/* thin ones, added: y += u B^T, d_x += d_u A */
+	{ 150, 136, 16, false, true, LLM_DTYPE_BF16, true, true, true },
+	{ 129, 520, 24, false, false, LLM_DTYPE_BF16, true, true, true },
+	{ 203, 264, 64, false, true, LLM_DTYPE_BF16, true, true, true },
+	{ 40, 48, 8, false, false, LLM_DTYPE_BF16, true, true, true },
 };
 
 /* As bf16 has them. */
