@@ -17,6 +17,8 @@
 
 #define TILE_ROWS MMA_ROWS
 #define MAX_PIECES 8
+#define SHRINK_CHUNK 32		/* columns that a warp multiplies at once */
+#define SHRINK_MIN_COLS 512 /* of a piece */
 #define EXPAND_WARPS 4
 #define WARP_COLS 64 /* outputs of a warp of expand, two times 32 */
 #define EXPAND_COLS (EXPAND_WARPS * WARP_COLS)
@@ -211,6 +213,12 @@ changed(const ExpandTile &e, float old, float sum, int32_t col)
 			   ? value
 			   : value * ((const float *) part_of(*e.tile, e.module.gain))[col];
 }
+
+/* cuda_lora_product.cu: both halves of a product */
+extern bool
+cuda_lora_launch_shrink(LlmCuda *cuda, const LoraParams *params, LlmError *err);
+extern bool
+cuda_lora_launch_expand(LlmCuda *cuda, const LoraParams *params, LlmError *err);
 
 /* cuda_lora_act.cu: an activation that completes the products it reads. */
 extern bool cuda_lora_act_launch(LlmCuda *cuda, const LoraParams *params,
