@@ -585,9 +585,12 @@ launch(LlmCuda *cuda, const AttentionParams &p, LlmError *err)
 {
 	const int bytes = Decode<DIM, FORMAT>::shared_bytes;
 	int64_t n_items = (int64_t) cuda->plan.n_pieces * items_of_piece(p);
-	int64_t n_blocks = (int64_t) cuda->n_sms * Decode<DIM, FORMAT>::n_blocks;
-	dim3 grid((unsigned) (n_items < n_blocks ? n_items : n_blocks));
+	int64_t most = (int64_t) cuda->n_sms * Decode<DIM, FORMAT>::n_blocks;
+	/* with more blocks, as many rounds would only share the memory with them */
+	int64_t n_rounds = ceil_div(n_items, most);
+	dim3 grid((unsigned) ceil_div(n_items, n_rounds));
 
+	assert(n_items > 0);
 	CUDA_TRY(cudaFuncSetAttribute(attention_decode<DIM, FORMAT>,
 								  cudaFuncAttributeMaxDynamicSharedMemorySize,
 								  bytes));

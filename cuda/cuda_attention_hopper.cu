@@ -80,7 +80,7 @@ typedef struct HopperBarriers
 /* A tile of rows of a sequence, for one kv head. */
 typedef struct RowBlock
 {
-	int32_t turn; /* of the block: the how manieth tile it may take */
+	int32_t turn; /* tiles that the block might have had before */
 	int32_t first_token;
 	int32_t n_rows; /* of the sequence */
 	int32_t first_row;
