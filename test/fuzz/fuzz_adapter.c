@@ -73,8 +73,9 @@ check_image(const LlmAdapterImage *image)
 		check_matrix(pair->b, pair->n_out, pair->rank);
 		if (pair->magnitude != NULL)
 			check_matrix(pair->magnitude, pair->n_out, 0);
-		FUZZ_CHECK(llm_adapter_image_find(image, pair->layer_idx,
-										  pair->module) == pair);
+		FUZZ_CHECK(llm_adapter_image_find_expert(image, pair->layer_idx,
+												 pair->module,
+												 pair->expert_idx) == pair);
 	}
 }
 

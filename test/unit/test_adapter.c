@@ -259,6 +259,9 @@ configs_that_cannot_be_served_are_refused(void)
 				   "\"model.layers.0.self_attn.k_proj\"");
 	expect_refusal("\"rank_pattern\": {}", "\"rank_pattern\": {\"(\": 2}", NULL,
 				   NULL, "pattern \"(\" cannot be used");
+	expect_refusal("\"target_parameters\": null",
+				   "\"target_parameters\": [\"mlp.router\"]", NULL, NULL,
+				   "\"target_parameters\" names \"mlp.router\"");
 	expect_refusal("{", "[", NULL, NULL, "adapter_config.json");
 }
 
@@ -435,6 +438,60 @@ exports_are_what_was_imported(void)
 	check_round_trip("phi3_dora", "test/vectors/model/phi3");
 }
 
+/*
+ * Experts' matrices, which PEFT stacked, go out as those of modules: read in
+ * again they are the same.
+ */
+static void
+stacks_become_modules(void)
+{
+	const char *model_dir = "test/vectors/model/mixtral";
+	LlmAdapterImage *image = import_and_open("mixtral_stacked", model_dir);
+	LlmAdapterImage *again = NULL;
+	LlmSafetensors *exported;
+	LlmModelConfig model;
+	LlmStrbuf config;
+	LlmStrbuf bytes;
+	LlmError err;
+
+	REQUIRE(image != NULL && image->has_experts);
+	exported = export_adapter("mixtral_stacked", model_dir,
+							  LLM_ADAPTER_PROFILE_PEFT, &err);
+	REQUIRE(exported != NULL);
+	CHECK(llm_safetensors_find(
+			  exported, "base_model.model.model.layers.1.block_sparse_moe."
+						"experts.5.w3.lora_B.weight") != NULL);
+	config = read_file(temp_path("out/adapter_config.json"));
+	CHECK(strstr(config.data, "target_parameters") == NULL);
+	if (import_texts(&config, temp_path("out/adapter_model.safetensors"),
+					 model_dir, &bytes, &err))
+	{
+		write_file(temp_path("image"), bytes.data, bytes.len);
+		CHECK(llm_model_config_read(model_dir, &model, &err));
+		again = llm_adapter_image_open(temp_path("image"), &model, &err);
+	}
+	if (again == NULL)
+		CHECK_FAIL("%s", err.message);
+	else
+		CHECK_INT_EQ(again->n_pairs, 2 + 2 * 6 * 3);
+	for (int32_t i = 0; again != NULL && i < again->n_pairs; i++)
+	{
+		const LlmAdapterPair *a = &image->pairs[i];
+		const LlmAdapterPair *b = &again->pairs[i];
+
+		CHECK(a->module == b->module && a->expert_idx == b->expert_idx &&
+			  a->scale == b->scale && a->rank == b->rank &&
+			  memcmp(a->a->data, b->a->data, a->a->n_bytes) == 0 &&
+			  memcmp(a->b->data, b->b->data, a->b->n_bytes) == 0);
+	}
+	llm_strbuf_free(&config);
+	llm_strbuf_free(&bytes);
+	llm_safetensors_close(exported);
+	llm_adapter_image_close(again);
+	llm_adapter_image_close(image);
+	remove_exported();
+}
+
 /* One rank and one factor for all modules; DoRA has no such form. */
 static void
 exports_for_vllm_are_uniform(void)
@@ -573,6 +630,8 @@ merges_are_peft_s(void)
 {
 	merge_and_check("llama3_patterns", "test/vectors/model/llama3", 15);
 	merge_and_check("phi3_dora", "test/vectors/model/phi3", 6);
+	merge_and_check("mixtral_stacked", "test/vectors/model/mixtral",
+					2 + 2 * 6 * 3);
 }
 
 int
@@ -589,6 +648,7 @@ main(void)
 	RUN_TEST(other_bases_are_refused);
 	RUN_TEST(fingerprints_tell_models_apart);
 	RUN_TEST(exports_are_what_was_imported);
+	RUN_TEST(stacks_become_modules);
 	RUN_TEST(exports_for_vllm_are_uniform);
 	RUN_TEST(merges_are_peft_s);
 	unlink(temp_path("image"));

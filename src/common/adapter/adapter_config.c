@@ -38,7 +38,6 @@ static const char *const refused_keys[] = {
 	"layer_replication",
 	"modules_to_save",
 	"monteclora_config",
-	"target_parameters",
 	"trainable_token_indices",
 	"use_bdlora",
 	"use_qalora",
@@ -139,6 +138,18 @@ check_kind(const cJSON *json, LlmError *err)
 	return true;
 }
 
+/* Whether a name is another one's end, from a dot or the beginning on. */
+static bool
+ends_in_name(const char *module, const char *name)
+{
+	size_t module_len = strlen(module);
+	size_t len = strlen(name);
+
+	return len > 0 && len <= module_len &&
+		   strcmp(module + module_len - len, name) == 0 &&
+		   (len == module_len || module[module_len - len - 1] == '.');
+}
+
 /* A list of names, or a string; *value NULL where it is unset. */
 static bool
 get_names(const cJSON *json, const char *key, const cJSON **value,
@@ -159,6 +170,34 @@ get_names(const cJSON *json, const char *key, const cJSON **value,
 			return config_error(err, key, "must be a list of names");
 	}
 	return true;
+}
+
+/*
+ * target_parameters: of experts alone, by a list of names.  An adapter may
+ * have nothing else.
+ */
+static bool
+get_parameters(PeftConfig *config, LlmError *err)
+{
+	const cJSON *item;
+
+	if (!get_names(config->json, "target_parameters", &config->parameters, err))
+		return false;
+	if (cJSON_IsString(config->parameters))
+		return config_error(err, "target_parameters",
+							"must be a list of names");
+	cJSON_ArrayForEach(item, config->parameters)
+	{
+		if (!ends_in_name(item->valuestring, "experts.gate_up_proj") &&
+			!ends_in_name(item->valuestring, "experts.down_proj"))
+			return llm_error_set(err, LLM_ERROR_UNSUPPORTED,
+								 WHAT
+								 ": \"target_parameters\" names \"%.200s\", "
+								 "but only those of experts are supported",
+								 item->valuestring);
+	}
+	return config->targets != NULL || config->parameters != NULL ||
+		   config_error(err, "target_modules", "is missing");
 }
 
 static bool
@@ -225,9 +264,7 @@ read_values(PeftConfig *config, LlmError *err)
 							 WHAT ": rank %lld is not between 1 and %d",
 							 (long long) rank, LLM_ADAPTER_MAX_RANK);
 	config->rank = (int32_t) rank;
-	if (config->targets == NULL)
-		return config_error(err, "target_modules", "is missing");
-	return true;
+	return get_parameters(config, err);
 }
 
 bool
@@ -300,17 +337,6 @@ match_regex(const char *before, const char *pattern, const char *name,
 						 WHAT ": pattern \"%.200s\" cannot be used", pattern);
 }
 
-static bool
-ends_in_name(const char *module, const char *name)
-{
-	size_t module_len = strlen(module);
-	size_t len = strlen(name);
-
-	return len > 0 && len <= module_len &&
-		   strcmp(module + module_len - len, name) == 0 &&
-		   (len == module_len || module[module_len - len - 1] == '.');
-}
-
 /* Whether a list of names or a regular expression means a module. */
 static bool
 match_names(const cJSON *names, const char *module, bool *is_match,
@@ -353,7 +379,8 @@ peft_config_targets(const PeftConfig *config, const AdapterTarget *target,
 
 	if (cJSON_IsString(config->targets) &&
 		strcmp(config->targets->valuestring, "all-linear") == 0)
-		*is_target = target->layer_idx >= 0;
+		*is_target = target->layer_idx >= 0 &&
+					 !llm_adapter_is_expert(target->parts[0].module);
 	else if (!match_names(config->targets, target->name, is_target, err))
 		return false;
 	if (config->excluded != NULL &&
@@ -362,6 +389,19 @@ peft_config_targets(const PeftConfig *config, const AdapterTarget *target,
 	*is_target = *is_target && !is_excluded &&
 				 has_layer(config->layers, target->layer_idx);
 	return true;
+}
+
+bool
+peft_config_targets_parameter(const PeftConfig *config, const char *parameter)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, config->parameters)
+	{
+		if (ends_in_name(item->valuestring, parameter))
+			return true;
+	}
+	return false;
 }
 
 /* The first pattern that means the module; *value stays where none does. */
@@ -437,4 +477,64 @@ peft_config_minimal(const PeftConfig *config)
 		return minimal;
 	cJSON_Delete(minimal);
 	return NULL;
+}
+
+/* A number of a module's name, in an object that is made where there is none. */
+static bool
+add_pattern(cJSON *minimal, const char *key, const char *name, double number)
+{
+	cJSON *patterns = cJSON_GetObjectItemCaseSensitive(minimal, key);
+
+	if (cJSON_IsNull(patterns))
+	{
+		cJSON_DeleteItemFromObjectCaseSensitive(minimal, key);
+		patterns = NULL;
+	}
+	if (patterns == NULL)
+		patterns = cJSON_AddObjectToObject(minimal, key);
+	return patterns != NULL &&
+		   cJSON_AddNumberToObject(patterns, name, number) != NULL;
+}
+
+/* A regular expression goes on with the name as another choice. */
+static cJSON *
+joined_targets(const char *regex, const char *name)
+{
+	LlmStrbuf text;
+	cJSON *joined;
+
+	llm_strbuf_init(&text);
+	llm_strbuf_printf(&text, "(?:%s)|.*\\.%s", regex, name);
+	joined = text.failed ? NULL : cJSON_CreateString(llm_strbuf_str(&text));
+	llm_strbuf_free(&text);
+	return joined;
+}
+
+bool
+peft_config_add_target(const PeftConfig *config, cJSON *minimal,
+					   const char *name, int32_t rank, double scale)
+{
+	const double alpha = scale * (config->is_rslora ? sqrt(rank) : rank);
+	cJSON *targets =
+		cJSON_GetObjectItemCaseSensitive(minimal, "target_modules");
+	bool ok;
+
+	if (cJSON_IsString(targets))
+		ok = cJSON_ReplaceItemInObjectCaseSensitive(
+			minimal, "target_modules",
+			joined_targets(targets->valuestring, name));
+	else
+	{
+		if (!cJSON_IsArray(targets))
+		{
+			cJSON_DeleteItemFromObjectCaseSensitive(minimal, "target_modules");
+			targets = cJSON_AddArrayToObject(minimal, "target_modules");
+		}
+		ok = cJSON_AddItemToArray(targets, cJSON_CreateString(name));
+	}
+	if (ok && rank != config->rank)
+		ok = add_pattern(minimal, "rank_pattern", name, rank);
+	if (ok && (float) alpha != (float) config->alpha)
+		ok = add_pattern(minimal, "alpha_pattern", name, alpha);
+	return ok;
 }

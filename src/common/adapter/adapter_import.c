@@ -2,8 +2,8 @@
  * adapter_import.c
  *	  A PEFT adapter becomes an image.
  *
- * Three passes: give every tensor to its module; look at each module, its
- * rank, its shapes, its values; lay out the image.  Errors are those of the
+ * Three passes: give every tensor to its module, experts' out of their stacks;
+ * look at each module, its rank, its shapes, its values; lay out the image.  Errors are those of the
  * first module that is wrong, in the order of the model.
  *
  * src/common/adapter/adapter_import.c
@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "src/common/adapter/adapter_internal.h"
-#include "src/common/util/arena.h"
 
 /* What an adapter has for a module. */
 typedef struct Found
@@ -23,6 +22,7 @@ typedef struct Found
 	const LlmStoredTensor *a;
 	const LlmStoredTensor *b;
 	const LlmStoredTensor *magnitude;
+	const char *parameter; /* of experts, where they were in a stack */
 	int32_t rank;
 	double scale;
 } Found;
@@ -35,7 +35,8 @@ typedef struct Import
 	AdapterTarget *targets;
 	const AdapterTarget **by_name;
 	int n_targets;
-	Found *found; /* [n_targets] */
+	Found *found;		  /* [n_targets] */
+	AdapterStack *stacks; /* [n_layers, 2] */
 	LlmArena *arena;
 	LlmStoredTensor *laid_out; /* the image's tensors, borrowing data */
 	int n_laid_out;
@@ -101,6 +102,34 @@ unmatched(const Import *import, const char *name)
 						  "with a feature that is not supported.");
 }
 
+/* Where a tensor of a part goes, which is there once. */
+static bool
+put_tensor(const Import *import, const LlmStoredTensor **slot,
+		   const LlmStoredTensor *tensor)
+{
+	if (*slot != NULL)
+		return llm_error_set(import->err, LLM_ERROR_FORMAT,
+							 "tensors \"%s\" and \"%s\" are of the same module",
+							 (*slot)->name, tensor->name);
+	*slot = tensor;
+	return true;
+}
+
+/* One of all experts' matrices. */
+static bool
+assign_stacked(const Import *import, const char *plain, const Suffix *suffix,
+			   const LlmStoredTensor *tensor)
+{
+	AdapterStack *stack =
+		adapter_stack_find(import->config, import->stacks, plain);
+
+	if (stack == NULL || suffix->is_embedding ||
+		(suffix->part != PART_A && suffix->part != PART_B))
+		return unmatched(import, tensor->name);
+	return put_tensor(import, suffix->part == PART_A ? &stack->a : &stack->b,
+					  tensor);
+}
+
 static bool
 assign_tensor(Import *import, const LlmStoredTensor *tensor)
 {
@@ -117,10 +146,11 @@ assign_tensor(Import *import, const LlmStoredTensor *tensor)
 		return unmatched(import, tensor->name);
 	snprintf(plain, sizeof(plain), "%s", adapter_plain_name(tensor->name));
 	suffix = cut_suffix(plain);
-	if (suffix != NULL)
-		target = adapter_target_find(import->by_name, import->n_targets, plain);
-	if (target == NULL)
+	if (suffix == NULL)
 		return unmatched(import, tensor->name);
+	target = adapter_target_find(import->by_name, import->n_targets, plain);
+	if (target == NULL)
+		return assign_stacked(import, plain, suffix, tensor);
 	found = &import->found[target - import->targets];
 	module = target->parts[0].module;
 	if (suffix->part == PART_BASE && target->layer_idx < 0)
@@ -131,12 +161,80 @@ assign_tensor(Import *import, const LlmStoredTensor *tensor)
 	slot = suffix->part == PART_A	? &found->a
 		   : suffix->part == PART_B ? &found->b
 									: &found->magnitude;
-	if (*slot != NULL)
-		return llm_error_set(import->err, LLM_ERROR_FORMAT,
-							 "tensors \"%s\" and \"%s\" are of the same module",
-							 (*slot)->name, tensor->name);
-	*slot = tensor;
+	return put_tensor(import, slot, tensor);
+}
+
+/* -- experts in stacks -- */
+
+/* An expert's module from its layer's stack. */
+static bool
+unstack(Import *import, const AdapterTarget *target, const AdapterStack *stack)
+{
+	const int32_t n_experts = import->config->n_experts;
+	Found *found = &import->found[target - import->targets];
+	LlmStoredTensor *parts = llm_arena_alloc(import->arena, 2 * sizeof(*parts));
+
+	if (parts == NULL ||
+		!adapter_stack_b(stack, target, n_experts, import->arena, &parts[1]))
+		return llm_error_no_memory(import->err, stack->b->n_bytes,
+								   "an adapter's matrix");
+	adapter_stack_a(stack, target, n_experts, &parts[0]);
+	found->parameter = adapter_stack_parameter(stack);
+	return put_tensor(import, &found->a, &parts[0]) &&
+		   put_tensor(import, &found->b, &parts[1]);
+}
+
+static bool
+check_stacks(Import *import)
+{
+	const LlmModelConfig *config = import->config;
+
+	for (int32_t i = 0; i < 2 * config->n_layers; i++)
+	{
+		AdapterStack *stack = &import->stacks[i];
+
+		if ((stack->a != NULL || stack->b != NULL) &&
+			!adapter_stack_check(config, stack, import->err))
+			return false;
+	}
 	return true;
+}
+
+static bool
+unstack_experts(Import *import)
+{
+	if (!check_stacks(import))
+		return false;
+	for (int i = 0; i < import->n_targets; i++)
+	{
+		const AdapterTarget *target = &import->targets[i];
+		const LlmAdapterModule module = target->parts[0].module;
+		const AdapterStack *stacks;
+
+		if (!llm_adapter_is_expert(module))
+			continue;
+		stacks = &import->stacks[2 * target->layer_idx];
+		for (int wrapper = 0; wrapper < 2; wrapper++)
+		{
+			if (adapter_stack_has(&stacks[wrapper], module) &&
+				!unstack(import, target, &stacks[wrapper]))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Whether an expert's module without tensors should have been in a stack. */
+static bool
+lacks_stack(const Import *import, const AdapterTarget *target)
+{
+	const LlmAdapterModule module = target->parts[0].module;
+
+	return llm_adapter_is_expert(module) &&
+		   peft_config_targets_parameter(&import->peft,
+										 module == LLM_ADAPTER_EXPERT_DOWN
+											 ? "experts.down_proj"
+											 : "experts.gate_up_proj");
 }
 
 static bool
@@ -206,10 +304,23 @@ missing(const Import *import, const AdapterTarget *target, const char *what)
 						 target->name);
 }
 
+/* What patterns of ranks see: of a stack, "model.layers.0.mlp.experts..." */
+static const char *
+module_name(const AdapterTarget *target, const Found *found,
+			char name[ADAPTER_NAME_BYTES])
+{
+	if (found->parameter == NULL)
+		return target->name;
+	snprintf(name, ADAPTER_NAME_BYTES, "model.layers.%d.mlp.%s",
+			 target->layer_idx, found->parameter);
+	return name;
+}
+
 static bool
 check_module(const Import *import, const AdapterTarget *target, Found *found)
 {
 	bool is_dora = import->peft.is_dora;
+	char name[ADAPTER_NAME_BYTES];
 
 	if (found->a == NULL)
 		return missing(import, target, "lora_A");
@@ -228,8 +339,8 @@ check_module(const Import *import, const AdapterTarget *target, Found *found)
 							 "tensor \"%s\" is of a DoRA adapter, but "
 							 "adapter_config.json says it is none",
 							 found->magnitude->name);
-	return peft_config_scale(&import->peft, target->name, &found->rank,
-							 &found->scale, import->err) &&
+	return peft_config_scale(&import->peft, module_name(target, found, name),
+							 &found->rank, &found->scale, import->err) &&
 		   check_shape(import, found->a, found->rank, target->n_in) &&
 		   check_shape(import, found->b, target->n_out, found->rank) &&
 		   (!is_dora ||
@@ -254,7 +365,7 @@ check_modules(Import *import)
 			if (!peft_config_targets(&import->peft, target, &is_target,
 									 import->err))
 				return false;
-			if (is_target)
+			if (is_target || lacks_stack(import, target))
 				return missing(import, target, "tensors");
 			continue;
 		}
@@ -336,11 +447,54 @@ compare_laid_out(const void *a, const void *b)
 	return x_bytes != y_bytes ? y_bytes - x_bytes : strcmp(x->name, y->name);
 }
 
+/* "experts.7.w1" has the name "w1". */
+static const char *
+last_name(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot != NULL ? dot + 1 : name;
+}
+
+/*
+ * Experts from stacks are exported as modules of their own: these become
+ * targets by name, with one rank and factor each.
+ */
+static bool
+describe_experts(Import *import, cJSON *minimal)
+{
+	const Found *first[LLM_ADAPTER_MODULE_COUNT] = { NULL };
+
+	for (int i = 0; i < import->n_targets; i++)
+	{
+		const AdapterTarget *target = &import->targets[i];
+		const Found *found = &import->found[i];
+		const Found **seen = &first[target->parts[0].module];
+
+		if (found->parameter == NULL)
+			continue;
+		if (*seen == NULL && !peft_config_add_target(&import->peft, minimal,
+													 last_name(target->name),
+													 found->rank, found->scale))
+			return llm_error_no_memory(import->err, 1024,
+									   "an adapter's config");
+		if (*seen == NULL)
+			*seen = found;
+		if (found->rank != (*seen)->rank || found->scale != (*seen)->scale)
+			return llm_error_set(import->err, LLM_ERROR_UNSUPPORTED,
+								 "the ranks or factors of \"%s\" differ "
+								 "between layers, which is not supported",
+								 found->parameter);
+	}
+	return true;
+}
+
 static bool
 describe(Import *import, const uint8_t base[LLM_FINGERPRINT_BYTES])
 {
 	cJSON *minimal = peft_config_minimal(&import->peft);
-	char *config = minimal != NULL ? cJSON_PrintUnformatted(minimal) : NULL;
+	bool is_described = minimal != NULL && describe_experts(import, minimal);
+	char *config = is_described ? cJSON_PrintUnformatted(minimal) : NULL;
 	char hex[2 * LLM_FINGERPRINT_BYTES + 1];
 	bool ok;
 
@@ -354,6 +508,8 @@ describe(Import *import, const uint8_t base[LLM_FINGERPRINT_BYTES])
 		 cJSON_AddStringToObject(import->metadata, "config", config) != NULL;
 	cJSON_Delete(minimal);
 	cJSON_free(config);
+	if (minimal != NULL && !is_described)
+		return false;
 	return ok || llm_error_no_memory(import->err, 1024, "an adapter's config");
 }
 
@@ -405,7 +561,10 @@ prepare(Import *import, const LlmAdapterSource *source)
 		return false;
 	import->found = calloc((size_t) import->n_targets, sizeof(*import->found));
 	import->arena = llm_arena_create("adapter names", 0);
-	if (import->found == NULL || import->arena == NULL)
+	import->stacks =
+		calloc(2 * (size_t) import->config->n_layers, sizeof(*import->stacks));
+	if (import->found == NULL || import->stacks == NULL ||
+		import->arena == NULL)
 		return llm_error_no_memory(
 			import->err, (uint64_t) import->n_targets * sizeof(*import->found),
 			"an adapter's modules");
@@ -419,8 +578,8 @@ llm_adapter_import(const LlmAdapterSource *source, const LlmModelConfig *config,
 {
 	Import import = { .config = config, .err = err };
 	bool ok = prepare(&import, source) && assign_tensors(&import) &&
-			  check_modules(&import) && describe(&import, base) &&
-			  lay_out(&import, image);
+			  unstack_experts(&import) && check_modules(&import) &&
+			  describe(&import, base) && lay_out(&import, image);
 
 	peft_config_free(&import.peft);
 	llm_safetensors_close(import.tensors);
@@ -428,6 +587,7 @@ llm_adapter_import(const LlmAdapterSource *source, const LlmModelConfig *config,
 	free((void *) import.by_name);
 	free(import.targets);
 	free(import.found);
+	free(import.stacks);
 	free(import.laid_out);
 	cJSON_Delete(import.metadata);
 	return ok;

@@ -8,6 +8,7 @@
 #define LLM_ADAPTER_INTERNAL_H
 
 #include "src/common/adapter/adapter.h"
+#include "src/common/util/arena.h"
 #include "src/common/util/json.h"
 
 /* q, k and v in one */
@@ -59,6 +60,41 @@ adapter_target_find(const AdapterTarget *const *by_name, int n_targets,
  */
 extern const char *adapter_plain_name(const char *name);
 
+/* -- adapter_stack.c -- */
+
+/* A layer's pairs for all experts at once; no tensors: there are none. */
+typedef struct AdapterStack
+{
+	const LlmStoredTensor *a; /* [n_experts * rank, n_in] */
+	const LlmStoredTensor *b; /* [n_out, rank * n_experts] */
+	bool is_gate_up;		  /* else it is of down; once it is checked */
+} AdapterStack;
+
+/*
+ * Which of stacks [n_layers, 2] a module's plain name means; NULL: it is none
+ * of the experts of a mixture.
+ */
+extern AdapterStack *
+adapter_stack_find(const LlmModelConfig *config, AdapterStack *stacks,
+				   const char *plain);
+extern bool adapter_stack_check(const LlmModelConfig *config,
+								AdapterStack *stack, LlmError *err);
+
+/* "experts.gate_up_proj", "experts.down_proj" */
+extern const char *adapter_stack_parameter(const AdapterStack *stack);
+
+/* Whether a checked stack, or an empty one, has an expert's module. */
+extern bool
+adapter_stack_has(const AdapterStack *stack, LlmAdapterModule module);
+
+/* A target's own A, in the stack's data, and B, copied; false: no memory. */
+extern void
+adapter_stack_a(const AdapterStack *stack, const AdapterTarget *target,
+				int32_t n_experts, LlmStoredTensor *a);
+extern bool
+adapter_stack_b(const AdapterStack *stack, const AdapterTarget *target,
+				int32_t n_experts, LlmArena *arena, LlmStoredTensor *b);
+
 /* -- adapter_config.c -- */
 
 /* adapter_config.json, checked. */
@@ -71,7 +107,9 @@ typedef struct PeftConfig
 	bool is_dora;
 	const cJSON *rank_pattern;	/* object or NULL */
 	const cJSON *alpha_pattern; /* likewise */
-	const cJSON *targets;		/* array of names, or a string: a regex */
+	const cJSON *targets;		/* array of names, or a string: a regex; NULL
+								 * where there are parameters */
+	const cJSON *parameters;	/* of experts; array of names, or NULL */
 	const cJSON *excluded;		/* likewise, or NULL */
 	const cJSON *layers;		/* numbers; NULL: all */
 } PeftConfig;
@@ -85,12 +123,24 @@ extern bool
 peft_config_targets(const PeftConfig *config, const AdapterTarget *target,
 					bool *is_target, LlmError *err);
 
+/* Whether it says that of a parameter of experts. */
+extern bool
+peft_config_targets_parameter(const PeftConfig *config, const char *parameter);
+
 /* The module's rank and factor, patterns considered. */
 extern bool peft_config_scale(const PeftConfig *config, const char *module_name,
 							  int32_t *rank, double *scale, LlmError *err);
 
 /* The keys that an export repeats, as a new object; NULL: out of memory. */
 extern cJSON *peft_config_minimal(const PeftConfig *config);
+
+/*
+ * Say in such an object that modules of a name are targets, too, with that
+ * rank and factor; false: out of memory.
+ */
+extern bool
+peft_config_add_target(const PeftConfig *config, cJSON *minimal,
+					   const char *name, int32_t rank, double scale);
 
 /* -- adapter_image.c -- */
 

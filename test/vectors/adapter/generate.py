@@ -35,6 +35,9 @@ ADAPTERS = {
     "phi3_dora": (MODELS / "phi3", torch.float16, 4, 0.1, dict(
         r=2, lora_alpha=4, use_dora=True,
         target_modules=["qkv_proj", "gate_up_proj", "down_proj"])),
+    "mixtral_stacked": (MODELS / "mixtral", torch.bfloat16, 5, 0.1, dict(
+        r=2, lora_alpha=3, target_modules=["v_proj"],
+        target_parameters=["experts.gate_up_proj", "experts.down_proj"])),
 }
 
 
@@ -47,6 +50,22 @@ def draw(model, seed, gain):
         elif "lora_" in name:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data = (gain * noise).to(parameter.dtype)
+
+
+def as_stored(tensors):
+    """Experts as checkpoints have them: one by one."""
+    out = {}
+    for name, tensor in tensors.items():
+        place, _, kind = name.rpartition(".")
+        if not place.endswith(".experts"):
+            out[name] = tensor
+            continue
+        place = place.replace(".mlp.", ".block_sparse_moe.")
+        for i, expert in enumerate(tensor):
+            parts = [expert] if kind == "down_proj" else expert.chunk(2)
+            for leaf, part in zip(["w2"] if len(parts) == 1 else ["w1", "w3"], parts):
+                out[f"{place}.{i}.{leaf}.weight"] = part
+    return out
 
 
 def sums(base, merged):
@@ -79,7 +98,8 @@ def main():
         for key, parameter in stored.items():
             parameter.data = wide[key]
         if path.parent == MODELS:
-            merged[name] = sums(before, model.merge_and_unload().state_dict())
+            after = model.merge_and_unload().state_dict()
+            merged[name] = sums(as_stored(before), as_stored(after))
     (HERE / "merged.json").write_text(json.dumps(merged, indent=1) + "\n")
 
 
