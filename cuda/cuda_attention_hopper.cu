@@ -600,7 +600,7 @@ fetch_own_queries(const AttentionParams &p, const RowBlock &rows, bf16 *queries)
 {
 	const int32_t own = (int32_t) threadIdx.x / GROUP_THREADS * GROUP_ROWS;
 
-	fetch_queries<DIM, GROUP_ROWS, GROUP_THREADS>(
+	fetch_query_rows<DIM, GROUP_ROWS, GROUP_THREADS>(
 		p, rows.first_token, rows.n_rows, rows.first_row + own, rows.kv_head,
 		queries);
 }

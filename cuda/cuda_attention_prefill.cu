@@ -229,7 +229,7 @@ __launch_bounds__(PREFILL_THREADS)
 	load_stage<DIM, IS_CODED>(p, table, kv_head, range.first_tile * KEY_TILE,
 							  range.end_key, stages);
 	copies_commit();
-	fetch_queries<DIM, Prefill<DIM, TILES>::rows, PREFILL_THREADS>(
+	fetch_query_rows<DIM, Prefill<DIM, TILES>::rows, PREFILL_THREADS>(
 		p, first_token, n_rows, first_row, kv_head, queries);
 	copies_wait<0>();
 	for (int32_t t = range.first_tile; t < range.end_tile; t++)

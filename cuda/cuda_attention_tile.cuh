@@ -108,8 +108,8 @@ fetch_tile(const AttentionParams &p, const char *cache, const int32_t *table,
  */
 template <int DIM, int N_ROWS, int N_THREADS>
 static __device__ __forceinline__ void
-fetch_queries(const AttentionParams &p, int32_t first_token, int32_t n_rows,
-			  int32_t first_row, int32_t kv_head, bf16 *tile)
+fetch_query_rows(const AttentionParams &p, int32_t first_token, int32_t n_rows,
+				 int32_t first_row, int32_t kv_head, bf16 *tile)
 {
 	for (int i = (int) threadIdx.x % N_THREADS; i < N_ROWS * DIM / 8;
 		 i += N_THREADS)
