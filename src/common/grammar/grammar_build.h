@@ -115,6 +115,8 @@ extern void llm_grammar_set_add(LlmGrammarBuilder *b, LlmGrammarSet *set,
 								uint32_t low, uint32_t high);
 extern void llm_grammar_set_normalize(LlmGrammarSet *set);
 
+extern bool llm_grammar_set_contains(const LlmGrammarSet *set, uint32_t c);
+
 /* All characters but those; surrogates are no characters. */
 extern void llm_grammar_set_invert(LlmGrammarBuilder *b, LlmGrammarSet *set);
 

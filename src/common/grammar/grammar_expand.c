@@ -318,6 +318,24 @@ push_applied(Expansion *e, const Pending *pending, Pending applied[8])
 	return rest;
 }
 
+/* Put an object into the view; false: nothing satisfies both. */
+static bool
+add_object(Expansion *e, Pending *self, LlmSchemaView *done)
+{
+	LlmSchemaCompiler *c = e->c;
+
+	llm_schema_add(c, done, self->schema);
+	if (llm_grammar_failed(c->b))
+		return false;
+	self->object_idx = (uint8_t) (done->n_objects - 1);
+	if (self->origin != NULL && !self->is_negation)
+		done->parents[self->object_idx] = self->origin->object_idx;
+	/* what was made contradicts much: see early, alternatives multiply */
+	return llm_schema_types(c, done) != 0 &&
+		   !(self->schema->is_made && !e->is_probe &&
+			 llm_schema_is_empty(c, done, 0));
+}
+
 static void
 expand_object(Expansion *e, const Pending *pending, LlmSchemaView *done)
 {
@@ -338,16 +356,12 @@ expand_object(Expansion *e, const Pending *pending, LlmSchemaView *done)
 		e->refused = refused;
 		return;
 	}
-	llm_schema_add(c, done, object);
-	if (llm_grammar_failed(c->b))
-		return;
 	self = *pending;
-	self.object_idx = (uint8_t) (done->n_objects - 1);
-	if (self.origin != NULL && !self.is_negation)
-		done->parents[self.object_idx] = self.origin->object_idx;
-	/* see early what contradicts itself, for alternatives multiply */
-	if (llm_schema_types(c, done) == 0 ||
-		(object->is_made && !e->is_probe && llm_schema_is_empty(c, done, 0)))
+	if (object->is_made && !llm_schema_constrains(object))
+		self.object_idx = self.origin != NULL && !self.is_negation
+							  ? self.origin->object_idx
+							  : LLM_SCHEMA_NO_PARENT;
+	else if (!add_object(e, &self, done))
 		return;
 	rest = push_applied(e, &self, applied);
 	if (!llm_grammar_failed(c->b))

@@ -36,7 +36,8 @@ struct LlmSchemaJson
 	const LlmSchemaJson *target; /* of a link */
 	LlmSchemaJson *next;
 	const LlmSchemaJson *parent;
-	bool is_made; /* not of the source: its parent is what it was made for */
+	bool is_made;  /* not of the source: its parent is what it was made for */
+	uint8_t types; /* that it leaves as a schema, once asked; 0: not yet */
 };
 
 /* NULL: failed, as the builder says.  A key that occurs twice is an error. */

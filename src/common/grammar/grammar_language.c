@@ -52,6 +52,7 @@ struct LlmLanguage
 	uint8_t *ends;	/* [n_states]: may a text end here? */
 	uint32_t n_states;
 	uint32_t start;
+	bool is_finite; /* each state is for texts of one length */
 };
 
 typedef struct Maker
@@ -154,17 +155,6 @@ cut_intervals(Maker *m)
 	}
 }
 
-static bool
-contains(const LlmGrammarSet *set, uint32_t c)
-{
-	for (size_t i = 0; i < set->n_ranges; i++)
-	{
-		if (c >= set->ranges[i].low && c <= set->ranges[i].high)
-			return true;
-	}
-	return false;
-}
-
 /* Intervals that belong to the same sets are one class. */
 static void
 merge_intervals(Maker *m)
@@ -184,7 +174,7 @@ merge_intervals(Maker *m)
 		if (c == 0 || (c >= 0xD800 && c < 0xE000))
 			continue;
 		for (uint32_t s = 0; s < m->n_sets; s++)
-			own[s] = contains(m->sets[s], c);
+			own[s] = llm_grammar_set_contains(m->sets[s], c);
 		for (; class < alphabet->n_classes; class ++)
 		{
 			uint32_t s = 0;
@@ -660,7 +650,10 @@ llm_language_create(LlmGrammarBuilder *b, const LlmLanguageTerms *terms,
 						term->negated);
 		trim(&m, all);
 	}
-	return llm_grammar_failed(b) ? NULL : all;
+	if (llm_grammar_failed(b))
+		return NULL;
+	all->is_finite = terms->max != LLM_GRAMMAR_UNBOUNDED;
+	return all;
 }
 
 bool
@@ -717,7 +710,7 @@ set_between(LlmGrammarBuilder *b, const LlmLanguage *language,
 
 static LlmGrammarNodeId
 build_state(LlmGrammarBuilder *b, const LlmLanguage *language, uint32_t state,
-			const LlmGrammarNodeId *labels, LlmGrammarEncoding encoding)
+			const LlmGrammarNodeId *nodes, LlmGrammarEncoding encoding)
 {
 	uint32_t n_classes = language->alphabet->n_classes;
 	const uint32_t *row = language->next + state * n_classes;
@@ -734,48 +727,68 @@ build_state(LlmGrammarBuilder *b, const LlmLanguage *language, uint32_t state,
 		if (row[c] == DEAD || before < c)
 			continue;
 		set = set_between(b, language, row, row[c]);
-		targets[n++] = llm_grammar_build_set(b, &set, encoding, labels[row[c]]);
+		targets[n++] = llm_grammar_build_set(b, &set, encoding, nodes[row[c]]);
 	}
 	return llm_grammar_build_split(b, targets, n);
 }
 
-LlmGrammarNodeId
-llm_language_build(LlmGrammarBuilder *b, const LlmLanguage *language,
-				   LlmGrammarEncoding encoding, LlmGrammarNodeId next)
+/* The states that the start reaches, nearer ones first. */
+static uint32_t
+collect_states(const LlmLanguage *language, uint32_t *order, uint8_t *seen)
 {
 	uint32_t n_classes = language->alphabet->n_classes;
-	LlmGrammarNodeId *labels;
-	uint32_t *order;
 	uint32_t n = 0;
 
-	if (language->start == DEAD)
-		return llm_grammar_build_never(b);
-	labels = llm_grammar_alloc(b, language->n_states * sizeof(*labels));
-	order = llm_grammar_alloc(b, language->n_states * sizeof(*order));
-	if (labels == NULL || order == NULL)
-		return 0;
-	labels[language->start] = llm_grammar_build_label(b);
 	order[n++] = language->start;
-	for (uint32_t i = 0; i < n && !llm_grammar_failed(b); i++)
+	seen[language->start] = 1;
+	for (uint32_t i = 0; i < n; i++)
 	{
 		for (uint32_t c = 0; c < n_classes; c++)
 		{
 			uint32_t target = language->next[order[i] * n_classes + c];
 
-			if (target == DEAD || labels[target] != 0)
+			if (target == DEAD || seen[target])
 				continue;
-			labels[target] = llm_grammar_build_label(b);
+			seen[target] = 1;
 			order[n++] = target;
 		}
 	}
-	for (uint32_t i = 0; i < n && !llm_grammar_failed(b); i++)
+	return n;
+}
+
+/*
+ * From the last state to the first.  Where each is for one length, what is
+ * behind it is built before, and equal ends of languages are shared; otherwise
+ * there may be loops, and every state is a label.
+ */
+LlmGrammarNodeId
+llm_language_build(LlmGrammarBuilder *b, const LlmLanguage *language,
+				   LlmGrammarEncoding encoding, LlmGrammarNodeId next)
+{
+	uint32_t n_states = language->n_states;
+	LlmGrammarNodeId *nodes = llm_grammar_alloc(b, n_states * sizeof(*nodes));
+	uint32_t *order = llm_grammar_alloc(b, n_states * sizeof(*order));
+	uint8_t *seen = llm_grammar_alloc(b, n_states);
+	uint32_t n;
+
+	if (nodes == NULL || order == NULL || seen == NULL)
+		return 0;
+	if (language->start == DEAD)
+		return llm_grammar_build_never(b);
+	n = collect_states(language, order, seen);
+	for (uint32_t i = 0; i < n && !language->is_finite; i++)
+		nodes[order[i]] = llm_grammar_build_label(b);
+	for (uint32_t i = n; i-- > 0 && !llm_grammar_failed(b);)
 	{
 		LlmGrammarNodeId node =
-			build_state(b, language, order[i], labels, encoding);
+			build_state(b, language, order[i], nodes, encoding);
 
 		if (language->ends[order[i]])
 			node = llm_grammar_build_or(b, node, next);
-		llm_grammar_set_label(b, labels[order[i]], node);
+		if (language->is_finite)
+			nodes[order[i]] = node;
+		else
+			llm_grammar_set_label(b, nodes[order[i]], node);
 	}
-	return labels[language->start];
+	return nodes[language->start];
 }

@@ -92,6 +92,17 @@ llm_grammar_set_invert(LlmGrammarBuilder *b, LlmGrammarSet *set)
 	*set = inverse;
 }
 
+bool
+llm_grammar_set_contains(const LlmGrammarSet *set, uint32_t c)
+{
+	for (size_t i = 0; i < set->n_ranges; i++)
+	{
+		if (c >= set->ranges[i].low && c <= set->ranges[i].high)
+			return true;
+	}
+	return false;
+}
+
 /* -- UTF-8 -- */
 
 typedef struct Sequence
@@ -235,17 +246,6 @@ build_utf8(LlmGrammarBuilder *b, const LlmGrammarSet *set,
 
 /* -- JSON strings -- */
 
-static bool
-contains(const LlmGrammarSet *set, uint32_t c)
-{
-	for (size_t i = 0; i < set->n_ranges; i++)
-	{
-		if (c >= set->ranges[i].low && c <= set->ranges[i].high)
-			return true;
-	}
-	return false;
-}
-
 /* The characters that need an escape: the choices behind the backslash. */
 static LlmGrammarNodeId
 build_escapes(LlmGrammarBuilder *b, const LlmGrammarSet *set,
@@ -258,12 +258,13 @@ build_escapes(LlmGrammarBuilder *b, const LlmGrammarSet *set,
 
 	for (size_t i = 0; letters[i] != '\0'; i += 2)
 	{
-		if (contains(set, (uint8_t) letters[i + 1]))
+		if (llm_grammar_set_contains(set, (uint8_t) letters[i + 1]))
 			texts[n++] = (LlmGrammarToken){ &letters[i], 1 };
 	}
 	for (uint32_t c = 1; c < 0x20; c++)
 	{
-		if (strchr("\b\f\n\r\t", (int) c) != NULL || !contains(set, c))
+		if (strchr("\b\f\n\r\t", (int) c) != NULL ||
+			!llm_grammar_set_contains(set, c))
 			continue;
 		memcpy(numbers[c], "u00", 3);
 		numbers[c][3] = "01"[c >> 4];

@@ -30,9 +30,10 @@ typedef enum Shape
 	TEXT,
 	NUMBER,
 	TRUTH,
-	LIST,  /* not empty, of anything */
-	NAMES, /* a list of strings */
-	MAP	   /* an object */
+	VALUES, /* a list */
+	LIST,	/* one that is not empty */
+	NAMES,	/* a list of strings */
+	MAP		/* an object */
 } Shape;
 
 typedef struct Keyword
@@ -77,7 +78,7 @@ static const Keyword keywords[] = {
 	{ "$ref", APPLICATOR, 0, TEXT },
 	{ "type", CONSTRAINT, 0, ANY },
 	{ "nullable", CONSTRAINT, 0, TRUTH },
-	{ "enum", CONSTRAINT, 0, LIST },
+	{ "enum", CONSTRAINT, 0, VALUES },
 	{ "const", CONSTRAINT, 0, ANY },
 	{ "minimum", CONSTRAINT, NUMERIC, NUMBER },
 	{ "maximum", CONSTRAINT, NUMERIC, NUMBER },
@@ -89,7 +90,7 @@ static const Keyword keywords[] = {
 	{ "pattern", CONSTRAINT, LLM_SCHEMA_STRING, TEXT },
 	{ "format", CONSTRAINT, LLM_SCHEMA_STRING, TEXT },
 	{ "items", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
-	{ "prefixItems", CONSTRAINT, LLM_SCHEMA_ARRAY, LIST },
+	{ "prefixItems", CONSTRAINT, LLM_SCHEMA_ARRAY, VALUES },
 	{ "minItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
 	{ "maxItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
 	{ "unevaluatedItems", CONSTRAINT, LLM_SCHEMA_ARRAY, ANY },
@@ -177,6 +178,7 @@ check_shape(LlmSchemaCompiler *c, const LlmSchemaJson *keyword, Shape shape)
 										"must be a string",
 										"must be a number",
 										"must be true or false",
+										"must be a list",
 										"must be a list that is not empty",
 										"must be a list of names",
 										"must be an object" };
@@ -189,6 +191,8 @@ check_shape(LlmSchemaCompiler *c, const LlmSchemaJson *keyword, Shape shape)
 	else if (shape == TRUTH)
 		ok = keyword->kind == LLM_SCHEMA_JSON_FALSE ||
 			 keyword->kind == LLM_SCHEMA_JSON_TRUE;
+	else if (shape == VALUES)
+		ok = keyword->kind == LLM_SCHEMA_JSON_ARRAY;
 	else if (shape == LIST)
 		ok = keyword->kind == LLM_SCHEMA_JSON_ARRAY && keyword->child != NULL;
 	else if (shape == NAMES)
@@ -346,8 +350,15 @@ llm_schema_types(LlmSchemaCompiler *c, const LlmSchemaView *view)
 	uint32_t types = LLM_SCHEMA_ANY;
 
 	for (size_t i = 0; i < view->n_objects; i++)
-		types &= llm_schema_types_of_object(c, view->objects[i]) &
-				 types_of_listed(c, view->objects[i]);
+	{
+		/* remembered, for this is asked of the same objects all the time */
+		LlmSchemaJson *object = (LlmSchemaJson *) view->objects[i];
+
+		if (object->types == 0)
+			object->types = (uint8_t) (llm_schema_types_of_object(c, object) &
+									   types_of_listed(c, object));
+		types &= object->types;
+	}
 	return types;
 }
 
