@@ -2,8 +2,8 @@
  * cuda_backend.cu
  *	  Opening the CUDA backend, and its table of operations.
  *
- * The siblings: cuda_memory.cu (device memory, weights), cuda_step.cu (a
- * step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting),
+ * The siblings: cuda_memory.cu (device memory, weights), cuda_arena.cu (the
+ * weights' memory, also of others), cuda_step.cu (a step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting),
  * cuda_linear.cu and cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache,
  * rotary embedding), cuda_attention*.cu, cuda_norm.cu, cuda_elementwise.cu,
  * cuda_moe.cu, cuda_lora.cu (adapters), cuda_sample.cu, cuda_train*.cu
@@ -101,6 +101,8 @@ cuda_ops(void)
 	ops.read = cuda_read;
 	ops.weight = cuda_weight;
 	ops.weight_free = cuda_weight_free;
+	ops.weight_alloc = cuda_weight_alloc;
+	ops.arena_lend = cuda_arena_lend;
 	ops.fill_normal = cuda_fill_normal;
 	ops.host_alloc = cuda_host_alloc;
 	ops.host_free = cuda_host_free;
@@ -148,14 +150,31 @@ read_device(LlmCuda *cuda, LlmError *err)
 						 cuda->name, properties.major, properties.minor);
 }
 
+/*
+ * Priorities count among the streams of one context: all of a process, or of
+ * all processes where they come through MPS.  Contexts take turns otherwise.
+ */
+static bool
+open_streams(LlmCuda *cuda, LlmError *err)
+{
+	int least = 0;
+	int greatest = 0;
+	int priority;
+
+	CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+	priority = cuda->options.is_background ? least : greatest;
+	CUDA_TRY(cudaStreamCreateWithPriority(&cuda->stream, cudaStreamNonBlocking,
+										  priority));
+	CUDA_TRY(cudaStreamCreateWithPriority(&cuda->upload_stream,
+										  cudaStreamNonBlocking, priority));
+	return true;
+}
+
 static bool
 open_parts(LlmCuda *cuda, LlmError *err)
 {
-	if (!read_device(cuda, err))
+	if (!read_device(cuda, err) || !open_streams(cuda, err))
 		return false;
-	CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
-	CUDA_TRY(
-		cudaStreamCreateWithFlags(&cuda->upload_stream, cudaStreamNonBlocking));
 	return cuda_memory_open(cuda, err) && cuda_step_open(cuda, err) &&
 		   cuda_idle_open(cuda, err) && cuda_graph_open(cuda, err) &&
 		   cuda_linear_open(cuda, err) && attention_open(cuda, err) &&

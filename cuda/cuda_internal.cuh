@@ -104,9 +104,13 @@ typedef struct LlmCuda
 	cudaStream_t upload_stream; /* inputs of the next step */
 	bool is_capturing;			/* launches are recorded, nothing runs */
 
-	/* cuda_memory.cu */
+	/* cuda_arena.cu */
 	char *arena; /* weights lie side by side in it */
 	size_t arena_bytes;
+	unsigned long long arena_handle; /* the driver's, where is_arena_mapped */
+	bool is_arena_mapped; /* lendable or borrowed; else cudaMalloc's */
+
+	/* cuda_memory.cu */
 	size_t arena_used;
 	int64_t n_arena_items;
 	char *pinned[2]; /* weights on their way */
@@ -346,7 +350,14 @@ pack_bf16(float low, float high)
  * ------------------------------------------------------------------------
  */
 
+/* cuda_arena.cu */
+extern bool cuda_arena_open(LlmCuda *cuda, LlmError *err);
+extern void cuda_arena_close(LlmCuda *cuda);
+extern int cuda_arena_lend(LlmCompute *compute, LlmError *err);
+
 /* cuda_memory.cu */
+/* False, and what was asked for and is free. */
+extern bool cuda_no_memory(LlmError *err, size_t n_bytes, const char *name);
 extern bool cuda_memory_open(LlmCuda *cuda, LlmError *err);
 extern void cuda_memory_close(LlmCuda *cuda);
 extern void *cuda_alloc(LlmCompute *compute, size_t n_bytes, const char *name,
@@ -359,6 +370,8 @@ extern bool cuda_read(LlmCompute *compute, void *dest, const void *src,
 extern const void *cuda_weight(LlmCompute *compute, const void *mapped,
 							   size_t n_bytes, const char *name, LlmError *err);
 extern void cuda_weight_free(LlmCompute *compute, const void *address);
+extern void *cuda_weight_alloc(LlmCompute *compute, size_t n_bytes,
+							   const char *name, LlmError *err);
 
 /* cuda_step.cu */
 extern bool cuda_step_open(LlmCuda *cuda, LlmError *err);

@@ -2,10 +2,11 @@
  * cuda_memory.cu
  *	  Device memory, and the way of weights to it.
  *
- * With options.arena_bytes one allocation is made at opening and handed out
- * from its start, so that weights loaded one after another lie side by side
- * and products that share their input become one.  What does not fit is
- * allocated alone.  The arena starts over when nothing of it is in use.
+ * With options.arena_bytes one allocation is made at opening (cuda_arena.cu)
+ * and handed out to weights from its start, so that those loaded one after
+ * another lie side by side and products that share their input become one.
+ * What does not fit is allocated alone.  The arena starts over when nothing of
+ * it is in use.
  *
  * Weights travel from the mapped file through two pinned buffers: while the
  * device takes one, the other is filled, which reads the file.
@@ -17,10 +18,9 @@
 #include <string.h>
 
 #define PINNED_BYTES ((size_t) 32 << 20)
-#define ARENA_ALIGN ((size_t) 256)
 
-static bool
-no_device_memory(LlmError *err, size_t n_bytes, const char *name)
+bool
+cuda_no_memory(LlmError *err, size_t n_bytes, const char *name)
 {
 	size_t free_bytes = 0;
 	size_t total_bytes = 0;
@@ -42,15 +42,7 @@ cuda_memory_open(LlmCuda *cuda, LlmError *err)
 		CUDA_TRY(cudaEventCreateWithFlags(&cuda->pinned_free[i],
 										  cudaEventDisableTiming));
 	}
-	if (cuda->options.arena_bytes == 0)
-		return true;
-	cuda->arena_bytes = cuda->options.arena_bytes;
-	if (cudaMalloc((void **) &cuda->arena, cuda->arena_bytes) != cudaSuccess)
-	{
-		cuda->arena = NULL;
-		return no_device_memory(err, cuda->arena_bytes, "the weights");
-	}
-	return true;
+	return cuda_arena_open(cuda, err);
 }
 
 void
@@ -63,8 +55,7 @@ cuda_memory_close(LlmCuda *cuda)
 		if (cuda->pinned_free[i] != NULL)
 			(void) cudaEventDestroy(cuda->pinned_free[i]);
 	}
-	if (cuda->arena != NULL)
-		(void) cudaFree(cuda->arena);
+	cuda_arena_close(cuda);
 }
 
 static bool
@@ -74,29 +65,46 @@ is_in_arena(const LlmCuda *cuda, const void *address)
 		   (const char *) address < cuda->arena + cuda->arena_bytes;
 }
 
-/* Not zeroed. */
-static void *
-take_memory(LlmCuda *cuda, size_t n_bytes, const char *name, LlmError *err)
+static size_t
+round_bytes(size_t n_bytes)
 {
-	size_t rounded;
+	return (n_bytes + LLM_ARENA_ALIGN_BYTES - 1) / LLM_ARENA_ALIGN_BYTES *
+		   LLM_ARENA_ALIGN_BYTES;
+}
+
+/* Neither is zeroed. */
+static void *
+take_memory(size_t n_bytes, const char *name, LlmError *err)
+{
 	void *address = NULL;
 
-	if (n_bytes > SIZE_MAX - ARENA_ALIGN)
-	{
-		no_device_memory(err, n_bytes, name);
-		return NULL;
-	}
-	rounded = (n_bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-	if (rounded <= cuda->arena_bytes - cuda->arena_used)
+	if (n_bytes <= SIZE_MAX - LLM_ARENA_ALIGN_BYTES &&
+		cudaMalloc(&address, round_bytes(n_bytes > 0 ? n_bytes : 1)) ==
+			cudaSuccess)
+		return address;
+	cuda_no_memory(err, n_bytes, name);
+	return NULL;
+}
+
+void *
+cuda_weight_alloc(LlmCompute *compute, size_t n_bytes, const char *name,
+				  LlmError *err)
+{
+	LlmCuda *cuda = llm_cuda(compute);
+	size_t left = cuda->arena_bytes - cuda->arena_used;
+	void *address;
+
+	if (n_bytes <= left && round_bytes(n_bytes) <= left)
 	{
 		address = cuda->arena + cuda->arena_used;
-		cuda->arena_used += rounded;
+		cuda->arena_used += round_bytes(n_bytes);
 		cuda->n_arena_items++;
 		return address;
 	}
-	if (cudaMalloc(&address, rounded) == cudaSuccess)
-		return address;
-	no_device_memory(err, n_bytes, name);
+	if (cuda->options.borrowed_arena == 0)
+		return take_memory(n_bytes, name, err);
+	llm_error_set(err, LLM_ERROR_INTERNAL,
+				  "%s lies beyond the memory that was borrowed", name);
 	return NULL;
 }
 
@@ -104,7 +112,7 @@ void *
 cuda_alloc(LlmCompute *compute, size_t n_bytes, const char *name, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
-	void *address = take_memory(cuda, n_bytes, name, err);
+	void *address = take_memory(n_bytes, name, err);
 	cudaError_t code;
 
 	if (address == NULL)
@@ -187,8 +195,9 @@ cuda_weight(LlmCompute *compute, const void *mapped, size_t n_bytes,
 			const char *name, LlmError *err)
 {
 	LlmCuda *cuda = llm_cuda(compute);
-	void *address = take_memory(cuda, n_bytes, name, err);
+	void *address = cuda_weight_alloc(compute, n_bytes, name, err);
 
+	assert(cuda->options.borrowed_arena == 0);
 	if (address == NULL)
 		return NULL;
 	if (stream_weight(cuda, (char *) address, (const char *) mapped, n_bytes,

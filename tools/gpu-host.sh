@@ -35,6 +35,7 @@
 #	deterministic  what it costs
 #	sql        concurrent sessions, and a statement over short rows
 #	sql-fp8    concurrent sessions with an fp8 cache
+#	train-beside   serving without a job of training, with one, with one that yields
 #	sql-update one UPDATE of 4,096 rows 1000/1000, divided by SCALE (2)
 #
 # Without parts all of them run.  "train" is training alone: its tests, its
@@ -261,6 +262,9 @@ bench_part() {
 				--deterministic 128/128 1000/1000
 			show 'steps, deterministic' $b/bench_gpu --deterministic
 			;;
+		train-beside)
+			show 'serving beside training' $b/bench_train_beside
+			;;
 		sql) JOBS_SQL='sessions short' show 'through SQL' tools/bench-sql.sh ;;
 		# all 4,096 rows take an H100 some ten minutes
 		sql-update)
@@ -302,7 +306,7 @@ case ${1:-} in
 		build all bench-programs
 		run_parts bench_part \
 			'steps attention jobs jobs-fp8 long-jobs adapters deterministic sql sql-fp8
-			sql-update' \
+			train-beside sql-update' \
 			"$@"
 		;;
 	*) fail 'usage: tools/gpu-host.sh prepare FOLDER | test [PART...] | train | bench [PART...]' ;;

@@ -180,7 +180,8 @@ make_trainer(Bench *b)
 		fail(&err);
 	choose_pairs(b);
 	train.n_pairs = b->n_pairs;
-	memory = llm_train_memory(b->model, &train);
+	memory = llm_train_memory(&b->config, llm_model_options(b->model),
+							  b->compute->activation_dtype, &train);
 	b->trainer = llm_trainer_create(b->model, &train, &err);
 	if (b->trainer == NULL)
 		fail(&err);

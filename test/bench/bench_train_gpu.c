@@ -184,8 +184,10 @@ measure_step(Bench *bench, const StepCase *c)
 	};
 	LlmTrainBatch batch = make_batch(bench, c);
 	LlmError err = { 0 };
-	double gigabytes =
-		(double) llm_train_memory(bench->model, &options).total_bytes / 1e9;
+	LlmTrainMemory memory = llm_train_memory(
+		llm_model_config(bench->model), llm_model_options(bench->model),
+		bench->compute->activation_dtype, &options);
+	double gigabytes = (double) memory.total_bytes / 1e9;
 	LlmTrainer *trainer = llm_trainer_create(bench->model, &options, &err);
 	float *floats = malloc((size_t) batch.n_labels * 2 * sizeof(float));
 	int64_t times[N_TIMED];

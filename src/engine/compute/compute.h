@@ -112,6 +112,9 @@ typedef struct LlmStepInputs
 	const void *const *loras;  /* [n_loras] on the host: images on the device */
 } LlmStepInputs;
 
+/* Weights in an arena begin at multiples of it. */
+#define LLM_ARENA_ALIGN_BYTES ((size_t) 256)
+
 #define LLM_DRAWN_ROW(token_id) (-1 - (token_id))
 
 typedef struct LlmKvCacheSpec
@@ -426,6 +429,21 @@ typedef struct LlmComputeOps
 						  size_t n_bytes, const char *name, LlmError *err);
 	void (*weight_free)(LlmCompute *compute, const void *address);
 
+	/*
+	 * Memory for a weight that is made up or converted, to be freed by free;
+	 * not zeroed.  What it and weight return lies one behind the other in the
+	 * arena, each rounded up to LLM_ARENA_ALIGN_BYTES, as long as it fits.
+	 */
+	void *(*weight_alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
+						  LlmError *err);
+
+	/*
+	 * A descriptor by which another process can borrow the arena, for the
+	 * caller to close; -1: the device's driver does not do that.  The memory
+	 * lives as long as anybody has it.  NULL where there is no arena.
+	 */
+	int (*arena_lend)(LlmCompute *compute, LlmError *err);
+
 	/* NULL where weights are better made up on the host. */
 	bool (*fill_normal)(LlmCompute *compute, const LlmFillNormalArgs *args,
 						LlmError *err);
@@ -526,6 +544,7 @@ struct LlmCompute
 	LlmDtype precision;		   /* bf16: matrix products may round their
 								 * inputs to bf16; f32: they must not */
 	LlmLoraFormat lora_format; /* of adapters' images */
+	bool is_arena_guarded;	   /* borrowed, and the device refuses to write */
 };
 
 typedef struct LlmComputeOptions
@@ -544,7 +563,12 @@ typedef struct LlmComputeOptions
 	int32_t max_loras;		/* of a step: scratch memory; 0 = no adapters */
 	int32_t max_lora_rank;
 	size_t arena_bytes;		/* device memory to take at once, for weights to lie
-								 * side by side; 0: as they come */
+							 * side by side; 0: as they come */
+	bool lends_arena;		/* another process may borrow it */
+	int borrowed_arena;		/* descriptor of another process's arena of so many
+							 * bytes, to be read alone, in place of an own one;
+							 * stays the caller's.  0: none */
+	bool is_background;		/* others on the same device come first */
 	size_t kv_expand_bytes; /* device memory to expand prompts' keys and values
 							 * of 8 bits in; 0: as they are read */
 	size_t graph_bytes;		/* device memory that recorded passes may take */

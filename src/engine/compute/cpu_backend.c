@@ -227,6 +227,7 @@ static const LlmComputeOps cpu_ops = {
 	.read = cpu_copy,
 	.weight = cpu_weight,
 	.weight_free = cpu_weight_free,
+	.weight_alloc = cpu_alloc,
 	.host_alloc = cpu_alloc,
 	.host_free = cpu_free,
 	.quant_bytes = llm_cpu_quant_bytes,

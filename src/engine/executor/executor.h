@@ -6,6 +6,8 @@
  *	  executor_options.c	the LOAD message's JSON
  *	  executor_device.c		the device, and its memory
  *	  memory_plan.c			how memory is divided, line by line (memory_plan.h)
+ *	  executor_share.c		one copy of the weights for several executors
+ *	  weight_lender.c		how it comes from one to the other (weight_lender.h)
  *	  executor_warm_up.c	steps before the first request
  *	  executor_faults.c		failures made to order, in builds with asserts
  *	  executor_load.c		model directory to a ready executor
@@ -25,6 +27,7 @@
 #include "src/engine/batch/batch.h"
 #include "src/engine/executor/constraint.h"
 #include "src/engine/executor/memory_plan.h"
+#include "src/engine/executor/weight_lender.h"
 #include "src/engine/model/model.h"
 #include "src/engine/sample/sample.h"
 
@@ -34,6 +37,7 @@ typedef struct LlmExecutorOptions
 	char path[4096];		 /* model directory */
 	char image_path[4096];	 /* model image to write; "" = none */
 	char cache_dir[4096];	 /* for what was measured; "" = none */
+	char share_dir[4096];	 /* where weights on a GPU are lent; "" = nowhere */
 	char device[16];		 /* auto, cpu, cuda */
 	char dtype[16];			 /* auto, float32, float16, bfloat16 */
 	char kv_cache_dtype[16]; /* auto, float32, bfloat16, fp8, int8 */
@@ -131,6 +135,9 @@ typedef struct LlmExecutor
 	LlmDeviceInfo device; /* where is_cuda */
 	LlmMemoryPlan memory;
 	LlmCompute *compute;
+	LlmWeightLender *lender; /* of its weights; NULL: not lent */
+	int borrowed_arena;		 /* descriptor; 0: the weights are its own */
+	bool is_background;		 /* others on the same device come first */
 	LlmModelConfig config;
 	LlmModel *model;
 	LlmKvCacheSpec kv_spec;
@@ -170,12 +177,24 @@ extern bool llm_executor_choose_device(LlmExecutor *executor, LlmError *err);
 extern bool
 llm_executor_kv_budget(LlmExecutor *executor, int64_t *budget, LlmError *err);
 extern int64_t llm_executor_gpu_weight_bytes(const LlmExecutor *executor);
+/* For rotary tables and what allocations are rounded up by. */
+#define LLM_GPU_MARGIN_BYTES ((int64_t) 256 << 20)
 /* After choosing the cache's size: the plan's last lines. */
 extern void llm_executor_complete_memory(LlmExecutor *executor);
 extern LlmComputeOptions
 llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision);
+extern LlmDtype llm_executor_weight_dtype(const LlmExecutor *executor);
 extern LlmModelOptions
 llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype);
+
+/*
+ * executor_share.c: another executor may use the weights that were loaded; or
+ * load_model is to use another's where there are such weights.  Either says in
+ * the log why it is not so.
+ */
+extern void llm_executor_lend_weights(LlmExecutor *executor);
+extern bool llm_executor_borrow_weights(LlmExecutor *executor);
+extern void llm_executor_return_weights(LlmExecutor *executor);
 
 /*
  * executor_faults.c: with asserts, operations fail as the file says that the

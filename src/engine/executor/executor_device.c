@@ -20,9 +20,6 @@
 /* Cache memory where none is set: this, or a quarter of the machine's. */
 #define CPU_KV_CACHE_BYTES ((int64_t) 4 << 30)
 
-/* For rotary tables and what allocations are rounded up by. */
-#define GPU_MARGIN_BYTES ((int64_t) 256 << 20)
-
 /*
  * For recorded passes: some 300 launches each, of a few KB; those of a ladder
  * of batch sizes take less than this, and are forgotten when they do not.
@@ -79,6 +76,10 @@ llm_executor_compute_options(const LlmExecutor *executor, LlmDtype precision)
 		.arena_bytes = executor->is_cuda && !is_nf4(executor)
 						   ? (size_t) llm_executor_gpu_weight_bytes(executor)
 						   : 0,
+		.lends_arena =
+			executor->options.share_dir[0] != '\0' && !executor->is_background,
+		.borrowed_arena = executor->borrowed_arena,
+		.is_background = executor->is_background,
 		.kv_expand_bytes = is_kv_coded(executor) ? GPU_KV_EXPAND_BYTES : 0,
 		.graph_bytes = executor->is_cuda && !executor->options.enforce_eager
 						   ? GPU_GRAPH_BYTES
@@ -115,6 +116,7 @@ llm_executor_model_options(const LlmExecutor *executor, LlmDtype weight_dtype)
 		.weight_dtype = weight_dtype,
 		.quantization = quantization_by_name(executor->options.quantization),
 		.n_threads = executor->options.num_threads,
+		.weights_are_there = executor->borrowed_arena > 0,
 		.dummy_weights = executor->options.dummy_weights,
 		.dummy_seed = executor->options.dummy_seed,
 		.max_model_len = executor->max_model_len,
@@ -130,7 +132,7 @@ llm_executor_gpu_weight_bytes(const LlmExecutor *executor)
 {
 	return llm_model_n_params(&executor->config) *
 			   (int64_t) llm_dtype_bytes(LLM_DTYPE_BF16) +
-		   GPU_MARGIN_BYTES / 4;
+		   LLM_GPU_MARGIN_BYTES / 4;
 }
 
 /* Weights in int8 and int4 have kernels on the CPU alone. */
@@ -218,7 +220,7 @@ plan_gpu(LlmExecutor *executor, LlmError *err)
 		llm_adapter_slots_bytes(&executor->config, wanted);
 	plan->bytes[LLM_MEMORY_SCRATCH] = (int64_t) gpu->scratch_bytes;
 	plan->bytes[LLM_MEMORY_GRAPHS] = (int64_t) options.graph_bytes;
-	plan->bytes[LLM_MEMORY_RESERVE] = GPU_MARGIN_BYTES;
+	plan->bytes[LLM_MEMORY_RESERVE] = LLM_GPU_MARGIN_BYTES;
 	return true;
 }
 

@@ -190,6 +190,15 @@ create_planner(LlmExecutor *executor, LlmError *err)
 	return true;
 }
 
+/* What matrices become; a GPU computes in bf16, whatever is stored. */
+LlmDtype
+llm_executor_weight_dtype(const LlmExecutor *executor)
+{
+	return dtype_by_name(executor->options.dtype, executor->is_cuda
+													  ? LLM_DTYPE_BF16
+													  : executor->config.dtype);
+}
+
 /*
  * Gradients take sums of products that rounded inputs would drown in noise;
  * a GPU rounds them, and has sums that are long.
@@ -197,15 +206,12 @@ create_planner(LlmExecutor *executor, LlmError *err)
 bool
 llm_executor_load_model(LlmExecutor *executor, LlmError *err)
 {
-	const bool is_cuda = executor->is_cuda;
-	LlmModelOptions options;
+	LlmModelOptions options = llm_executor_model_options(
+		executor, llm_executor_weight_dtype(executor));
 
-	if (!open_compute(executor, is_cuda ? LLM_DTYPE_BF16 : LLM_DTYPE_F32, err))
+	if (!open_compute(executor,
+					  executor->is_cuda ? LLM_DTYPE_BF16 : LLM_DTYPE_F32, err))
 		return false;
-	options = llm_executor_model_options(
-		executor,
-		dtype_by_name(executor->options.dtype,
-					  is_cuda ? LLM_DTYPE_BF16 : executor->config.dtype));
 	executor->model = llm_model_load(executor->options.path, &executor->config,
 									 &options, executor->compute, err);
 	return executor->model != NULL;
@@ -251,9 +257,7 @@ load_all(LlmExecutor *executor, LlmError *err)
 	if (!llm_model_config_read(options->path, config, err) ||
 		!llm_executor_choose_device(executor, err))
 		return false;
-	/* a GPU computes in bf16, whatever the checkpoint was stored in */
-	weight_dtype = dtype_by_name(
-		options->dtype, executor->is_cuda ? LLM_DTYPE_BF16 : config->dtype);
+	weight_dtype = llm_executor_weight_dtype(executor);
 	/* half precision products are exact only when done in f32 */
 	precision = weight_dtype == LLM_DTYPE_BF16 ? LLM_DTYPE_BF16 : LLM_DTYPE_F32;
 	kv_dtype = dtype_by_name(options->kv_cache_dtype, precision);
@@ -271,6 +275,7 @@ load_all(LlmExecutor *executor, LlmError *err)
 		!create_planner(executor, err) || !create_constraints(executor, err) ||
 		!llm_executor_warm_up(executor, err))
 		return false;
+	llm_executor_lend_weights(executor);
 	llm_executor_arm_faults(executor);
 	return true;
 }
@@ -292,6 +297,8 @@ llm_executor_load(LlmExecutor *executor, LlmError *err)
 void
 llm_executor_unload(LlmExecutor *executor)
 {
+	llm_weight_lender_close(executor->lender);
+	executor->lender = NULL;
 	llm_request_table_destroy(&executor->requests);
 	llm_constraints_free(executor->constraints);
 	if (executor->planner != NULL)
@@ -303,6 +310,7 @@ llm_executor_unload(LlmExecutor *executor)
 		llm_model_free(executor->model);
 	if (executor->compute != NULL)
 		executor->compute->ops->close(executor->compute);
+	llm_executor_return_weights(executor);
 	free(executor->rows);
 	free(executor->results);
 	for (int i = 0; i < 2; i++)

@@ -97,6 +97,8 @@ parse_texts(const cJSON *json, LlmExecutorOptions *options, LlmError *err)
 				  sizeof(options->image_path), err) ||
 		!get_text(json, "cache_dir", options->cache_dir,
 				  sizeof(options->cache_dir), err) ||
+		!get_text(json, "share_dir", options->share_dir,
+				  sizeof(options->share_dir), err) ||
 		!get_text(json, "device", options->device, sizeof(options->device),
 				  err) ||
 		!get_text(json, "dtype", options->dtype, sizeof(options->dtype), err) ||

@@ -64,7 +64,8 @@ parse_paths(const cJSON *json, LlmTrainRequest *r, LlmError *err)
 		!get_path(json, "baseline", r->baseline, err) ||
 		!get_path(json, "state", r->state, err) ||
 		!get_path(json, "checkpoint", r->checkpoint, err) ||
-		!get_path(json, "output", r->output, err))
+		!get_path(json, "output", r->output, err) ||
+		!get_path(json, "busy_sign", r->busy_sign, err))
 		return false;
 	if (r->model.path[0] == '\0' || r->dataset[0] == '\0' ||
 		r->output[0] == '\0')
@@ -340,6 +341,20 @@ complete(LlmTrainRequest *r)
 							 : LLM_RECOMPUTE_FULL;
 }
 
+/* What a job leaves to others on the same device. */
+static bool
+parse_yielding(const cJSON *json, LlmTrainRequest *r, LlmError *err)
+{
+	r->max_yield_ms = 10000;
+	if (!llm_json_get_bool(json, "yield_to_serving", &r->yield_to_serving,
+						   err) ||
+		!get_count(json, "max_yield_ms", 0, INT32_MAX, &r->max_yield_ms, err))
+		return false;
+	return !r->yield_to_serving || r->busy_sign[0] != '\0' ||
+		   llm_error_set(err, LLM_ERROR_INVALID,
+						 "\"yield_to_serving\" needs \"busy_sign\"");
+}
+
 bool
 llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 						LlmError *err)
@@ -356,7 +371,8 @@ llm_train_request_parse(const char *text, size_t len, LlmTrainRequest *request,
 		 parse_adapter(json, request, err) &&
 		 parse_optimizer(json, request, err) &&
 		 parse_preference(json, request, err) &&
-		 parse_evaluation(json, request, err) && parse_job(json, request, err);
+		 parse_evaluation(json, request, err) &&
+		 parse_yielding(json, request, err) && parse_job(json, request, err);
 	cJSON_Delete(json);
 	if (ok)
 		complete(request);

@@ -200,109 +200,58 @@ check_stage(const TrainSession *s, LlmError *err)
 						 stage, kinds[kind].rows, kinds[kind].stage);
 }
 
-static bool
-load_model(TrainSession *s, LlmError *err)
+/* The sizes of the device's scratch, and of labels' logits. */
+static void
+choose_sizes(TrainSession *s)
 {
 	LlmExecutor *e = s->executor;
 	LlmTrainRequest *r = &s->request;
 
-	e->options = r->model;
-	e->options.max_loras = 0;
 	e->max_model_len = r->job.max_segment;
 	e->max_num_batched_tokens = r->job.max_tokens;
-	if (!llm_executor_choose_device(e, err))
-		return false;
 	/* fewer rows would be multiplied faster than the head is read */
 	if (e->is_cuda)
 		r->train.max_logit_rows = r->job.max_tokens < GPU_LOGIT_ROWS
 									  ? r->job.max_tokens
 									  : GPU_LOGIT_ROWS;
 	e->max_num_seqs = r->train.max_logit_rows;
-	return llm_executor_load_model(e, err);
-}
-
-/* What the host can give without swapping; 0: it does not say. */
-static int64_t
-host_bytes(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	char line[256];
-	long long kb = 0;
-
-	if (file == NULL)
-		return 0;
-	while (fgets(line, sizeof(line), file) != NULL)
-	{
-		if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1)
-			break;
-	}
-	(void) fclose(file);
-	return (int64_t) kb * 1024;
 }
 
 /*
- * What is free of the device's memory and may be used; max_memory_bytes is
- * what the job may take where that is less.  0: nobody says.
+ * With the weights of an executor that serves, where they can be had; what the
+ * job takes is planned for the one case or the other.
  */
 static bool
-available_bytes(TrainSession *s, double *available, LlmError *err)
+load_model(TrainSession *s, LlmError *err)
 {
 	LlmExecutor *e = s->executor;
-	LlmComputeOptions options = llm_executor_compute_options(e, LLM_DTYPE_BF16);
-	LlmDeviceInfo *gpu = &e->device;
-	double most = (double) s->request.max_memory_bytes;
+	LlmError why = { 0 };
 
-	*available = (double) host_bytes();
-	if (e->is_cuda)
-	{
-		if (!llm_compute_cuda_info(&options, gpu, err))
-			return false;
-		*available =
-			(double) gpu->free_bytes -
-			(1 - e->options.gpu_memory_utilization) * (double) gpu->total_bytes;
-	}
-	if (most > 0 && (*available == 0 || most < *available))
-		*available = most;
-	return true;
-}
-
-/*
- * What training takes is known before any of it is taken, and on the host
- * memory is only missed when it is written to: ask before.  On a GPU layers are
- * computed again only where it would not fit otherwise.
- */
-static bool
-check_memory(TrainSession *s, LlmError *err)
-{
-	LlmExecutor *e = s->executor;
-	LlmTrainRequest *r = &s->request;
-	LlmTrainMemory memory;
-	double available;
-
-	if (!available_bytes(s, &available, err))
+	e->options = s->request.model;
+	e->options.max_loras = 0;
+	e->is_background = true;
+	if (!llm_executor_choose_device(e, err))
 		return false;
-	if (e->is_cuda)
-		r->train.recompute = LLM_RECOMPUTE_SELECTIVE;
-	memory = llm_train_memory(e->model, &r->train);
-	if (e->is_cuda && (double) memory.total_bytes > available &&
-		!r->disable_gradient_checkpointing)
+	choose_sizes(s);
+	if (llm_executor_borrow_weights(e))
 	{
-		r->train.recompute = LLM_RECOMPUTE_FULL;
-		memory = llm_train_memory(e->model, &r->train);
+		if (!train_plan_memory(e, &s->request, err))
+			return false;
+		if (llm_executor_load_model(e, &why))
+		{
+			llm_executor_log(
+				e, false,
+				"the job uses the weights of the executor that "
+				"serves%s",
+				e->compute->is_arena_guarded ? ", for reading alone" : "");
+			return true;
+		}
+		llm_executor_log(e, false, "the job loads weights of its own: %s",
+						 why.message);
+		llm_executor_unload(e);
 	}
-	if (available == 0 || (double) memory.total_bytes <= available)
-		return true;
-	llm_error_set(err, LLM_ERROR_NO_MEMORY,
-				  "the job does not fit: beside the model it takes %.3f GB, "
-				  "but %.3f GB of memory are available: states %.3f GB, "
-				  "activations %.3f GB, scratch %.3f GB, logits %.3f GB",
-				  (double) memory.total_bytes / 1e9, available / 1e9,
-				  (double) memory.states_bytes / 1e9,
-				  (double) memory.activations_bytes / 1e9,
-				  (double) memory.scratch_bytes / 1e9,
-				  (double) memory.logits_bytes / 1e9);
-	return llm_error_hint(err, "Lower cutoff_len, max_tokens or lora_rank, or "
-							   "leave gradient checkpointing on.");
+	return train_plan_memory(e, &s->request, err) &&
+		   llm_executor_load_model(e, err);
 }
 
 static bool
@@ -328,8 +277,11 @@ session_open(TrainSession *s, LlmError *err)
 			return false;
 		r->train.initial = s->initial;
 	}
-	if (!llm_train_check(e->model, &r->train, err) || !check_memory(s, err))
+	if (!llm_train_check(e->model, &r->train, err) ||
+		!train_yield_open(&s->yield, e, r, err))
 		return false;
+	r->train.turn = r->yield_to_serving ? train_yield_turn : NULL;
+	r->train.turn_arg = &s->yield;
 	s->trainer = llm_trainer_create(e->model, &r->train, err);
 	if (s->trainer == NULL)
 		return false;
@@ -349,6 +301,7 @@ session_close(TrainSession *s)
 	llm_mapped_file_close(&s->dataset_file);
 	llm_mapped_file_close(&s->eval_file);
 	llm_strbuf_free(&s->best);
+	train_yield_close(&s->yield);
 	free(s->pairs);
 	llm_executor_unload(s->executor);
 }

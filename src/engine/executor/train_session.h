@@ -35,6 +35,9 @@ typedef struct LlmTrainRequest
 	char output[4096];		  /* file for the trained adapter's image */
 	char stage[16];			  /* sft, dpo or kto; "": as the rows are */
 	int64_t max_memory_bytes; /* beside the model; 0: what there is */
+	char busy_sign[4096];	  /* file, see busy_sign.h, or "" */
+	bool yield_to_serving;	  /* pause while there are requests */
+	int64_t max_yield_ms;	  /* for a micro-batch, in all */
 	int64_t save_steps;		  /* 0: no states */
 	int64_t eval_steps;		  /* 0: only at the end */
 	bool eval_on_start;		  /* also before the first step, logged as step 0 */

@@ -33,8 +33,9 @@ typedef struct LlmModelOptions
 								 * dtype is used in place where it is equal or
 								 * narrower, and converted otherwise */
 	LlmQuantization quantization;
-	int32_t n_threads;	/* that quantize weights; 0: what the process may use */
-	bool dummy_weights; /* random weights from the config alone */
+	int32_t n_threads; /* that quantize weights; 0: what the process may use */
+	bool weights_are_there; /* in the arena that the backend has borrowed */
+	bool dummy_weights;		/* random weights from the config alone */
 	uint64_t dummy_seed;
 	int32_t max_model_len; /* positions that rope tables must cover */
 	int32_t max_num_batched_tokens;
@@ -50,6 +51,28 @@ extern LlmModel *llm_model_load(const char *dir, const LlmModelConfig *config,
 								const LlmModelOptions *options,
 								LlmCompute *compute, LlmError *err);
 extern void llm_model_free(LlmModel *model);
+
+/*
+ * What lies in a GPU's arena once a model is loaded, and where: processes that
+ * find the same digest can use one copy.  It covers the checkpoint's files,
+ * values of every matrix, and name, format and place of each weight.
+ */
+typedef struct LlmWeightKey
+{
+	uint8_t digest[32];
+	uint64_t n_bytes; /* of the arena, taken by weights */
+} LlmWeightKey;
+
+/* What weights will take on a GPU. */
+extern bool
+llm_model_plan_weights(const char *dir, const LlmModelConfig *config,
+					   const LlmModelOptions *options, size_t *n_bytes,
+					   LlmError *err);
+
+/* False for weights that are not all floats on the device. */
+extern bool llm_model_weight_key(const char *dir, const LlmModelConfig *config,
+								 const LlmModelOptions *options,
+								 LlmWeightKey *key, LlmError *err);
 
 extern const LlmModelConfig *llm_model_config(const LlmModel *model);
 

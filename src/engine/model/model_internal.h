@@ -29,7 +29,7 @@ typedef enum WeightOwner
 {
 	WEIGHT_BORROWED, /* absent, or another weight's data (a tied head) */
 	WEIGHT_MAPPED,	 /* by ops->weight, in a mapped file */
-	WEIGHT_ALLOCATED /* by ops->alloc */
+	WEIGHT_ALLOCATED /* by ops->alloc or weight_alloc */
 } WeightOwner;
 
 typedef struct ModelWeight
@@ -187,6 +187,19 @@ extern void weight_source_fill(const WeightSource *source, int64_t first,
 extern WeightSource
 model_weight_source(const LlmModel *model, const LlmWeightSpec *spec,
 					int weight_idx);
+
+/* The checkpoint, and what follows from it for the options. */
+extern bool
+model_open_checkpoint(LlmModel *model, const char *dir, LlmError *err);
+
+/* What a weight takes on the device. */
+extern size_t model_weight_bytes(const LlmModel *model,
+								 const LlmWeightSpec *spec, LlmDtype dtype);
+
+/* What a weight that is not quantized becomes: as stored, or converted. */
+extern LlmDtype
+model_float_dtype(const LlmModel *model, const LlmWeightSpec *spec,
+				  const WeightSource *source);
 
 /* ---- model_adapter.c, model_dora.c ---- */
 

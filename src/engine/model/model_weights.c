@@ -18,15 +18,18 @@
 #include "src/common/quant/nf4.h"
 #include "src/engine/model/model_internal.h"
 
+/* Elements that tell a borrowed weight from another; of whole stored blocks. */
+#define MAX_COMPARED 256
+
 static int64_t
 n_elements(const LlmWeightSpec *spec)
 {
 	return spec->n_rows * (spec->n_cols > 0 ? spec->n_cols : 1);
 }
 
-/* What a weight takes on the device. */
-static size_t
-weight_bytes(const LlmModel *model, const LlmWeightSpec *spec, LlmDtype dtype)
+size_t
+model_weight_bytes(const LlmModel *model, const LlmWeightSpec *spec,
+				   LlmDtype dtype)
 {
 	if (llm_dtype_is_float(dtype))
 		return (size_t) n_elements(spec) * llm_dtype_bytes(dtype);
@@ -104,6 +107,35 @@ fill_through_staging(LlmModel *model, const WeightSource *source, int64_t n,
 	return ok;
 }
 
+/*
+ * Whether a weight that is there already is the checkpoint's: some of its
+ * elements are compared.
+ */
+static bool
+check_weight(LlmModel *model, const WeightSource *source, int64_t n,
+			 const char *data, LlmError *err)
+{
+	const size_t element_bytes = llm_dtype_bytes(source->dtype);
+	int64_t n_compared = n < MAX_COMPARED ? n : MAX_COMPARED;
+	int64_t first = (n - n_compared) / 2 / MAX_COMPARED * MAX_COMPARED;
+	char expected[MAX_COMPARED * sizeof(double)];
+	char found[MAX_COMPARED * sizeof(double)];
+
+	if (source->stored == NULL)
+		return true;
+	weight_source_fill(source, first, n_compared, expected);
+	if (!model->compute->ops->read(model->compute, found,
+								   data + (size_t) first * element_bytes,
+								   (size_t) n_compared * element_bytes, err))
+		return false;
+	return memcmp(expected, found, (size_t) n_compared * element_bytes) == 0 ||
+		   llm_error_set(
+			   err, LLM_ERROR_INTERNAL,
+			   "weights that were borrowed are not those of \"%s\"",
+			   llm_checkpoint_path(model->tensors,
+								   llm_checkpoint_get(model->tensors, 0)));
+}
+
 /* Allocate device memory and fill it. */
 static bool
 make_weight(LlmModel *model, const LlmWeightSpec *spec,
@@ -112,15 +144,17 @@ make_weight(LlmModel *model, const LlmWeightSpec *spec,
 	const LlmComputeOps *ops = model->compute->ops;
 	ModelWeight *weight = model_weight_of(model, spec);
 	int64_t n = n_elements(spec);
-	char *data =
-		ops->alloc(model->compute, (size_t) n * llm_dtype_bytes(source->dtype),
-				   spec->name, err);
+	char *data = ops->weight_alloc(model->compute,
+								   (size_t) n * llm_dtype_bytes(source->dtype),
+								   spec->name, err);
 
 	if (data == NULL)
 		return false;
 	weight->data = data;
 	weight->owner = WEIGHT_ALLOCATED;
 	weight->dtype = source->dtype;
+	if (model->options.weights_are_there)
+		return check_weight(model, source, n, data, err);
 	if (source->stored == NULL && !source->dummy.is_constant &&
 		ops->fill_normal != NULL)
 	{
@@ -186,6 +220,18 @@ must_convert(const LlmModel *model, LlmDtype stored, LlmDtype wanted)
 	return llm_dtype_bytes(wanted) < llm_dtype_bytes(stored);
 }
 
+LlmDtype
+model_float_dtype(const LlmModel *model, const LlmWeightSpec *spec,
+				  const WeightSource *source)
+{
+	bool is_converted =
+		source->stored == NULL || !llm_dtype_is_float(source->stored_dtype) ||
+		(spec->n_cols > 0 &&
+		 must_convert(model, source->stored_dtype, source->dtype));
+
+	return is_converted ? source->dtype : source->stored_dtype;
+}
+
 WeightSource
 model_weight_source(const LlmModel *model, const LlmWeightSpec *spec,
 					int weight_idx)
@@ -212,7 +258,6 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 	ModelWeight *weight = model_weight_of(model, spec);
 	WeightSource source = model_weight_source(model, spec, weight_idx);
 	LlmDtype dtype = model_quantized_dtype(model, spec, &source);
-	bool is_converted;
 
 	weight->n_rows = spec->n_rows;
 	weight->n_cols = spec->n_cols;
@@ -220,16 +265,11 @@ load_weight(LlmModel *model, const LlmWeightSpec *spec, int weight_idx,
 		return model_nf4_weight(model, spec, &source, err);
 	if (!llm_dtype_is_float(dtype))
 		return model_quantize_weight(model, spec, &source, dtype, err);
-	if (source.stored == NULL)
-		return make_weight(model, spec, &source, err);
-	is_converted = !llm_dtype_is_float(source.stored_dtype) ||
-				   (spec->n_cols > 0 &&
-					must_convert(model, source.stored_dtype, source.dtype));
-	if (!is_converted &&
+	source.dtype = model_float_dtype(model, spec, &source);
+	if (source.stored != NULL && source.dtype == source.stored_dtype &&
+		!model->options.weights_are_there &&
 		(uintptr_t) source.stored % llm_dtype_bytes(source.stored_dtype) == 0)
 		return map_weight(model, spec, &source, err);
-	if (!is_converted)
-		source.dtype = source.stored_dtype;
 	return make_weight(model, spec, &source, err);
 }
 
@@ -288,7 +328,7 @@ needed_bytes(const LlmModel *model)
 
 		if (source.stored == NULL || source.nf4 != NULL ||
 			!llm_dtype_is_float(dtype))
-			n += (double) weight_bytes(model, &spec, dtype);
+			n += (double) model_weight_bytes(model, &spec, dtype);
 	}
 	return n;
 }
@@ -355,8 +395,8 @@ list_expert_matrices(LlmModel *model)
 }
 
 /* What a checkpoint stores in NF4 keeps its own way of nesting there. */
-static bool
-open_checkpoint(LlmModel *model, const char *dir, LlmError *err)
+bool
+model_open_checkpoint(LlmModel *model, const char *dir, LlmError *err)
 {
 	bool is_nested;
 
@@ -368,7 +408,7 @@ open_checkpoint(LlmModel *model, const char *dir, LlmError *err)
 		model->options.quantization >= LLM_QUANTIZATION_NF4)
 		model->options.quantization =
 			is_nested ? LLM_QUANTIZATION_NF4_NESTED : LLM_QUANTIZATION_NF4;
-	return llm_checkpoint_prefetch(model->tensors, err);
+	return true;
 }
 
 bool
@@ -377,7 +417,10 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 	LlmWeightSpec spec;
 
 	if (!alloc_weight_lists(model, err) ||
-		(!model->options.dummy_weights && !open_checkpoint(model, dir, err)) ||
+		(!model->options.dummy_weights &&
+		 (!model_open_checkpoint(model, dir, err) ||
+		  (!model->options.weights_are_there &&
+		   !llm_checkpoint_prefetch(model->tensors, err)))) ||
 		!check_memory(model, err))
 		return false;
 	for (int i = 0; llm_model_weight_spec(&model->config, i, &spec); i++)
@@ -389,7 +432,7 @@ model_weights_load(LlmModel *model, const char *dir, LlmError *err)
 		if (model->tensors != NULL && weight->owner == WEIGHT_ALLOCATED)
 			llm_checkpoint_release(
 				model->tensors, llm_checkpoint_find(model->tensors, spec.name));
-		model->weight_bytes += weight_bytes(model, &spec, weight->dtype);
+		model->weight_bytes += model_weight_bytes(model, &spec, weight->dtype);
 	}
 	list_expert_matrices(model);
 	return !model->config.tie_word_embeddings || tie_head(model, err);

@@ -51,6 +51,12 @@ typedef enum LlmRecompute
 	LLM_RECOMPUTE_FULL		 /* whole layers, from their inputs */
 } LlmRecompute;
 
+/*
+ * Called before a trainer enqueues the work of a layer, on the way there and
+ * back; it may take its time.  is_first: of a micro-batch.
+ */
+typedef bool (*LlmTrainTurn)(void *arg, bool is_first, LlmError *err);
+
 typedef struct LlmTrainOptions
 {
 	const LlmTrainPair *pairs; /* copied */
@@ -71,6 +77,8 @@ typedef struct LlmTrainOptions
 	double max_grad_norm; /* 0: no clipping */
 	double b_rate_ratio;  /* LoRA+: rate of B over that of A; 1 */
 	double router_coef;	  /* of the loss of a mixture's routers; 0: none */
+	LlmTrainTurn turn;	  /* NULL: nobody is asked */
+	void *turn_arg;
 } LlmTrainOptions;
 
 /* Host arrays; borrowed until the next forward. */
@@ -105,9 +113,10 @@ typedef struct LlmTrainMemory
 	size_t total_bytes;
 } LlmTrainMemory;
 
-/* Before it is made; all 0 where the options are refused. */
+/* Before anything is loaded; all 0 where the options are refused. */
 extern LlmTrainMemory
-llm_train_memory(LlmModel *model, const LlmTrainOptions *options);
+llm_train_memory(const LlmModelConfig *config, const LlmModelOptions *model,
+				 LlmDtype activation_dtype, const LlmTrainOptions *options);
 
 /* The model is borrowed and outlives the trainer. */
 extern LlmTrainer *

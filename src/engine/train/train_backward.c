@@ -197,8 +197,9 @@ train_layers_back(LlmTrainer *t, LlmError *err)
 	{
 		SavedLayer *saved = train_saved(t, i);
 
-		if (t->options.recompute == LLM_RECOMPUTE_FULL &&
-			!train_layer_forward(t, i, err))
+		if (!train_take_turn(t, false, err) ||
+			(t->options.recompute == LLM_RECOMPUTE_FULL &&
+			 !train_layer_forward(t, i, err)))
 			return false;
 		if (!mlp_back(t, i, saved, err) ||
 			!attention_half_back(t, i, saved, err))

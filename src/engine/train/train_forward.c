@@ -321,7 +321,7 @@ llm_trainer_forward(LlmTrainer *t, const LlmTrainBatch *batch, bool is_training,
 		return false;
 	for (int32_t i = 0; i < t->config->n_layers; i++)
 	{
-		if (!train_layer_forward(t, i, err))
+		if (!train_take_turn(t, i == 0, err) || !train_layer_forward(t, i, err))
 			return false;
 	}
 	return true;

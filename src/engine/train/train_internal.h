@@ -154,6 +154,7 @@ struct LlmTrainer
 {
 	LlmModel *model;
 	const LlmModelConfig *config;
+	const LlmModelOptions *model_options;
 	LlmCompute *compute;
 	const LlmComputeOps *ops;
 	const LlmTrainOps *train;
@@ -251,6 +252,14 @@ extern bool train_rotate(LlmTrainer *trainer, int32_t layer_idx, void *q,
 						 void *k, bool is_inverse, LlmError *err);
 extern LlmSegmentAttentionArgs
 train_attention_args(const LlmTrainer *trainer, int32_t layer_idx);
+
+/* Before the work of a layer is enqueued. */
+static inline bool
+train_take_turn(const LlmTrainer *trainer, bool is_first, LlmError *err)
+{
+	return trainer->options.turn == NULL ||
+		   trainer->options.turn(trainer->options.turn_arg, is_first, err);
+}
 
 /* ---- train_mixture.c ---- */
 extern bool train_is_mixture(const LlmTrainer *trainer, int32_t layer_idx);

@@ -253,6 +253,44 @@ has_module(const LlmModelConfig *config, int32_t layer_idx,
 		   !llm_layer_set_has(&config->expert_layers, layer_idx);
 }
 
+/* The shape of a module's weight. */
+static int64_t
+module_n_in(const LlmModelConfig *config, LlmAdapterModule module)
+{
+	switch (module)
+	{
+		case LLM_ADAPTER_O:
+			return (int64_t) config->n_heads * config->head_dim;
+		case LLM_ADAPTER_DOWN:
+			return config->intermediate_size;
+		case LLM_ADAPTER_EXPERT_DOWN:
+			return config->expert_intermediate_size;
+		default:
+			return config->hidden_size;
+	}
+}
+
+static int64_t
+module_n_out(const LlmModelConfig *config, LlmAdapterModule module)
+{
+	switch (module)
+	{
+		case LLM_ADAPTER_Q:
+			return (int64_t) config->n_heads * config->head_dim;
+		case LLM_ADAPTER_K:
+		case LLM_ADAPTER_V:
+			return (int64_t) config->n_kv_heads * config->head_dim;
+		case LLM_ADAPTER_GATE:
+		case LLM_ADAPTER_UP:
+			return config->intermediate_size;
+		case LLM_ADAPTER_EXPERT_GATE:
+		case LLM_ADAPTER_EXPERT_UP:
+			return config->expert_intermediate_size;
+		default:
+			return config->hidden_size;
+	}
+}
+
 /* Room for the largest weight as floats. */
 static void
 lay_out_decoded(LlmTrainer *t, Walk *walk)
@@ -261,23 +299,21 @@ lay_out_decoded(LlmTrainer *t, Walk *walk)
 		(int64_t) t->config->hidden_size *
 		(t->config->n_experts > 0 ? t->config->expert_intermediate_size : 0);
 
-	if (!train_is_nf4(llm_model_options(t->model)))
+	if (!train_is_nf4(t->model_options))
 		return;
 	for (int32_t i = 0; i < t->config->n_layers * N_MODULES; i++)
 	{
-		LlmWeightRole role =
-			llm_adapter_module_weight((LlmAdapterModule) (i % N_MODULES));
-		LlmMatrix weight;
+		LlmAdapterModule module = (LlmAdapterModule) (i % N_MODULES);
+		int64_t n;
 
-		if (!has_module(t->config, i / N_MODULES,
-						(LlmAdapterModule) (i % N_MODULES)))
+		if (!has_module(t->config, i / N_MODULES, module))
 			continue;
-		weight = llm_model_matrix(t->model, role, i / N_MODULES);
-		if (weight.n_rows * weight.n_cols > most)
-			most = weight.n_rows * weight.n_cols;
+		n = module_n_in(t->config, module) * module_n_out(t->config, module);
+		if (n > most)
+			most = n;
 	}
-	t->decoded = take(
-		walk, most, llm_dtype_bytes(llm_model_options(t->model)->weight_dtype));
+	t->decoded =
+		take(walk, most, llm_dtype_bytes(t->model_options->weight_dtype));
 }
 
 static LlmTrainMemory
@@ -338,23 +374,18 @@ place_shrunk(TrainPair *(*pairs)[N_MODULES])
 	}
 }
 
-/* A pair's weight, and where it stands among those of its layer. */
+/* Where a pair stands among those of its layer. */
 static TrainPair **
-find_place(LlmTrainer *t, const LlmTrainPair *spec, LlmMatrix *weight)
+find_place(LlmTrainer *t, const LlmTrainPair *spec)
 {
-	LlmWeightRole role = llm_adapter_module_weight(spec->module);
-
 	assert(spec->layer_idx < t->config->n_layers);
 	if (llm_adapter_is_expert(spec->module))
 	{
-		*weight = llm_model_experts(t->model, role,
-									spec->layer_idx)[spec->expert_idx];
 		if (spec->rank > t->mixture.max_rank)
 			t->mixture.max_rank = spec->rank;
 		return train_expert_pair(t, spec->layer_idx, spec->module,
 								 spec->expert_idx);
 	}
-	*weight = llm_model_matrix(t->model, role, spec->layer_idx);
 	return &t->layer_pairs[spec->layer_idx][spec->module];
 }
 
@@ -367,8 +398,7 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 	for (int32_t i = 0; i < t->n_pairs; i++)
 	{
 		TrainPair *pair = &t->pairs[i];
-		LlmMatrix weight;
-		TrainPair **place = find_place(t, &options->pairs[i], &weight);
+		TrainPair **place = find_place(t, &options->pairs[i]);
 
 		pair->spec = options->pairs[i];
 		if (*place != NULL)
@@ -377,8 +407,8 @@ place_pairs(LlmTrainer *t, const LlmTrainOptions *options, LlmError *err)
 								 llm_adapter_module_name(pair->spec.module),
 								 pair->spec.layer_idx);
 		*place = pair;
-		pair->n_in = weight.n_cols;
-		pair->n_out = weight.n_rows;
+		pair->n_in = module_n_in(t->config, pair->spec.module);
+		pair->n_out = module_n_out(t->config, pair->spec.module);
 		pair->place.a = at;
 		if (pair->spec.shares_a)
 			pair->place.a = t->pairs[i - 1].place.a;
@@ -484,12 +514,10 @@ check_model(const LlmModel *model, LlmError *err)
 	return true;
 }
 
-bool
-llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
-				LlmError *err)
+static bool
+check_options(const LlmModelConfig *config, const LlmModelOptions *model,
+			  const LlmTrainOptions *options, LlmError *err)
 {
-	if (!check_model(model, err))
-		return false;
 	if (options->n_pairs < 1)
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "there is nothing to train");
@@ -497,8 +525,8 @@ llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "dropout %g is not in 0 to 1",
 							 (double) options->dropout);
-	if (options->max_segment > llm_model_options(model)->max_model_len ||
-		options->max_tokens > llm_model_options(model)->max_num_batched_tokens)
+	if (options->max_segment > model->max_model_len ||
+		options->max_tokens > model->max_num_batched_tokens)
 		return llm_error_set(err, LLM_ERROR_INVALID,
 							 "segments of %d tokens in micro-batches of %d do "
 							 "not fit the model as it was loaded",
@@ -507,7 +535,7 @@ llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
 	{
 		const LlmTrainPair *pair = &options->pairs[i];
 
-		if (!check_pair(llm_model_config(model), options, pair, err))
+		if (!check_pair(config, options, pair, err))
 			return false;
 		if (pair->shares_a &&
 			(i == 0 || pair[-1].layer_idx != pair->layer_idx ||
@@ -519,6 +547,15 @@ llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
 								 pair->layer_idx);
 	}
 	return true;
+}
+
+bool
+llm_train_check(const LlmModel *model, const LlmTrainOptions *options,
+				LlmError *err)
+{
+	return check_model(model, err) &&
+		   check_options(llm_model_config(model), llm_model_options(model),
+						 options, err);
 }
 
 /* ------------------------------------------------------------------------
@@ -579,9 +616,10 @@ alloc_host(LlmTrainer *t, LlmError *err)
 	return alloc_mixture(t, err);
 }
 
-/* All but device memory. */
+/* All but device memory and the model. */
 static LlmTrainer *
-prepare(LlmModel *model, const LlmTrainOptions *options, LlmError *err)
+prepare(const LlmModelConfig *config, const LlmModelOptions *model,
+		const LlmTrainOptions *options, LlmError *err)
 {
 	LlmTrainer *t = calloc(1, sizeof(*t));
 
@@ -590,16 +628,13 @@ prepare(LlmModel *model, const LlmTrainOptions *options, LlmError *err)
 		llm_error_no_memory(err, sizeof(*t), "the trainer");
 		return NULL;
 	}
-	t->model = model;
-	t->config = llm_model_config(model);
-	t->compute = llm_model_compute(model);
-	t->ops = t->compute->ops;
-	t->train = t->ops->train;
+	t->config = config;
+	t->model_options = model;
 	t->options = *options;
 	t->options.pairs = NULL;
 	t->options.initial = NULL;
 	t->n_pairs = options->n_pairs;
-	if (!llm_train_check(model, options, err) || !alloc_host(t, err) ||
+	if (!check_options(config, model, options, err) || !alloc_host(t, err) ||
 		!place_pairs(t, options, err))
 	{
 		llm_trainer_free(t);
@@ -609,29 +644,61 @@ prepare(LlmModel *model, const LlmTrainOptions *options, LlmError *err)
 }
 
 LlmTrainMemory
-llm_train_memory(LlmModel *model, const LlmTrainOptions *options)
+llm_train_memory(const LlmModelConfig *config, const LlmModelOptions *model,
+				 LlmDtype activation_dtype, const LlmTrainOptions *options)
 {
+	LlmCompute device = { .activation_dtype = activation_dtype };
 	LlmTrainMemory memory = { 0 };
 	LlmError err = { 0 };
-	LlmTrainer *t = prepare(model, options, &err);
+	LlmTrainer *t = prepare(config, model, options, &err);
 	Walk walk = { 0 };
 
 	if (t == NULL)
 		return memory;
+	t->compute = &device;
 	memory = lay_out(t, &walk);
 	llm_trainer_free(t);
 	return memory;
+}
+
+/* The memory was planned for what the model has. */
+static bool __attribute__((unused)) are_shapes_right(const LlmTrainer *t)
+{
+	for (int32_t i = 0; i < t->n_pairs; i++)
+	{
+		const TrainPair *pair = &t->pairs[i];
+		LlmWeightRole role = llm_adapter_module_weight(pair->spec.module);
+		int32_t layer_idx = pair->spec.layer_idx;
+		LlmMatrix weight =
+			llm_adapter_is_expert(pair->spec.module)
+				? llm_model_experts(t->model, role,
+									layer_idx)[pair->spec.expert_idx]
+				: llm_model_matrix(t->model, role, layer_idx);
+
+		if (weight.n_cols != pair->n_in || weight.n_rows != pair->n_out)
+			return false;
+	}
+	return true;
 }
 
 LlmTrainer *
 llm_trainer_create(LlmModel *model, const LlmTrainOptions *options,
 				   LlmError *err)
 {
-	LlmTrainer *t = prepare(model, options, err);
+	LlmTrainer *t;
 	Walk walk = { 0 };
 
+	if (!check_model(model, err))
+		return NULL;
+	t = prepare(llm_model_config(model), llm_model_options(model), options,
+				err);
 	if (t == NULL)
 		return NULL;
+	t->model = model;
+	t->compute = llm_model_compute(model);
+	t->ops = t->compute->ops;
+	t->train = t->ops->train;
+	assert(are_shapes_right(t));
 	(void) lay_out(t, &walk);
 	t->memory_bytes = walk.n_bytes;
 	t->memory = t->ops->alloc(t->compute, walk.n_bytes, "training", err);
