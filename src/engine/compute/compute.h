@@ -401,6 +401,16 @@ typedef struct LlmDeviceTimes
 	double idle_us; /* of it, waiting for what the host had not enqueued */
 } LlmDeviceTimes;
 
+/*
+ * Of the operations on weights, weight_alloc gives memory for one that is made
+ * up or converted: it is not zeroed, and free takes it back.  What it and
+ * weight return lies one behind the other in the arena, where there is one,
+ * each rounded up to LLM_ARENA_ALIGN_BYTES, as long as it fits.
+ *
+ * arena_lend makes a descriptor by which another process can borrow the arena,
+ * for the caller to close; -1: the device's driver does not do that.  The
+ * memory lives as long as anybody has it.  NULL where there is no arena.
+ */
 typedef struct LlmComputeOps
 {
 	const char *name; /* "cpu", "cuda" */
@@ -428,20 +438,8 @@ typedef struct LlmComputeOps
 	const void *(*weight)(LlmCompute *compute, const void *mapped,
 						  size_t n_bytes, const char *name, LlmError *err);
 	void (*weight_free)(LlmCompute *compute, const void *address);
-
-	/*
-	 * Memory for a weight that is made up or converted, to be freed by free;
-	 * not zeroed.  What it and weight return lies one behind the other in the
-	 * arena, each rounded up to LLM_ARENA_ALIGN_BYTES, as long as it fits.
-	 */
 	void *(*weight_alloc)(LlmCompute *compute, size_t n_bytes, const char *name,
 						  LlmError *err);
-
-	/*
-	 * A descriptor by which another process can borrow the arena, for the
-	 * caller to close; -1: the device's driver does not do that.  The memory
-	 * lives as long as anybody has it.  NULL where there is no arena.
-	 */
 	int (*arena_lend)(LlmCompute *compute, LlmError *err);
 
 	/* NULL where weights are better made up on the host. */
