@@ -182,7 +182,7 @@ foreach my $mode ('fast', 'immediate')
 		'[1, 2, 3, 1]', 'the next start serves');
 }
 
-my @images = glob $node->data_dir . '/pgsql_tmp_llm_ext/*';
+my @images = glob $node->data_dir . '/pgsql_tmp_llm_ext/model-*';
 is(scalar @images, 1, 'only the image of the model that is served is kept');
 $node->stop;
 done_testing();

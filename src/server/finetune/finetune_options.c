@@ -83,6 +83,8 @@ static const TrainOption train_options[] = {
 	{ "early_stopping_steps", OPTION_COUNT, 0, MAX_COUNT },
 	{ "load_best_model_at_end", OPTION_BOOL },
 	{ "num_threads", OPTION_COUNT, 0, 1024 },
+	{ "yield_to_serving", OPTION_BOOL },
+	{ "max_yield_ms", OPTION_COUNT, 0, MAX_COUNT },
 	{ "device", OPTION_TEXT, .choices = " auto cpu cuda " },
 	{ "dtype", OPTION_TEXT, .choices = " auto float32 bfloat16 float16 " },
 };

@@ -286,6 +286,8 @@ compose_request(bool has_state)
 	add_default(json, "device", llm_setting_device);
 	add_default(json, "dtype", llm_setting_dtype);
 	add_default(json, "load_format", llm_setting_load_format);
+	add_default(json, "share_dir", llm_image_folder());
+	add_default(json, "busy_sign", llm_busy_sign_path());
 	(void) cJSON_AddNumberToObject(json, "cutoff_len",
 								   worker.options.dataset.row.cutoff_len);
 	if (!cJSON_HasObjectItem(json, "save_steps"))

@@ -700,11 +700,14 @@ llm_supervisor_advance(void)
 void
 llm_supervisor_flush(void)
 {
+	uint32 n_requests = 0;
+
 	for (int32 i = 0; i < llm_shared->n_executors; i++)
 	{
 		LlmExecutor *executor = &executors[i];
 		LlmError err;
 
+		n_requests += executor->n_records;
 		if (executor->channel == NULL || executor->is_broken)
 			continue;
 		llm_dispatch_pump(executor);
@@ -719,6 +722,7 @@ llm_supervisor_flush(void)
 			publish(executor);
 		}
 	}
+	llm_busy_sign_publish(n_requests);
 }
 
 /* -- the scheduler's own start and end -- */
@@ -777,6 +781,7 @@ llm_supervisor_end_all(void)
 
 	if (executors == NULL)
 		return;
+	llm_busy_sign_publish(0);
 	signal_all(SIGTERM);
 	while (!all_ended() && llm_clock_us() < kill_at_us)
 		pg_usleep(5000);

@@ -55,6 +55,7 @@ static const Option known_options[] = {
 	{ "aging_ms", OPTION_COUNT, NULL, PG_INT32_MAX },
 	{ "seed", OPTION_COUNT, NULL, INT64CONST(1) << 52 },
 	{ "cache_dir", OPTION_TEXT, NULL, 0, true },
+	{ "share_dir", OPTION_TEXT, NULL, 0, true },
 	{ "debug_crash_token", OPTION_COUNT, NULL, PG_INT32_MAX, true },
 };
 
@@ -254,6 +255,7 @@ llm_load_options_compose(const char *path, const char *image_path,
 	ok = object != NULL && cJSON_AddStringToObject(object, "path", path) &&
 		 cJSON_AddStringToObject(object, "image_path", image_path) &&
 		 cJSON_AddStringToObject(object, "cache_dir", DataDir) &&
+		 cJSON_AddStringToObject(object, "share_dir", llm_image_folder()) &&
 		 add_settings(object);
 	if (!ok)
 		llm_error_no_memory(err, LLM_LOAD_OPTIONS_BYTES, "a load message");

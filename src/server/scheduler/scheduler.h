@@ -267,4 +267,11 @@ extern int llm_scheduler_list_activity(LlmActivityRow **rows);
 extern int llm_scheduler_list_executors(LlmExecutorRow **rows);
 extern void llm_scheduler_get_counters(LlmSchedulerCounters *counters);
 
+/*
+ * Paths that training executors are told: where weights on a GPU are lent, and
+ * the sign of requests (busy_sign.h).  Valid until the next call.
+ */
+extern const char *llm_image_folder(void);
+extern const char *llm_busy_sign_path(void);
+
 #endif /* LLM_SCHEDULER_H */

@@ -222,6 +222,9 @@ extern void llm_usage_publish(void);
 /* Make the folder; remove what no model needs. */
 extern void llm_images_init(void);
 
+/* How many requests there are, for jobs that yield to them. */
+extern void llm_busy_sign_publish(uint32 n_requests);
+
 /* A name for a new file. */
 extern void llm_image_make_path(char *dest, Size size, int32 executor_idx);
 
