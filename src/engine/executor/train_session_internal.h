@@ -30,11 +30,10 @@ typedef struct TrainProgress
 } TrainProgress;
 
 /*
- * The trainer's turns.  Where the job yields, layers are
- * enqueued one by one, and none while the sign says that there are requests: at
- * most max_yield_ms for a micro-batch, which then runs through, so that a job
- * advances however busy the server is.  A message in the channel, or its end,
- * ends a pause.
+ * The trainer's turns.  Where the job yields, layers are enqueued one by one,
+ * and none while the sign says that there are requests: at most max_yield_ms
+ * for a micro-batch, which then runs through, so that a job advances however
+ * busy the server is.  A message in the channel, or its end, ends a pause.
  */
 typedef struct TrainYield
 {
@@ -86,9 +85,9 @@ extern bool train_write_adapter(TrainSession *s, LlmError *err);
 /* ---- train_budget.c ---- */
 
 /*
- * Refuse a job that does not fit, with all numbers and before
- * anything is taken; choose what is computed again on the way back.  The device
- * and the sizes are set, and borrowed is what there is.
+ * Refuse a job that does not fit, with all numbers and before anything is
+ * taken; choose what is computed again on the way back.  The device and the
+ * sizes are set, and weights borrowed where they can be.
  */
 extern bool train_plan_memory(LlmExecutor *executor, LlmTrainRequest *request,
 							  LlmError *err);
