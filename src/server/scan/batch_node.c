@@ -38,8 +38,6 @@
 #define REORDER_FACTOR 16
 /* The first window where the parent may stop at any row. */
 #define FIRST_WINDOW 8
-/* How often to look for answers while rows need not wait. */
-#define ROWS_PER_LOOK 16
 
 /* -- beginning -- */
 
@@ -444,6 +442,7 @@ read_ahead(LlmBatchNode *node)
 		node->max_in_flight =
 			Max(node->max_in_flight, node->counts.n_in_flight);
 	}
+	llm_request_announce();
 }
 
 /* -- emitting -- */
@@ -514,7 +513,7 @@ next_row(LlmBatchNode *node)
 	ExecClearTuple(node->leaf);
 	if (node->n_emitted >= node->window_end)
 		open_window(node);
-	if (node->n_emitted % ROWS_PER_LOOK == 0)
+	if (llm_request_has_news())
 		llm_answers_advance(node->answers);
 	read_ahead(node);
 	if (node->n_emitted == node->n_read)

@@ -54,6 +54,12 @@ struct LlmRequest
 static dlist_head active_requests = DLIST_STATIC_INIT(active_requests);
 static int n_active_requests;
 
+/* Requests in the queue for which the scheduler was not woken. */
+static int n_unannounced;
+
+/* The latch was set and reset while something else was waited for. */
+static bool has_unread_news;
+
 /* -- giving up -- */
 
 /* The slot is not ours any more. */
@@ -286,6 +292,28 @@ collect_all(void)
 
 /* -- waiting -- */
 
+void
+llm_request_announce(void)
+{
+	if (n_unannounced == 0)
+		return;
+	n_unannounced = 0;
+	llm_scheduler_wake();
+}
+
+/*
+ * Waking the scheduler costs more than queueing a request, and takes a CPU
+ * from an engine that has work: it can wait while the scheduler knows of four
+ * times as many.
+ */
+static void
+announce_soon(void)
+{
+	n_unannounced++;
+	if (n_unannounced * 4 > n_active_requests)
+		llm_request_announce();
+}
+
 /*
  * Notice a client that went away while we wait: PostgreSQL itself looks only
  * where client_connection_check_interval says so.  Tokens that keep coming
@@ -311,6 +339,7 @@ check_client(void)
 static void
 wait_for_latch(long timeout_ms, uint32 wait_event)
 {
+	llm_request_announce();
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout_ms, wait_event);
 	ResetLatch(MyLatch);
@@ -368,9 +397,34 @@ check_scheduler(void)
 	}
 }
 
+/* Wait for the queue: news of other requests may come meanwhile. */
+static void
+wait_for_queue(long timeout_ms, uint32 wait_event)
+{
+	has_unread_news = true;
+	wait_for_latch(timeout_ms, wait_event);
+}
+
+bool
+llm_request_has_news(void)
+{
+	bool has_news = has_unread_news || MyLatch->is_set;
+
+	if (MyLatch->is_set)
+		ResetLatch(MyLatch);
+	has_unread_news = false;
+	return has_news;
+}
+
 void
 llm_request_wait_any(void)
 {
+	if (has_unread_news)
+	{
+		has_unread_news = false;
+		llm_request_announce();
+		return;
+	}
 	wait_for_latch(TOKEN_WAIT_MS, llm_wait_event_tokens());
 	check_client();
 	check_scheduler();
@@ -533,7 +587,7 @@ claim_slot(LlmRequest *request, const Submission *submission)
 			ereport(ERROR,
 					(errcode(llm_report_sqlstate(LLM_ERROR_TIMEOUT)),
 					 errmsg("request timed out while it waited for room")));
-		wait_for_latch(SLOT_WAIT_MS, llm_wait_event_slot());
+		wait_for_queue(SLOT_WAIT_MS, llm_wait_event_slot());
 		check_client();
 	}
 }
@@ -554,7 +608,7 @@ send_input(LlmRequest *request, const Submission *submission)
 	llm_slot_enqueue(slot_idx);
 	llm_shared->counters.n_requests++;
 	llm_scheduler_unlock();
-	llm_scheduler_wake();
+	announce_soon();
 	while (n_written < submission->input_bytes)
 	{
 		LlmSlotState state = llm_slot_state(slot);
@@ -570,7 +624,7 @@ send_input(LlmRequest *request, const Submission *submission)
 		if (n > 0)
 			llm_scheduler_wake();
 		else
-			wait_for_latch(TOKEN_WAIT_MS, llm_wait_event_input());
+			wait_for_queue(TOKEN_WAIT_MS, llm_wait_event_input());
 	}
 }
 

@@ -89,6 +89,13 @@ typedef struct LlmRequestResult
 extern LlmRequest *llm_request_submit(const LlmRequestSpec *spec);
 
 /*
+ * Of many requests the last ones may have been queued without waking the
+ * scheduler: do that now.  Waiting does, too; for callers that go on with
+ * something else.
+ */
+extern void llm_request_announce(void);
+
+/*
  * Could one more request be submitted now without waiting for a slot?  Others
  * may be faster, so this is only good for not asking in vain.
  */
@@ -100,6 +107,12 @@ extern bool llm_request_has_room(void);
  * is valid until the next call for this request.
  */
 extern const LlmRequestResult *llm_request_poll(LlmRequest *request);
+
+/*
+ * May there be more to poll for some request of this process since the last
+ * time that this was asked, or waited for?
+ */
+extern bool llm_request_has_news(void);
 
 /* Wait until there is more to poll.  Interruptible. */
 extern const LlmRequestResult *llm_request_wait(LlmRequest *request);
