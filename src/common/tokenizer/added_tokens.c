@@ -21,6 +21,16 @@
 #include "src/common/tokenizer/tokenizer_internal.h"
 #include "src/common/tokenizer/unicode_class.h"
 
+#define MAX_CHARACTER_BYTES 4
+
+/* Bytes before "end" were looked at. */
+static inline void
+see(LlmAddedPlace *place, size_t end)
+{
+	if (end > place->seen)
+		place->seen = end;
+}
+
 static const char *
 pattern_text(const LlmAddedMatcher *matcher, size_t idx, size_t *len)
 {
@@ -77,17 +87,24 @@ narrow(const LlmAddedMatcher *matcher, size_t low, size_t high, size_t depth,
 	return low;
 }
 
-/* The longest pattern that text starts with: its index, or SIZE_MAX. */
+/*
+ * The longest pattern that text starts with: its index, or SIZE_MAX.
+ * *n_seen: the bytes that decided it, the text's end being one more.
+ */
 static size_t
-longest_match(const LlmAddedMatcher *matcher, const char *text, size_t len)
+longest_match(const LlmAddedMatcher *matcher, const char *text, size_t len,
+			  size_t *n_seen)
 {
 	size_t low = matcher->first[(unsigned char) text[0]];
 	size_t high = matcher->first[(unsigned char) text[0] + 1];
 	size_t best = SIZE_MAX;
 
+	*n_seen = 1;
 	for (size_t depth = 1; low < high; depth++)
 	{
 		size_t pattern_len;
+
+		*n_seen = depth + 1;
 
 		/* a pattern that ends here sorts before those that go on */
 		if (pattern_text(matcher, low, &pattern_len) != NULL &&
@@ -171,29 +188,53 @@ is_discarded(const LlmAddedMatcher *matcher, const LlmTokenAdded *added,
 		   (end < len && starts_with_word(text + end, len - end));
 }
 
-/*
- * Emit the text before a match and its token.  *done is where the text that
- * was not emitted yet starts.
- */
+/* Emit the text before a match that starts there, and the match's token. */
 static bool
 emit_match(const LlmTokenAdded *added, const char *text, size_t len,
-		   size_t start, size_t end, size_t *done, const LlmAddedSink *sink,
+		   size_t start, LlmAddedPlace *place, const LlmAddedSink *sink,
 		   LlmError *err)
 {
+	size_t end = place->off;
+	size_t done = place->done;
+
 	if ((added->flags & LLM_ADDED_LSTRIP) != 0)
 	{
 		start = space_start(text, start);
-		if (start < *done)
-			start = *done;
+		if (start < done)
+			start = done;
 	}
 	if ((added->flags & LLM_ADDED_RSTRIP) != 0)
+	{
 		end = space_end(text, len, end);
-	if (*done < start &&
-		!sink->text(sink->arg, text, *done, start - *done, err))
+		see(place, end + MAX_CHARACTER_BYTES);
+	}
+	if (done < start && !sink->text(sink->arg, text, done, start - done, err))
 		return false;
-	*done = end;
+	place->done = end;
 	/* nothing is left of it where its neighbour's rstrip took it all */
-	return start >= end || sink->token(sink->arg, added->token_id, err);
+	return start >= end || sink->token(sink->arg, added->token_id, place, err);
+}
+
+/* The pattern that matches at the place, or SIZE_MAX; its length. */
+static size_t
+match_at(const LlmAddedMatcher *matcher, const char *text, size_t len,
+		 LlmAddedPlace *place, size_t *match_len)
+{
+	size_t off = place->off;
+	unsigned char byte = (unsigned char) text[off];
+	size_t n_seen;
+	size_t match;
+
+	/* most bytes start no pattern */
+	if (matcher->first[byte] == matcher->first[byte + 1])
+		return SIZE_MAX;
+	match = longest_match(matcher, text + off, len - off, &n_seen);
+	see(place, off + n_seen);
+	if (match == SIZE_MAX)
+		return SIZE_MAX;
+	pattern_text(matcher, match, match_len);
+	assert(*match_len > 0);
+	return match;
 }
 
 bool
@@ -201,41 +242,36 @@ llm_added_matcher_split(const LlmAddedMatcher *matcher, LlmEncodeGuard *guard,
 						const char *text, size_t len, const LlmAddedSink *sink,
 						LlmError *err)
 {
-	size_t done = 0;
-	size_t off = 0;
+	LlmAddedPlace place = sink->from;
 
-	while (matcher->n_patterns > 0 && off < len)
+	assert(place.done <= len && place.off <= len);
+	while (matcher->n_patterns > 0 && place.off < len)
 	{
-		unsigned char byte = (unsigned char) text[off];
+		size_t off = place.off;
 		const LlmTokenAdded *added;
 		size_t match;
 		size_t match_len;
 
 		if ((off & 63) == 0 && !llm_encode_guard_tick(guard))
 			return llm_encode_cancelled(err);
-		if (matcher->first[byte] == matcher->first[byte + 1])
-		{
-			off++;
-			continue;
-		}
-		match = longest_match(matcher, text + off, len - off);
+		match = match_at(matcher, text, len, &place, &match_len);
 		if (match == SIZE_MAX)
 		{
-			off++;
+			place.off++;
 			continue;
 		}
-		pattern_text(matcher, match, &match_len);
-		assert(match_len > 0);
 		if (matcher->patterns[match].added >= matcher->image->n_added)
 			return llm_error_set(err, LLM_ERROR_FORMAT,
 								 "the tokenizer image is damaged: a pattern "
 								 "names no added token");
 		added = &matcher->image->added[matcher->patterns[match].added];
-		if (!is_discarded(matcher, added, text, len, off, off + match_len) &&
-			!emit_match(added, text, len, off, off + match_len, &done, sink,
-						err))
+		place.off += match_len;
+		if ((added->flags & LLM_ADDED_SINGLE_WORD) != 0)
+			see(&place, place.off + MAX_CHARACTER_BYTES);
+		if (!is_discarded(matcher, added, text, len, off, place.off) &&
+			!emit_match(added, text, len, off, &place, sink, err))
 			return false;
-		off += match_len;
 	}
-	return done >= len || sink->text(sink->arg, text, done, len - done, err);
+	return place.done >= len ||
+		   sink->text(sink->arg, text, place.done, len - place.done, err);
 }

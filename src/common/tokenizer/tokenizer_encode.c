@@ -150,6 +150,7 @@ llm_tokenizer_close(LlmTokenizer *tokenizer)
 	llm_pre_tokenizer_free(&tokenizer->pre);
 	llm_step_row_free(&tokenizer->decoders);
 	llm_strbuf_free(&tokenizer->repaired);
+	llm_encode_memory_free(&tokenizer->memory);
 	free(tokenizer);
 }
 
@@ -199,6 +200,7 @@ typedef struct EncodeRun
 {
 	LlmTokenizer *tokenizer;
 	LlmIdbuf *out;
+	size_t text_start;	 /* where the text's ids begin in "out" */
 	LlmPiece normalized; /* the text that the second matcher cuts */
 } EncodeRun;
 
@@ -225,10 +227,8 @@ encode_word(void *arg, LlmPiece word, LlmError *err)
 }
 
 static bool
-append_token(void *arg, int32_t token_id, LlmError *err)
+append_token(EncodeRun *run, int32_t token_id, LlmError *err)
 {
-	EncodeRun *run = arg;
-
 	if (token_id < 0 || (uint32_t) token_id >= run->tokenizer->image.n_ids)
 		return llm_error_set(err, LLM_ERROR_FORMAT,
 							 "the tokenizer image is damaged: token id %d is "
@@ -236,6 +236,14 @@ append_token(void *arg, int32_t token_id, LlmError *err)
 							 token_id);
 	llm_idbuf_append(run->out, token_id);
 	return check_output(run->out, err);
+}
+
+static bool
+encode_normalized_token(void *arg, int32_t token_id,
+						const LlmAddedPlace *behind, LlmError *err)
+{
+	(void) behind;
+	return append_token(arg, token_id, err);
 }
 
 /* Normalized text between added tokens of the second kind. */
@@ -258,7 +266,9 @@ encode_raw(void *arg, const char *text, size_t off, size_t len, LlmError *err)
 {
 	EncodeRun *run = arg;
 	LlmTokenizer *tokenizer = run->tokenizer;
-	LlmAddedSink sink = { encode_normalized, append_token, run };
+	LlmAddedSink sink = {
+		encode_normalized, encode_normalized_token, run, { 0 }
+	};
 	LlmPiece piece = { text + off, len, 0 };
 	uint32_t cp;
 
@@ -273,13 +283,37 @@ encode_raw(void *arg, const char *text, size_t off, size_t len, LlmError *err)
 }
 
 static bool
+encode_raw_token(void *arg, int32_t token_id, const LlmAddedPlace *behind,
+				 LlmError *err)
+{
+	EncodeRun *run = arg;
+
+	if (!append_token(run, token_id, err))
+		return false;
+	llm_encode_memory_mark(&run->tokenizer->memory, behind,
+						   run->out->n_ids - run->text_start);
+	return true;
+}
+
+static bool
 encode_text(EncodeRun *run, const char *text, size_t len, LlmError *err)
 {
 	LlmTokenizer *tokenizer = run->tokenizer;
-	LlmAddedSink sink = { encode_raw, append_token, run };
+	LlmAddedSink sink = { encode_raw, encode_raw_token, run, { 0 } };
 
-	return llm_added_matcher_split(&tokenizer->raw_matcher, &tokenizer->guard,
-								   text, len, &sink, err);
+	run->text_start = run->out->n_ids;
+	sink.from =
+		llm_encode_memory_recall(&tokenizer->memory, text, len, run->out);
+	if (!check_output(run->out, err) ||
+		!llm_added_matcher_split(&tokenizer->raw_matcher, &tokenizer->guard,
+								 text, len, &sink, err))
+	{
+		llm_encode_memory_reset(&tokenizer->memory);
+		return false;
+	}
+	llm_encode_memory_keep(&tokenizer->memory, text, len,
+						   run->out->ids + run->text_start);
+	return true;
 }
 
 /*
@@ -314,7 +348,7 @@ encode_template(EncodeRun *run, const char *text, size_t len,
 	size_t n_pieces;
 	const int32_t *pieces = llm_token_image_section(
 		&run->tokenizer->image, LLM_TOKEN_POST_PIECES, &n_pieces);
-	size_t text_start = SIZE_MAX;
+	bool is_encoded = false;
 	size_t n_text_ids = 0;
 
 	for (size_t i = 0; i < n_pieces; i++)
@@ -324,17 +358,17 @@ encode_template(EncodeRun *run, const char *text, size_t len,
 			if (add_special_tokens && !append_token(run, pieces[i], err))
 				return false;
 		}
-		else if (text_start == SIZE_MAX)
+		else if (!is_encoded)
 		{
-			text_start = run->out->n_ids;
 			if (!encode_text(run, text, len, err))
 				return false;
-			n_text_ids = run->out->n_ids - text_start;
+			is_encoded = true;
+			n_text_ids = run->out->n_ids - run->text_start;
 		}
 		else
 		{
 			for (size_t k = 0; k < n_text_ids && !run->out->failed; k++)
-				llm_idbuf_append(run->out, run->out->ids[text_start + k]);
+				llm_idbuf_append(run->out, run->out->ids[run->text_start + k]);
 		}
 		if (!check_output(run->out, err))
 			return false;

@@ -12,6 +12,7 @@
  *						word_piece.c
  *
  * and puts the ids of the post-processor (BOS and the like) around them.
+ * encode_memory.c has what the next text may begin with as well.
  * detokenizer.c and decode_steps.c go the other way.  tokenizer_compile.c,
  * component_compile.c, added_compile.c and image_builder.c make the image,
  * tokenizer_image.c reads it, split_regex.c and unicode_class.c are tools.
@@ -107,13 +108,23 @@ extern bool llm_normalizer_run(LlmNormalizer *normalizer, LlmPiece in,
 
 /* -------------------------------------------------------- added_tokens.c */
 
+/* How far a text was cut. */
+typedef struct LlmAddedPlace
+{
+	size_t done; /* where the text that was not emitted yet starts */
+	size_t off;	 /* where the search goes on: before or behind that */
+	size_t seen; /* no byte from here on had to do with it so far */
+} LlmAddedPlace;
+
 /* What a text was cut into: pieces of text, or ids of added tokens. */
 typedef struct LlmAddedSink
 {
 	bool (*text)(void *arg, const char *start, size_t off, size_t len,
 				 LlmError *err);
-	bool (*token)(void *arg, int32_t token_id, LlmError *err);
+	bool (*token)(void *arg, int32_t token_id, const LlmAddedPlace *behind,
+				  LlmError *err);
 	void *arg;
+	LlmAddedPlace from; /* where to begin: zeros, or behind a token */
 } LlmAddedSink;
 
 /* One of the two sets of patterns, with an index by first byte. */
@@ -133,6 +144,46 @@ extern bool
 llm_added_matcher_split(const LlmAddedMatcher *matcher, LlmEncodeGuard *guard,
 						const char *text, size_t len, const LlmAddedSink *sink,
 						LlmError *err);
+
+/* ------------------------------------------------------- encode_memory.c */
+
+#define LLM_MAX_ENCODE_MARKS 64
+
+/* Behind an added token: what comes has nothing to do with what was. */
+typedef struct LlmEncodeMark
+{
+	LlmAddedPlace place;
+	size_t n_ids; /* of the text up to there */
+} LlmEncodeMark;
+
+/* The beginning of the text that was encoded last, up to its last mark. */
+typedef struct LlmEncodeMemory
+{
+	LlmStrbuf text;
+	LlmIdbuf ids;
+	LlmEncodeMark marks[LLM_MAX_ENCODE_MARKS];
+	size_t n_marks;
+} LlmEncodeMemory;
+
+/* Forget all. */
+extern void llm_encode_memory_reset(LlmEncodeMemory *memory);
+extern void llm_encode_memory_free(LlmEncodeMemory *memory);
+
+/*
+ * Append the ids of the longest beginning of a text that is known; returns
+ * where to go on.  Marks behind it are dropped.
+ */
+extern LlmAddedPlace
+llm_encode_memory_recall(LlmEncodeMemory *memory, const char *text, size_t len,
+						 LlmIdbuf *out);
+
+/* The text that is being encoded got an added token. */
+extern void llm_encode_memory_mark(LlmEncodeMemory *memory,
+								   const LlmAddedPlace *behind, size_t n_ids);
+
+/* The text is encoded, into these ids. */
+extern void llm_encode_memory_keep(LlmEncodeMemory *memory, const char *text,
+								   size_t len, const int32_t *ids);
 
 /* --------------------------------------------------------- pre_tokenize.c */
 
@@ -226,6 +277,7 @@ struct LlmTokenizer
 	LlmWordModel *model;	 /* made by the first encoding */
 	LlmDetokenizer *decoder; /* llm_tokenizer_decode's own, likewise */
 	LlmStrbuf repaired;		 /* input that was no valid UTF-8 */
+	LlmEncodeMemory memory;
 };
 
 /* --------------------------------------------------------- decode_steps.c */

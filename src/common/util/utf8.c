@@ -6,6 +6,8 @@
  */
 #include "src/common/util/utf8.h"
 
+#include <string.h>
+
 /*
  * Bytes of a character by its first byte, 0 for none, and the bounds of its
  * second byte (Unicode 15, table 3-7).
@@ -95,10 +97,27 @@ llm_utf8_encode(uint32_t codepoint, char *dest)
 	return 4;
 }
 
+/* Bytes that are ASCII, eight at a time: most of most texts. */
+static size_t
+ascii_bytes(const char *text, size_t len)
+{
+	size_t n = 0;
+	uint64_t word;
+
+	while (len - n >= sizeof(word))
+	{
+		memcpy(&word, text + n, sizeof(word));
+		if ((word & UINT64_C(0x8080808080808080)) != 0)
+			break;
+		n += sizeof(word);
+	}
+	return n;
+}
+
 bool
 llm_utf8_is_valid(const char *text, size_t len)
 {
-	size_t off = 0;
+	size_t off = ascii_bytes(text, len);
 	uint32_t cp;
 
 	while (off < len)
@@ -108,6 +127,7 @@ llm_utf8_is_valid(const char *text, size_t len)
 		if (n == 0)
 			return false;
 		off += (size_t) n;
+		off += ascii_bytes(text + off, len - off);
 	}
 	return true;
 }
