@@ -11,6 +11,7 @@
 #include "src/common/util/error.h"
 #include "src/common/util/half_float.h"
 #include "src/common/util/json.h"
+#include "src/common/util/json_slice.h"
 #include "src/common/util/mapped_file.h"
 #include "src/common/util/philox.h"
 #include "src/common/util/sha256.h"
@@ -232,9 +233,42 @@ released_pages_of_a_file_leave_memory(void)
 	unlink(path);
 }
 
+/* Words of eight bytes at a time against one byte at a time. */
+static void
+scans_agree_with_single_bytes(void)
+{
+	static const char bytes[] = "aaaaaaaa \x1f\"\\\xC3\xA9\x7F\x80!#[]";
+	uint32_t state = 1;
+
+	for (int round = 0; round < 20000; round++)
+	{
+		char text[40];
+		size_t len = (size_t) round % sizeof(text);
+		size_t n_ascii = 0;
+		size_t n_plain = 0;
+		size_t n_chars = 0;
+
+		for (size_t i = 0; i < len; i++)
+		{
+			state = state * 1664525u + 1013904223u;
+			text[i] = bytes[(state >> 16) % (state % 5 == 0 ? 20 : 8)];
+			n_chars += ((unsigned char) text[i] & 0xC0) != 0x80;
+		}
+		while (n_ascii < len && (unsigned char) text[n_ascii] < 0x80)
+			n_ascii++;
+		while (n_plain < len && (unsigned char) text[n_plain] >= 0x20 &&
+			   text[n_plain] != '"' && text[n_plain] != '\\')
+			n_plain++;
+		CHECK_INT_EQ(llm_utf8_ascii_bytes(text, len), n_ascii);
+		CHECK_INT_EQ(llm_json_plain_bytes(text, len), n_plain);
+		CHECK_INT_EQ(llm_utf8_count(text, len), n_chars);
+	}
+}
+
 int
 main(void)
 {
+	RUN_TEST(scans_agree_with_single_bytes);
 	RUN_TEST(released_pages_of_a_file_leave_memory);
 	RUN_TEST(error_message_is_cut_at_a_character);
 	RUN_TEST(arena_respects_its_limit);

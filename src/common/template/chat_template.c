@@ -33,6 +33,8 @@
 #define CONTINUE_TAG "CONTINUE_FINAL_MESSAGE_TAG "
 #define CONTINUE_TAG_STRIPPED_LEN (sizeof(CONTINUE_TAG) - 2)
 
+#define USUAL_MESSAGES_BYTES ((size_t) 4096)
+
 struct LlmChatTemplate
 {
 	LlmArena *arena;
@@ -385,6 +387,9 @@ llm_chat_template_render(const LlmChatTemplate *chat_template,
 	if (run.arena == NULL)
 		return llm_error_no_memory(err, sizeof(run), "chat template");
 	llm_jinja_init_buffer(&rendered);
+	/* most texts are a little longer than their messages */
+	if (input->messages.len < USUAL_MESSAGES_BYTES)
+		(void) llm_strbuf_reserve(&rendered, 2 * USUAL_MESSAGES_BYTES);
 	if (input->spans != NULL)
 	{
 		llm_strbuf_reset(&input->spans->items);

@@ -38,11 +38,17 @@ mix_hash(uint64_t x)
 static uint64_t
 hash_bytes(const char *data, size_t len)
 {
-	uint64_t hash = 0xCBF29CE484222325u;
+	uint64_t hash = len;
+	uint64_t word;
 
-	for (size_t i = 0; i < len; i++)
-		hash = (hash ^ (unsigned char) data[i]) * 0x100000001B3u;
-	return mix_hash(hash);
+	for (; len >= sizeof(word); data += sizeof(word), len -= sizeof(word))
+	{
+		memcpy(&word, data, sizeof(word));
+		hash = mix_hash(hash ^ word);
+	}
+	word = 0;
+	memcpy(&word, data, len);
+	return mix_hash(hash ^ word);
 }
 
 uint64_t

@@ -6,6 +6,7 @@
  * equal keys the last value counts, in the first one's place.  The grammar
  * is RFC 8259's: no NaN, no comments.  A text that is no text in UTF-8 (half
  * a surrogate pair, alone) is refused, where Python would fail later.
+ * Strings without escapes are borrowed from the text.
  *
  * src/common/template/jinja_json.c
  */
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #include "src/common/template/jinja_value.h"
+#include "src/common/util/json_slice.h"
 #include "src/common/util/utf8.h"
 
 typedef struct Reader
@@ -124,12 +126,8 @@ read_escape(Reader *reader, LlmStrbuf *buf)
 static size_t
 plain_end(const Reader *reader)
 {
-	size_t at = reader->at;
-
-	while (at < reader->len && reader->text[at] != '"' &&
-		   reader->text[at] != '\\' && (unsigned char) reader->text[at] >= 0x20)
-		at++;
-	return at;
+	return reader->at + llm_json_plain_bytes(reader->text + reader->at,
+											 reader->len - reader->at);
 }
 
 static bool
@@ -164,8 +162,8 @@ read_string(Reader *reader, LlmJinjaValue *out)
 	end = plain_end(reader);
 	if (end < reader->len && reader->text[end] == '"')
 	{
-		ok = llm_jinja_copy_string(reader->run, reader->text + reader->at,
-								   end - reader->at, out);
+		ok = llm_jinja_borrow_string(reader->run, reader->text + reader->at,
+									 end - reader->at, out);
 		reader->at = end + 1;
 		return ok;
 	}

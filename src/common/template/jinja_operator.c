@@ -256,6 +256,28 @@ operate_numbers(LlmJinjaRun *run, LlmJinjaOperator op, LlmJinjaValue left,
 
 /* ---- texts and lists ---- */
 
+/* One behind the other. */
+static bool
+join_strings(LlmJinjaRun *run, const LlmJinjaString *a, const LlmJinjaString *b,
+			 LlmJinjaValue *out)
+{
+	size_t len = a->len + b->len;
+	LlmJinjaString *result = llm_jinja_alloc(run, sizeof(*result) + len);
+	char *data = (char *) (result + 1);
+
+	if (result == NULL || !llm_jinja_charge(run, len / 64))
+		return false;
+	if (a->len > 0)
+		memcpy(data, a->data, a->len);
+	if (b->len > 0)
+		memcpy(data + a->len, b->data, b->len);
+	*result = (LlmJinjaString){ .data = data,
+								.len = len,
+								.n_chars = a->n_chars + b->n_chars };
+	*out = llm_jinja_text(result);
+	return true;
+}
+
 /* Text next to markup is escaped and becomes markup itself. */
 static bool
 add_strings(LlmJinjaRun *run, const LlmJinjaString *a, const LlmJinjaString *b,
@@ -265,6 +287,9 @@ add_strings(LlmJinjaRun *run, const LlmJinjaString *a, const LlmJinjaString *b,
 	LlmJinjaString *result;
 	LlmStrbuf buf;
 
+	if (!is_markup && b->len <= LLM_JINJA_MAX_OUTPUT_BYTES &&
+		a->len <= LLM_JINJA_MAX_OUTPUT_BYTES - b->len)
+		return join_strings(run, a, b, out);
 	llm_jinja_init_buffer(&buf);
 	if (is_markup && !a->is_markup)
 		llm_jinja_escape_html(a, &buf);

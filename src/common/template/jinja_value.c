@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "src/common/template/jinja_object.h"
+#include "src/common/util/utf8.h"
 
 #define LINEAR_SEARCH_ENTRIES 8
 
@@ -119,16 +120,6 @@ llm_jinja_charge(LlmJinjaRun *run, size_t n_steps)
 	return true;
 }
 
-static size_t
-count_chars(const char *data, size_t len)
-{
-	size_t n_chars = 0;
-
-	for (size_t i = 0; i < len; i++)
-		n_chars += ((unsigned char) data[i] & 0xC0) != 0x80;
-	return n_chars;
-}
-
 bool
 llm_jinja_borrow_string(LlmJinjaRun *run, const char *data, size_t len,
 						LlmJinjaValue *out)
@@ -139,7 +130,7 @@ llm_jinja_borrow_string(LlmJinjaRun *run, const char *data, size_t len,
 		return false;
 	string->data = data;
 	string->len = len;
-	string->n_chars = count_chars(data, len);
+	string->n_chars = llm_utf8_count(data, len);
 	string->is_markup = false;
 	*out = llm_jinja_text(string);
 	return true;

@@ -370,7 +370,7 @@ llm_jinja_make_generator(LlmJinjaRun *run, LlmJinjaNext next,
 
 /* ---- JSON (jinja_json.c, jinja_tojson.c) ---- */
 
-/* "what" names the text in messages: "messages". */
+/* "what" names the text in messages: "messages".  It outlives the run. */
 extern bool llm_jinja_read_json(LlmJinjaRun *run, const char *text, size_t len,
 								const char *what, LlmJinjaValue *out);
 

@@ -215,19 +215,24 @@ emit_match(const LlmTokenAdded *added, const char *text, size_t len,
 	return start >= end || sink->token(sink->arg, added->token_id, place, err);
 }
 
+/* Most bytes start no pattern. */
+static inline bool
+may_start(const LlmAddedMatcher *matcher, char c)
+{
+	unsigned char byte = (unsigned char) c;
+
+	return matcher->first[byte] != matcher->first[byte + 1];
+}
+
 /* The pattern that matches at the place, or SIZE_MAX; its length. */
 static size_t
 match_at(const LlmAddedMatcher *matcher, const char *text, size_t len,
 		 LlmAddedPlace *place, size_t *match_len)
 {
 	size_t off = place->off;
-	unsigned char byte = (unsigned char) text[off];
 	size_t n_seen;
 	size_t match;
 
-	/* most bytes start no pattern */
-	if (matcher->first[byte] == matcher->first[byte + 1])
-		return SIZE_MAX;
 	match = longest_match(matcher, text + off, len - off, &n_seen);
 	see(place, off + n_seen);
 	if (match == SIZE_MAX)
@@ -254,6 +259,11 @@ llm_added_matcher_split(const LlmAddedMatcher *matcher, LlmEncodeGuard *guard,
 
 		if ((off & 63) == 0 && !llm_encode_guard_tick(guard))
 			return llm_encode_cancelled(err);
+		if (!may_start(matcher, text[off]))
+		{
+			place.off++;
+			continue;
+		}
 		match = match_at(matcher, text, len, &place, &match_len);
 		if (match == SIZE_MAX)
 		{

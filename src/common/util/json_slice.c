@@ -282,3 +282,39 @@ llm_json_append_string(LlmStrbuf *out, const char *text, size_t len)
 	llm_strbuf_append(out, text + begin, len - begin);
 	llm_strbuf_append_char(out, '"');
 }
+
+/* -- plain text -- */
+
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Nonzero where one of a word's bytes is zero. */
+static inline uint64_t
+has_zero(uint64_t word)
+{
+	return (word - EACH(0x01)) & ~word & EACH(0x80);
+}
+
+static inline bool
+is_plain(char c)
+{
+	return (unsigned char) c >= 0x20 && c != '"' && c != '\\';
+}
+
+size_t
+llm_json_plain_bytes(const char *text, size_t len)
+{
+	size_t n = 0;
+	uint64_t word;
+
+	for (; len - n >= sizeof(word); n += sizeof(word))
+	{
+		memcpy(&word, text + n, sizeof(word));
+		/* the last: a byte below 0x20 */
+		if ((has_zero(word ^ EACH('"')) | has_zero(word ^ EACH('\\')) |
+			 ((word - EACH(0x20)) & ~word & EACH(0x80))) != 0)
+			break;
+	}
+	while (n < len && is_plain(text[n]))
+		n++;
+	return n;
+}

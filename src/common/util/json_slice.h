@@ -44,4 +44,7 @@ extern bool llm_json_slice_is(LlmJsonSlice string, const char *text);
 extern void
 llm_json_append_string(LlmStrbuf *out, const char *text, size_t len);
 
+/* Bytes from here that a JSON string holds as they are: most of them. */
+extern size_t llm_json_plain_bytes(const char *text, size_t len);
+
 #endif /* LLM_JSON_SLICE_H */

@@ -97,9 +97,12 @@ llm_utf8_encode(uint32_t codepoint, char *dest)
 	return 4;
 }
 
-/* Bytes that are ASCII, eight at a time: most of most texts. */
-static size_t
-ascii_bytes(const char *text, size_t len)
+/* The highest bit of each byte, in which ASCII has none. */
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+#define LOW_BITS UINT64_C(0x0101010101010101)
+
+size_t
+llm_utf8_ascii_bytes(const char *text, size_t len)
 {
 	size_t n = 0;
 	uint64_t word;
@@ -107,17 +110,38 @@ ascii_bytes(const char *text, size_t len)
 	while (len - n >= sizeof(word))
 	{
 		memcpy(&word, text + n, sizeof(word));
-		if ((word & UINT64_C(0x8080808080808080)) != 0)
+		if ((word & HIGH_BITS) != 0)
 			break;
 		n += sizeof(word);
 	}
+	while (n < len && ((unsigned char) text[n] & 0x80) == 0)
+		n++;
 	return n;
+}
+
+size_t
+llm_utf8_count(const char *text, size_t len)
+{
+	size_t n_more = 0; /* bytes 10xxxxxx, which continue a character */
+	size_t i = 0;
+	uint64_t word;
+
+	for (; len - i >= sizeof(word); i += sizeof(word))
+	{
+		memcpy(&word, text + i, sizeof(word));
+		if ((word & HIGH_BITS) != 0)
+			n_more += (((word >> 7) & ~(word >> 6) & LOW_BITS) * LOW_BITS) >>
+					  (8 * (sizeof(word) - 1));
+	}
+	for (; i < len; i++)
+		n_more += ((unsigned char) text[i] & 0xC0) == 0x80;
+	return len - n_more;
 }
 
 bool
 llm_utf8_is_valid(const char *text, size_t len)
 {
-	size_t off = ascii_bytes(text, len);
+	size_t off = llm_utf8_ascii_bytes(text, len);
 	uint32_t cp;
 
 	while (off < len)
@@ -127,7 +151,7 @@ llm_utf8_is_valid(const char *text, size_t len)
 		if (n == 0)
 			return false;
 		off += (size_t) n;
-		off += ascii_bytes(text + off, len - off);
+		off += llm_utf8_ascii_bytes(text + off, len - off);
 	}
 	return true;
 }

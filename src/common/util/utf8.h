@@ -23,6 +23,12 @@ extern int llm_utf8_encode(uint32_t codepoint, char *dest);
 
 extern bool llm_utf8_is_valid(const char *text, size_t len);
 
+/* Bytes of the ASCII that a text begins with. */
+extern size_t llm_utf8_ascii_bytes(const char *text, size_t len);
+
+/* Characters of a valid text. */
+extern size_t llm_utf8_count(const char *text, size_t len);
+
 /*
  * Length of the longest prefix that does not end within a character: what a
  * stream may emit now.  Bytes that can never become valid count as complete.

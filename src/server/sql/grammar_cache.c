@@ -3,7 +3,7 @@
  *	  Grammars compiled once per process and source.
  *
  * The rows of a statement ask for the same form again and again; compiling a
- * schema takes a millisecond or so, finding it here the hash of its text.
+ * schema takes a millisecond or so, finding it here a look at its text.
  * Entries stand in a list, the latest used first; what exceeds the bounds is
  * forgotten from its end.
  *
@@ -12,9 +12,9 @@
 #include "postgres.h"
 
 #include "src/common/grammar/grammar.h"
-#include "src/common/util/sha256.h"
 #include "src/server/sql/grammar_cache.h"
 
+#include "common/hashfn.h"
 #include "lib/ilist.h"
 #include "utils/memutils.h"
 
@@ -24,8 +24,11 @@
 typedef struct CacheEntry
 {
 	dlist_node node;
-	uint8_t digest[LLM_SHA256_BYTES];
-	Size n_bytes;
+	LlmGrammarKind kind;
+	uint64 hash; /* of the source's text */
+	char *text;	 /* that text, behind the words */
+	Size text_len;
+	Size n_bytes; /* of the words */
 	uint32 words[FLEXIBLE_ARRAY_MEMBER];
 } CacheEntry;
 
@@ -33,20 +36,15 @@ static dlist_head entries = DLIST_STATIC_INIT(entries);
 static int n_entries;
 static Size n_cached_bytes;
 
-static void
-hash_source(LlmGrammarSource source, uint8_t digest[LLM_SHA256_BYTES])
+static uint64
+hash_text(LlmTemplateText text)
 {
-	LlmSha256 sha;
-	uint32 kind = source.kind;
-
-	llm_sha256_init(&sha);
-	llm_sha256_update(&sha, &kind, sizeof(kind));
-	llm_sha256_update(&sha, source.text.data, source.text.len);
-	llm_sha256_final(&sha, digest);
+	return DatumGetUInt64(hash_any_extended((const unsigned char *) text.data,
+											(int) text.len, 0));
 }
 
 static CacheEntry *
-find_entry(const uint8_t digest[LLM_SHA256_BYTES])
+find_entry(LlmGrammarSource source, uint64 hash)
 {
 	dlist_iter iter;
 
@@ -54,10 +52,19 @@ find_entry(const uint8_t digest[LLM_SHA256_BYTES])
 	{
 		CacheEntry *entry = dlist_container(CacheEntry, node, iter.cur);
 
-		if (memcmp(entry->digest, digest, LLM_SHA256_BYTES) == 0)
+		if (entry->hash == hash && entry->kind == source.kind &&
+			entry->text_len == source.text.len &&
+			(source.text.len == 0 ||
+			 memcmp(entry->text, source.text.data, source.text.len) == 0))
 			return entry;
 	}
 	return NULL;
+}
+
+static Size
+entry_bytes(const CacheEntry *entry)
+{
+	return entry->n_bytes + entry->text_len;
 }
 
 static void
@@ -71,7 +78,7 @@ make_room(Size n_bytes)
 
 		dlist_delete(&oldest->node);
 		n_entries--;
-		n_cached_bytes -= oldest->n_bytes;
+		n_cached_bytes -= entry_bytes(oldest);
 		pfree(oldest);
 	}
 }
@@ -115,22 +122,28 @@ compile(LlmGrammarSource source, LlmStrbuf *program, LlmError *err)
 }
 
 static CacheEntry *
-add_entry(const uint8_t digest[LLM_SHA256_BYTES], const LlmStrbuf *program)
+add_entry(LlmGrammarSource source, uint64 hash, const LlmStrbuf *program)
 {
-	Size size = offsetof(CacheEntry, words) + program->len;
+	Size words_end = offsetof(CacheEntry, words) + program->len;
 	CacheEntry *entry;
 
-	make_room(size);
-	entry = MemoryContextAllocExtended(TopMemoryContext, size,
+	make_room(program->len + source.text.len);
+	entry = MemoryContextAllocExtended(TopMemoryContext,
+									   words_end + source.text.len,
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 	if (entry == NULL)
 		return NULL;
-	memcpy(entry->digest, digest, LLM_SHA256_BYTES);
+	entry->kind = source.kind;
+	entry->hash = hash;
+	entry->text = (char *) entry + words_end;
+	entry->text_len = source.text.len;
 	entry->n_bytes = program->len;
 	memcpy(entry->words, program->data, program->len);
+	if (source.text.len > 0)
+		memcpy(entry->text, source.text.data, source.text.len);
 	dlist_push_head(&entries, &entry->node);
 	n_entries++;
-	n_cached_bytes += program->len;
+	n_cached_bytes += entry_bytes(entry);
 	return entry;
 }
 
@@ -138,15 +151,15 @@ bool
 llm_grammar_cache_get(LlmGrammarSource source, LlmGrammarProgram *program,
 					  LlmError *err)
 {
-	uint8_t digest[LLM_SHA256_BYTES];
 	CacheEntry *entry;
+	uint64 hash;
 
 	program->words = NULL;
 	program->n_words = 0;
 	if (source.kind == LLM_GRAMMAR_NONE)
 		return true;
-	hash_source(source, digest);
-	entry = find_entry(digest);
+	hash = hash_text(source.text);
+	entry = find_entry(source, hash);
 	if (entry != NULL)
 		dlist_move_head(&entries, &entry->node);
 	else
@@ -155,7 +168,7 @@ llm_grammar_cache_get(LlmGrammarSource source, LlmGrammarProgram *program,
 		bool ok = compile(source, &compiled, err);
 
 		if (ok)
-			entry = add_entry(digest, &compiled);
+			entry = add_entry(source, hash, &compiled);
 		llm_strbuf_free(&compiled);
 		if (!ok)
 			return false;

@@ -255,18 +255,6 @@ llm_json_kind(LlmTemplateText json)
 	return llm_json_slice_kind((LlmJsonSlice){ json.data, json.len });
 }
 
-/* Bytes from here that a JSON string holds as they are: most of them. */
-static size_t
-plain_bytes(const char *text, size_t len)
-{
-	size_t n = 0;
-
-	while (n < len && (unsigned char) text[n] >= 0x20 &&
-		   !IS_HIGHBIT_SET(text[n]) && text[n] != '"' && text[n] != '\\')
-		n++;
-	return n;
-}
-
 void
 llm_append_json_string(StringInfo buf, const char *utf8, size_t len)
 {
@@ -275,7 +263,9 @@ llm_append_json_string(StringInfo buf, const char *utf8, size_t len)
 	appendStringInfoChar(buf, '"');
 	while (off < len)
 	{
-		size_t n_plain = plain_bytes(utf8 + off, Min(len - off, 65536));
+		size_t n_plain = llm_utf8_ascii_bytes(
+			utf8 + off,
+			llm_json_plain_bytes(utf8 + off, Min(len - off, 65536)));
 		uint32_t cp;
 		int n;
 
