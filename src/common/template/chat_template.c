@@ -28,6 +28,7 @@
 #include "src/common/template/jinja_ast.h"
 #include "src/common/template/jinja_text.h"
 #include "src/common/template/jinja_value.h"
+#include "src/common/util/utf8.h"
 
 /* Put behind the final message's content, to find its end in the text. */
 #define CONTINUE_TAG "CONTINUE_FINAL_MESSAGE_TAG "
@@ -35,11 +36,24 @@
 
 #define USUAL_MESSAGES_BYTES ((size_t) 4096)
 
+/* Longer texts of variables are not kept. */
+#define KEEP_VARIABLES_BYTES ((size_t) 16384)
+
+/* The variables that were read last, since most renderings bring the same. */
+typedef struct VariableMemory
+{
+	LlmArena *arena;		/* of all below */
+	LlmTemplateText tokens; /* what they were read from */
+	LlmTemplateText kwargs;
+	LlmJinjaDict *variables; /* NULL: nothing */
+} VariableMemory;
+
 struct LlmChatTemplate
 {
 	LlmArena *arena;
 	LlmJinjaTree tree;
 	bool mentions_content;
+	VariableMemory *memory;
 };
 
 LlmChatTemplate *
@@ -51,9 +65,12 @@ llm_chat_template_compile(const char *source, size_t len, LlmError *err)
 	if (chat_template != NULL)
 		chat_template->arena =
 			llm_arena_create("chat template", LLM_JINJA_MAX_TREE_BYTES);
-	if (chat_template == NULL || chat_template->arena == NULL)
+	if (chat_template != NULL)
+		chat_template->memory = calloc(1, sizeof(VariableMemory));
+	if (chat_template == NULL || chat_template->arena == NULL ||
+		chat_template->memory == NULL)
 	{
-		free(chat_template);
+		llm_chat_template_free(chat_template);
 		llm_error_no_memory(err, sizeof(*chat_template), "chat template");
 		return NULL;
 	}
@@ -74,6 +91,9 @@ llm_chat_template_free(LlmChatTemplate *chat_template)
 {
 	if (chat_template == NULL)
 		return;
+	if (chat_template->memory != NULL)
+		llm_arena_free(chat_template->memory->arena);
+	free(chat_template->memory);
 	llm_arena_free(chat_template->arena);
 	free(chat_template);
 }
@@ -119,14 +139,26 @@ find_reasoning(const LlmJinjaDict *message)
 	return llm_jinja_missing();
 }
 
+static bool
+has_null_field(const LlmJinjaDict *message)
+{
+	for (size_t i = 0; i < message->n_entries; i++)
+		if (message->entries[i].value.kind == LLM_JINJA_NONE)
+			return true;
+	return false;
+}
+
 /* A message without null fields, its reasoning under both current names. */
 static bool
 prepare_message(LlmJinjaRun *run, const LlmJinjaDict *given,
 				LlmJinjaValue *message)
 {
 	LlmJinjaValue reasoning = find_reasoning(given);
-	LlmJinjaDict *dict = llm_jinja_create_dict(run);
+	LlmJinjaDict *dict;
 
+	if (reasoning.kind == LLM_JINJA_MISSING && !has_null_field(given))
+		return true;
+	dict = llm_jinja_create_dict(run);
 	if (dict == NULL)
 		return false;
 	if (reasoning.kind != LLM_JINJA_MISSING &&
@@ -164,9 +196,53 @@ read_objects(LlmJinjaRun *run, LlmTemplateText text, const char *what,
 	return true;
 }
 
+/* A text borrowed from the caller as the value of a key. */
 static bool
-read_messages(LlmJinjaRun *run, LlmTemplateText text, LlmJinjaValue *messages)
+set_plain_field(LlmJinjaRun *run, LlmJinjaDict *dict, const char *key,
+				LlmTemplateText text)
 {
+	LlmJinjaValue value;
+
+	if (!llm_utf8_is_valid(text.data, text.len))
+		return llm_error_set(run->err, LLM_ERROR_INVALID,
+							 "messages: the text is not valid UTF-8");
+	return llm_jinja_borrow_string(run, text.data, text.len, &value) &&
+		   set_text_key(run, dict, key, value);
+}
+
+static bool
+make_messages(LlmJinjaRun *run, const LlmTemplateInput *input,
+			  LlmJinjaValue *messages)
+{
+	LlmJinjaList *list = llm_jinja_create_list(run, input->n_plain_messages);
+
+	if (list == NULL)
+		return false;
+	for (size_t i = 0; i < input->n_plain_messages; i++)
+	{
+		const LlmTemplateMessage *message = &input->plain_messages[i];
+		LlmJinjaDict *dict = llm_jinja_create_dict(run);
+
+		if (dict == NULL ||
+			!set_plain_field(run, dict, "role", message->role) ||
+			!set_plain_field(run, dict, "content", message->content) ||
+			!llm_jinja_push(
+				run, list,
+				(LlmJinjaValue){ .kind = LLM_JINJA_DICT, .dict = dict }))
+			return false;
+	}
+	*messages = llm_jinja_list(list);
+	return true;
+}
+
+static bool
+read_messages(LlmJinjaRun *run, const LlmTemplateInput *input,
+			  LlmJinjaValue *messages)
+{
+	LlmTemplateText text = input->messages;
+
+	if (input->plain_messages != NULL)
+		return make_messages(run, input, messages);
 	if (text.data == NULL)
 		return fail_input(run, "messages are missing");
 	if (!read_objects(run, text, "messages", messages))
@@ -227,6 +303,81 @@ read_variables(LlmJinjaRun *run, LlmTemplateText text, const char *what)
 					run->err, LLM_ERROR_INVALID,
 					"%s may not set \"%s\", which is given apart", what,
 					reserved[j]);
+		if (!llm_jinja_dict_set(run, run->variables, entry->key, entry->value))
+			return false;
+	}
+	return true;
+}
+
+static bool
+read_all_variables(LlmJinjaRun *run, LlmTemplateText tokens,
+				   LlmTemplateText kwargs)
+{
+	return read_variables(run, tokens, "special tokens") &&
+		   read_variables(run, kwargs, "template variables");
+}
+
+static bool
+is_same_text(LlmTemplateText a, LlmTemplateText b)
+{
+	if (a.data == NULL || b.data == NULL)
+		return a.data == b.data;
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
+
+static bool
+keep_text(LlmArena *arena, LlmTemplateText text, LlmTemplateText *copy)
+{
+	*copy = text;
+	if (text.data == NULL)
+		return true;
+	copy->data = llm_arena_strndup(arena, text.data, text.len);
+	return copy->data != NULL;
+}
+
+/* Read them into memory of their own; false: they cannot be read, or kept. */
+static bool
+remember_variables(LlmJinjaRun *run, VariableMemory *memory,
+				   const LlmTemplateInput *input)
+{
+	LlmJinjaRun reading = *run;
+	LlmError ignored;
+
+	memory->variables = NULL;
+	llm_arena_free(memory->arena);
+	memory->arena =
+		llm_arena_create("template variables", LLM_JINJA_MAX_MEMORY_BYTES);
+	if (memory->arena == NULL ||
+		!keep_text(memory->arena, input->special_tokens, &memory->tokens) ||
+		!keep_text(memory->arena, input->kwargs, &memory->kwargs))
+		return false;
+	reading.arena = memory->arena;
+	reading.err = &ignored;
+	reading.variables = llm_jinja_create_dict(&reading);
+	if (reading.variables == NULL ||
+		!read_all_variables(&reading, memory->tokens, memory->kwargs))
+		return false;
+	memory->variables = reading.variables;
+	return true;
+}
+
+/* Variables besides the messages; their values never change. */
+static bool
+set_variables(LlmJinjaRun *run, VariableMemory *memory,
+			  const LlmTemplateInput *input)
+{
+	size_t n_bytes = input->special_tokens.len + input->kwargs.len;
+	bool is_known = memory->variables != NULL &&
+					is_same_text(memory->tokens, input->special_tokens) &&
+					is_same_text(memory->kwargs, input->kwargs);
+
+	if (!is_known && (n_bytes > KEEP_VARIABLES_BYTES ||
+					  !remember_variables(run, memory, input)))
+		return read_all_variables(run, input->special_tokens, input->kwargs);
+	for (size_t i = 0; i < memory->variables->n_entries; i++)
+	{
+		const LlmJinjaEntry *entry = &memory->variables->entries[i];
+
 		if (!llm_jinja_dict_set(run, run->variables, entry->key, entry->value))
 			return false;
 	}
@@ -335,9 +486,8 @@ prepare_input(LlmJinjaRun *run, const LlmChatTemplate *chat_template,
 	run->exported = llm_jinja_create_dict(run);
 	if (run->variables == NULL || run->exported == NULL)
 		return false;
-	if (!read_variables(run, input->special_tokens, "special tokens") ||
-		!read_variables(run, input->kwargs, "template variables") ||
-		!read_messages(run, input->messages, &messages) ||
+	if (!set_variables(run, chat_template->memory, input) ||
+		!read_messages(run, input, &messages) ||
 		!read_extra(run, input->tools, "tools") ||
 		!read_extra(run, input->documents, "documents"))
 		return false;

@@ -54,8 +54,19 @@ typedef struct LlmTemplateSpans
 	bool is_partial; /* a block inside a macro or filter has no place */
 } LlmTemplateSpans;
 
+/* A message of one text, in UTF-8. */
+typedef struct LlmTemplateMessage
+{
+	LlmTemplateText role;
+	LlmTemplateText content;
+} LlmTemplateMessage;
+
 typedef struct LlmTemplateInput
 {
+	/* in place of "messages", where they have nothing but these; or NULL */
+	const LlmTemplateMessage *plain_messages;
+	size_t n_plain_messages;
+
 	/* JSON texts; key order, 1 against 1.0 and big integers are kept */
 	LlmTemplateText messages;  /* an array; required */
 	LlmTemplateText tools;	   /* an array; absent renders as none */

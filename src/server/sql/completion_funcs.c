@@ -122,6 +122,7 @@ make_prompt(LlmCompletion *completion, LlmError *err)
 {
 	LlmTemplateText messages = llm_json_member(completion->request, "messages");
 	LlmTemplateText prompt = llm_json_member(completion->request, "prompt");
+	LlmPromptMessages conversation = { .json = messages };
 	bool ok;
 
 	if ((messages.data == NULL) == (prompt.data == NULL))
@@ -136,7 +137,7 @@ make_prompt(LlmCompletion *completion, LlmError *err)
 			 errmsg("\"echo\" goes with \"prompt\", not with \"messages\"")));
 	if (completion->is_chat)
 		ok = llm_prompt_from_messages(completion->handle, &completion->options,
-									  messages, &completion->prompt, err);
+									  &conversation, &completion->prompt, err);
 	else
 		ok = read_text_prompt(completion, prompt, err);
 	return ok &&

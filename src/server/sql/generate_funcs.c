@@ -41,7 +41,7 @@ typedef struct GenerateCall
 {
 	LlmBatchCall batch; /* must be first */
 	InputKind kind;
-	LlmTemplateText input; /* messages as JSON, or the prompt's text */
+	LlmTemplateText input; /* messages as JSON, or a text */
 	LlmGenerateOptions options;
 	LlmModelHandle *handle;
 	LlmPrompt prompt;
@@ -52,21 +52,6 @@ PG_FUNCTION_INFO_V1(llm_chat);
 PG_FUNCTION_INFO_V1(llm_ask);
 PG_FUNCTION_INFO_V1(llm_generate);
 PG_FUNCTION_INFO_V1(llm_chat_stream);
-
-static LlmTemplateText
-question_as_messages(LlmTemplateText question)
-{
-	StringInfoData json;
-	LlmTemplateText result;
-
-	initStringInfo(&json);
-	appendStringInfoString(&json, "[{\"role\": \"user\", \"content\": ");
-	llm_append_json_string(&json, question.data, question.len);
-	appendStringInfoString(&json, "}]");
-	result.data = json.data;
-	result.len = (size_t) json.len;
-	return result;
-}
 
 /* llm_chat also takes a whole request object: its options are inside. */
 static void
@@ -129,8 +114,6 @@ read_call(FunctionCallInfo fcinfo, InputKind kind, GenerateCall *call)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("this function returns one answer, \"n\" must be 1"),
 				 errhint("Use llm_completion for several choices.")));
-	if (kind == INPUT_QUESTION)
-		call->input = question_as_messages(call->input);
 }
 
 /* The prompt's tokens; false: this row cannot be answered. */
@@ -139,6 +122,7 @@ make_prompt(GenerateCall *call, LlmError *err)
 {
 	bool raw = call->kind == INPUT_PROMPT;
 	LlmGenerateOptions *options = &call->options;
+	LlmPromptMessages messages = { .json = call->input };
 	bool ok;
 
 	if (raw)
@@ -147,8 +131,13 @@ make_prompt(GenerateCall *call, LlmError *err)
 									  options->add_special_tokens,
 								  &call->prompt, err);
 	else
-		ok = llm_prompt_from_messages(call->handle, options, call->input,
+	{
+		if (call->kind == INPUT_QUESTION)
+			messages.plain[messages.n_plain++] =
+				llm_plain_message("user", call->input);
+		ok = llm_prompt_from_messages(call->handle, options, &messages,
 									  &call->prompt, err);
+	}
 	return ok && llm_generate_options_complete(
 					 options, &call->handle->facts->defaults,
 					 call->prompt.n_ids, call->handle->info.max_model_len,

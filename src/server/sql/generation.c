@@ -34,12 +34,15 @@ next_interrupt(const volatile sig_atomic_t *interrupt)
 
 bool
 llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
-				  LlmTemplateText messages, LlmStrbuf *rendered, LlmError *err)
+				  const LlmPromptMessages *messages, LlmStrbuf *rendered,
+				  LlmError *err)
 {
 	const LlmChatTemplate *chat_template =
 		llm_model_handle_template(handle, options->tools.data != NULL);
 	LlmTemplateInput input = {
-		.messages = messages,
+		.plain_messages = messages->n_plain > 0 ? messages->plain : NULL,
+		.n_plain_messages = messages->n_plain,
+		.messages = messages->json,
 		.tools = options->tools,
 		.documents = options->documents,
 		.kwargs = options->chat_template_kwargs,
@@ -147,7 +150,7 @@ llm_prompt_check_length(const LlmModelHandle *handle, const LlmPrompt *prompt,
 bool
 llm_prompt_from_messages(LlmModelHandle *handle,
 						 const LlmGenerateOptions *options,
-						 LlmTemplateText messages, LlmPrompt *prompt,
+						 const LlmPromptMessages *messages, LlmPrompt *prompt,
 						 LlmError *err)
 {
 	LlmStrbuf rendered;

@@ -23,10 +23,27 @@ typedef struct LlmPrompt
 	uint32 n_ids;
 } LlmPrompt;
 
-/* Render messages (a JSON array) with the model's chat template. */
+/* A conversation, in UTF-8: a JSON array, or a few messages of one text. */
+typedef struct LlmPromptMessages
+{
+	LlmTemplateText json;
+	LlmTemplateMessage plain[2];
+	size_t n_plain; /* 0: the JSON counts */
+} LlmPromptMessages;
+
+static inline LlmTemplateMessage
+llm_plain_message(const char *role, LlmTemplateText content)
+{
+	LlmTemplateMessage message = { { role, strlen(role) }, content };
+
+	return message;
+}
+
+/* Render messages with the model's chat template. */
 extern bool
 llm_prompt_render(LlmModelHandle *handle, const LlmGenerateOptions *options,
-				  LlmTemplateText messages, LlmStrbuf *rendered, LlmError *err);
+				  const LlmPromptMessages *messages, LlmStrbuf *rendered,
+				  LlmError *err);
 
 /*
  * Tokenize a text of any length, up to ids->limit; cancel stops it.  Where it
@@ -39,7 +56,7 @@ llm_prompt_encode(LlmModelHandle *handle, LlmTemplateText text,
 /* Render messages, and tokenize the result. */
 extern bool llm_prompt_from_messages(LlmModelHandle *handle,
 									 const LlmGenerateOptions *options,
-									 LlmTemplateText messages,
+									 const LlmPromptMessages *messages,
 									 LlmPrompt *prompt, LlmError *err);
 
 /*

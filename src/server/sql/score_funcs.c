@@ -187,16 +187,16 @@ render(const ScoreCall *call, LlmModelHandle *handle, LlmStrbuf *rendered,
 {
 	LlmTypedPrompt prompt = llm_prompt_classify(call->input, call->labels.texts,
 												call->labels.n_labels);
+	LlmPromptMessages messages = llm_prompt_messages(&prompt, true);
 	const LlmGenerateOptions *options = &call->options.common;
 
-	if (llm_prompt_render(handle, options, llm_prompt_messages(&prompt, true),
-						  rendered, err))
+	if (llm_prompt_render(handle, options, &messages, rendered, err))
 		return true;
 	if (err->code != LLM_ERROR_TEMPLATE)
 		return false;
 	llm_strbuf_reset(rendered);
-	if (!llm_prompt_render(handle, options, llm_prompt_messages(&prompt, false),
-						   rendered, err))
+	messages = llm_prompt_messages(&prompt, false);
+	if (!llm_prompt_render(handle, options, &messages, rendered, err))
 		return false;
 	llm_error_clear(err);
 	return true;

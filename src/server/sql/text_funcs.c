@@ -29,6 +29,7 @@ llm_render(PG_FUNCTION_ARGS)
 {
 	LlmTemplateText messages;
 	LlmTemplateText json = { NULL, 0 };
+	LlmPromptMessages conversation = { .n_plain = 0 };
 	LlmGenerateOptions options;
 	LlmStrbuf rendered;
 	LlmError err;
@@ -52,11 +53,12 @@ llm_render(PG_FUNCTION_ARGS)
 	}
 	else
 		llm_generate_options_parse(json, false, &options);
+	conversation.json = messages;
 	llm_strbuf_init(&rendered);
 	PG_TRY();
 	{
 		if (!llm_prompt_render(llm_model_handle_get(options.model), &options,
-							   messages, &rendered, &err))
+							   &conversation, &rendered, &err))
 			llm_report(ERROR, &err);
 		result = llm_text_from_utf8(llm_strbuf_str(&rendered), rendered.len);
 	}

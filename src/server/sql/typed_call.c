@@ -102,13 +102,16 @@ llm_typed_call_prompt(const LlmTypedCall *call, LlmModelHandle *handle,
 					  const LlmTypedPrompt *typed, LlmPrompt *prompt,
 					  LlmError *err)
 {
-	/* some templates refuse a system message */
-	if (llm_prompt_from_messages(handle, &call->options,
-								 llm_prompt_messages(typed, true), prompt, err))
+	LlmPromptMessages messages = llm_prompt_messages(typed, true);
+
+	if (llm_prompt_from_messages(handle, &call->options, &messages, prompt,
+								 err))
 		return true;
-	return err->code == LLM_ERROR_TEMPLATE &&
-		   llm_prompt_from_messages(handle, &call->options,
-									llm_prompt_messages(typed, false), prompt,
+	/* some templates refuse a system message */
+	if (err->code != LLM_ERROR_TEMPLATE)
+		return false;
+	messages = llm_prompt_messages(typed, false);
+	return llm_prompt_from_messages(handle, &call->options, &messages, prompt,
 									err);
 }
 

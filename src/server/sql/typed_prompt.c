@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
-#include "src/server/sql/text_convert.h"
 #include "src/server/sql/typed_prompt.h"
 
 static LlmTemplateText
@@ -86,40 +85,24 @@ llm_prompt_aggregate(LlmTemplateText texts, LlmTemplateText instruction,
 					instruction, "", texts);
 }
 
-static void
-append_message(StringInfo json, const char *role, LlmTemplateText content)
-{
-	appendStringInfo(json, "{\"role\": \"%s\", \"content\": ", role);
-	llm_append_json_string(json, content.data, content.len);
-	appendStringInfoChar(json, '}');
-}
-
-LlmTemplateText
+LlmPromptMessages
 llm_prompt_messages(const LlmTypedPrompt *prompt, bool with_system)
 {
-	StringInfoData json;
+	LlmPromptMessages messages = { .n_plain = 1 };
+	StringInfoData both;
 
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '[');
 	if (with_system)
 	{
-		append_message(&json, "system", prompt->system);
-		appendStringInfoString(&json, ", ");
-		append_message(&json, "user", prompt->user);
+		messages.plain[0] = llm_plain_message("system", prompt->system);
+		messages.plain[1] = llm_plain_message("user", prompt->user);
+		messages.n_plain = 2;
+		return messages;
 	}
-	else
-	{
-		StringInfoData both;
-
-		initStringInfo(&both);
-		appendBinaryStringInfo(&both, prompt->system.data,
-							   (int) prompt->system.len);
-		appendStringInfoString(&both, "\n\n");
-		appendBinaryStringInfo(&both, prompt->user.data,
-							   (int) prompt->user.len);
-		append_message(&json, "user", text_of(&both));
-		pfree(both.data);
-	}
-	appendStringInfoChar(&json, ']');
-	return text_of(&json);
+	initStringInfo(&both);
+	appendBinaryStringInfo(&both, prompt->system.data,
+						   (int) prompt->system.len);
+	appendStringInfoString(&both, "\n\n");
+	appendBinaryStringInfo(&both, prompt->user.data, (int) prompt->user.len);
+	messages.plain[0] = llm_plain_message("user", text_of(&both));
+	return messages;
 }

@@ -9,7 +9,7 @@
 
 #include "postgres.h"
 
-#include "src/common/template/chat_template.h"
+#include "src/server/sql/generation.h"
 
 /* Two messages, in UTF-8: what to do, and the text to do it with. */
 typedef struct LlmTypedPrompt
@@ -33,10 +33,10 @@ llm_prompt_aggregate(LlmTemplateText texts, LlmTemplateText instruction,
 					 bool are_answers);
 
 /*
- * The messages as JSON; as one message of the user where the template knows
- * no system's.
+ * The two as messages; as one message of the user where the template knows no
+ * system's.
  */
-extern LlmTemplateText
+extern LlmPromptMessages
 llm_prompt_messages(const LlmTypedPrompt *prompt, bool with_system);
 
 #endif /* LLM_TYPED_PROMPT_H */
