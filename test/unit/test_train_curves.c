@@ -13,6 +13,7 @@
 #include "src/engine/train/train_job.h"
 #include "test/unit/gradient_sketch.h"
 #include "test/unit/model_rig.h"
+#include "test/unit/train_values.h"
 
 #define TRAIN_VECTORS "test/vectors/train"
 #define RANK 2
@@ -149,22 +150,6 @@ make_file(CurveRig *rig, LlmDatasetKind kind)
  * ------------------------------------------------------------------------
  */
 
-/* Number i of a matrix, as generate.py makes it. */
-static float
-value_of(int64_t i, int64_t salt)
-{
-	uint32_t x = (uint32_t) ((uint64_t) i * 2654435761u +
-							 (uint64_t) salt * 40503u + 12345u);
-
-	x ^= x >> 15;
-	x *= 2246822519u;
-	x ^= x >> 13;
-	return (float) ((double) (x >> 8) / (1 << 24) - 0.5);
-}
-
-/* A state: a header, then values and both moments, each all A, then all B. */
-#define STATE_HEADER_BYTES 32
-
 static int64_t
 n_values(const CurveRig *rig)
 {
@@ -194,8 +179,7 @@ set_values(CurveRig *rig)
 		double scale = is_b ? 0.2 : 2 / sqrt((double) (n / RANK));
 		int64_t salt = pair->layer_idx * 100 + (int) pair->module * 10 + is_b;
 
-		for (int64_t j = 0; j < n; j++)
-			*at++ = (float) ((double) value_of(j, salt) * scale);
+		at = train_values_fill(at, n, 0, salt, scale);
 	}
 	CHECK(llm_trainer_load(rig->trainer, state.data, state.len, &err));
 	llm_strbuf_free(&state);

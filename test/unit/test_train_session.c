@@ -519,6 +519,20 @@ test_fused(void)
 	llm_adapter_image_close(image);
 }
 
+/* A model that bitsandbytes stored in NF4, trained as it is. */
+static void
+test_stored_nf4(void)
+{
+	Outcome outcome = run_job("../train/bnb_nested", "plain", "adapter",
+							  ", \"max_steps\": 4, \"quantization_bit\": 4, "
+							  "\"learning_rate\": 0.01");
+
+	if (outcome.is_failed)
+		CHECK_FAIL("%s", outcome.error.message);
+	REQUIRE(outcome.n_logs == 4);
+	CHECK(outcome.logs[3].loss < outcome.logs[0].loss);
+}
+
 /* Experts by name, beside what else is trained; PEFT's files and back. */
 static void
 test_experts(void)
@@ -650,6 +664,7 @@ main(int argc, char **argv)
 	RUN_TEST(test_damaged_state);
 	RUN_TEST(test_mixture);
 	RUN_TEST(test_fused);
+	RUN_TEST(test_stored_nf4);
 	RUN_TEST(test_experts);
 	RUN_TEST(test_refusals);
 	RUN_TEST(test_cuda);
