@@ -3,11 +3,12 @@
  *	  Opening the CUDA backend, and its table of operations.
  *
  * The siblings: cuda_memory.cu (device memory, weights), cuda_arena.cu (the
- * weights' memory, also of others), cuda_step.cu (a step's inputs), cuda_graph.cu (recorded passes), cuda_idle.cu (waiting),
- * cuda_linear.cu and cuda_skinny.cu (matrix products), cuda_kv_cache.cu (cache,
- * rotary embedding), cuda_attention*.cu, cuda_norm.cu, cuda_elementwise.cu,
- * cuda_moe.cu, cuda_lora.cu (adapters), cuda_sample.cu, cuda_train*.cu
- * (training).
+ * weights' memory, also of others), cuda_step.cu (a step's inputs),
+ * cuda_graph.cu (recorded passes), cuda_idle.cu (waiting), cuda_linear.cu and
+ * cuda_skinny*.cu (matrix products), cuda_kv_cache.cu and cuda_rope_kv.cu
+ * (cache, rotary embedding), cuda_attention*.cu, cuda_norm.cu,
+ * cuda_elementwise.cu, cuda_moe.cu, cuda_lora*.cu (adapters), cuda_sample.cu,
+ * cuda_train*.cu (training).
  *
  * This is a library of its own, which the executor opens only where a GPU is
  * wanted; the functions at the end are all that it shows.
