@@ -1,8 +1,8 @@
-# 037_train_beside.pl
+# 038_train_beside.pl
 #	A job that yields to serving: it pauses while there are requests, which an
 #	executor that is stopped keeps for as long as a test needs them.
 #
-# test/037_train_beside.pl
+# test/038_train_beside.pl
 use strict;
 use warnings;
 
