@@ -508,11 +508,15 @@ check_merged(TrainRig *rig)
 	char file[64];
 	LlmAdapterMergeReport report;
 	LlmAdapterImage *image;
+	LlmModelAdapter adapter;
 	LlmError err = { 0 };
 	Rig merged;
 
 	if (!write_image(rig, path))
 		return;
+	CHECK(
+		!llm_model_adapter_load(rig->model.model, path, RANK, &adapter, &err) &&
+		strstr(err.message, "changes experts of a mixture") != NULL);
 	image = llm_adapter_image_open(path, &rig->model.config, &err);
 	model_path(rig->c, base);
 	REQUIRE(image != NULL && image->has_experts && mkdtemp(dir) != NULL);
