@@ -122,6 +122,14 @@ llm_adapter_store_image(const LlmAdapterNewImage *new_image, int32 *rank)
 							"was loaded",
 							new_image->model),
 					 errhint("Load it again.")));
+		if (image->has_experts)
+			ereport(
+				WARNING,
+				(errmsg("adapter \"%s\" changes experts of a mixture, which "
+						"is not served beside the model",
+						new_image->name),
+				 errhint("Merge it with llm_merge_adapter, and serve the "
+						 "model that this makes.")));
 		if (rank != NULL)
 			*rank = image->max_rank;
 		number = store_tensors(new_image, image, digest);
