@@ -1,4 +1,4 @@
--- Calls of statements that write: RETURNING, actions of MERGE.
+-- Calls of statements that write: RETURNING, actions of MERGE, VALUES.
 SET client_min_messages = warning;
 CREATE TABLE words (id int PRIMARY KEY, word text, kind int);
 INSERT INTO words SELECT i, (ARRAY['red', 'green', 'blue', 'night', 'day'])[1 + i % 5] || i / 5, i % 3
@@ -61,6 +61,18 @@ DELETE FROM words WHERE id > 20;
 MERGE INTO words w USING alone a ON w.id = a.id WHEN MATCHED THEN UPDATE SET word = say(w.word)
 	WHEN NOT MATCHED THEN INSERT VALUES (a.id, a.s);
 SELECT count(*) AS n, count(*) FILTER (WHERE word IS DISTINCT FROM s) AS n_different FROM words JOIN alone USING (id);
+ROLLBACK;
+
+-- VALUES: rows of one form, or of some
+EXPLAIN (COSTS OFF, VERBOSE) INSERT INTO words VALUES (101, say('a')), (102, say('b')), (103, say('c'));
+EXPLAIN (COSTS OFF, VERBOSE) INSERT INTO words VALUES (101, say('a')), (102, 'b'), (103, upper(say('c'))), (104, say('d'));
+EXPLAIN (COSTS OFF) SELECT * FROM (VALUES (1, say('a')), (2, say('b'))) v(n, s) WHERE n > 1 AND s > 'x';
+BEGIN;
+SELECT explained('INSERT INTO words VALUES (101, say(''a'')), (102, say(''b'')), (103, ''c''), (104, say(''a''))', 'Requests') AS requests,
+	explained('INSERT INTO words VALUES (105, say(''a'')), (106, say(''b'')), (107, ''c''), (108, say(''a''))', 'Duplicates Saved') AS saved;
+DELETE FROM words;
+INSERT INTO words (id, word) VALUES (1, say('green0')), (2, say('blue0')), (3, upper(say('night0')));
+SELECT id, CASE id WHEN 3 THEN word = upper(s) ELSE word = s END AS equal FROM words JOIN alone USING (id) ORDER BY id;
 ROLLBACK;
 
 DROP TABLE alone, words;

@@ -279,6 +279,42 @@ my @queries = (
 	},
 );
 
+# In VALUES, with the columns of $table where that is set.
+sub value_expr
+{
+	my ($depth, $lateral) = @_;
+	return pick("'a'", "'b' || 'c'", 'NULL', "'k" . int(rand(4)) . "'",
+		"twice('q')", '(SELECT max(y) FROM d2)',
+		$lateral ? ("$table.x", "$table.n::text") : ())
+	  if $depth <= 0;
+	my $inner = sub { return value_expr($depth - 1, $lateral) };
+	return pick(
+		sub { 'f(' . $inner->() . ')' },
+		sub { 'f(' . $inner->() . ')' },
+		sub { 'f(' . $inner->() . ')' },
+		sub { 'upper(' . $inner->() . ')' },
+		sub { $inner->() . ' || ' . $inner->() },
+		sub { 'coalesce(' . $inner->() . ', ' . $inner->() . ')' },
+		sub { "CASE WHEN length(" . $inner->() . ") % 2 = 0 THEN " . $inner->() . ' ELSE ' . $inner->() . ' END' },
+		sub { 'twice_volatile(' . $inner->() . ')' },
+		sub { 'f(twice_volatile(' . $inner->() . '))' },
+		sub { 'progress()::text' },
+		$inner,
+	)->();
+}
+
+# Rows that resemble each other, or do not.
+sub values_rows
+{
+	my ($lateral) = @_;
+	my $alike = rand() < 0.5;
+	my $n = 2 + int(rand(5));
+	return 'VALUES ' . join ', ', map {
+		my $first = $alike ? "f('v$_' || 'x')" : value_expr(2, $lateral);
+		"($_ + 500, $first, " . ($alike ? "'w'" : value_expr(1, $lateral)) . ')'
+	} 1 .. $n;
+}
+
 # What the statement returns of the rows of $table that it has written.
 sub returning
 {
@@ -302,6 +338,18 @@ sub target
 {
 	return $table = pick(qw(u u pu pu iu vu wu));
 }
+
+push @queries, (
+	sub { return 'SELECT a, b, c FROM (' . values_rows() . ') v (a, b, c)'; },
+	sub {
+		return 'SELECT a, f(b), length(b), v FROM (' . values_rows()
+		  . ") v (a, b, c) WHERE a <> 502 AND b > 'a'" . limit();
+	},
+	sub {
+		$table = 'd1';
+		return 'SELECT d1.id, v.b FROM d1, LATERAL (' . values_rows(1)
+		  . ') v (a, b, c) ORDER BY d1.id, v.a';
+	});
 
 my @changes = (
 	sub {
@@ -336,6 +384,16 @@ my @changes = (
 		return "INSERT INTO u (id, x, s) SELECT q.id + 30, q.s2, q.s FROM ($rows) q "
 		  . 'ON CONFLICT (id) DO UPDATE SET s = excluded.s || '
 		  . pick('u.x', 'f(u.x)') . returning();
+	},
+	sub {
+		my $t = target();
+		return "INSERT INTO $t (id, x, s) " . values_rows()
+		  . pick('', returning());
+	},
+	sub {
+		my $t = target();
+		return "INSERT INTO $t (id, x, s) " . values_rows()
+		  . pick('', returning());
 	},
 	sub {
 		my $t = target();

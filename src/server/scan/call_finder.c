@@ -245,6 +245,14 @@ arguments_are_usable(const LlmCallFinder *finder, List *args)
 		   !has_multiexpr_walker((Node *) args, NULL);
 }
 
+bool
+llm_scan_may_move(const PlannedStmt *stmt, Node *expr)
+{
+	LlmCallFinder finder = { .stmt = stmt };
+
+	return arguments_are_usable(&finder, list_make1(expr));
+}
+
 /* -- guards -- */
 
 static List *

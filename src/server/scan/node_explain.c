@@ -40,7 +40,8 @@ explain_calls(const CustomScan *stage, List *ancestors, ExplainState *es)
 			text = psprintf("%s where needed", text);
 		calls = lappend(calls, text);
 	}
-	ExplainPropertyList("Calls", calls, es);
+	if (calls != NIL)
+		ExplainPropertyList("Calls", calls, es);
 }
 
 static void

@@ -444,9 +444,11 @@ table_exprs(Merge *merge, int table_idx)
 		Reach *here = &reach[llm_compat_merge_kind(action)];
 
 		exprs = list_concat(exprs, action_exprs(merge, action, *here));
-		/* the next ones: rows that this one has refused */
+		/* the next ones: rows that this one has refused, if it does */
 		if (action->qual != NULL)
 			add_condition(merge, here, (List *) action->qual, false);
+		else
+			here->is_known = false;
 	}
 	return exprs;
 }

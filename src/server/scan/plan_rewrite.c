@@ -241,6 +241,8 @@ rewrite_child(LlmRewrite *rewrite, Plan *plan, LlmDemand demand, bool keep_top)
 		llm_merge_rewrite(rewrite, (ModifyTable *) plan);
 		return llm_returning_wrap(rewrite, (ModifyTable *) plan);
 	}
+	if (IsA(plan, ValuesScan))
+		return llm_values_wrap(rewrite, (ValuesScan *) plan, demand);
 	if (IsA(plan, Append))
 		return llm_stage_lift_append((Append *) plan);
 	if (IsA(plan, Limit))

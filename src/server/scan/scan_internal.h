@@ -60,6 +60,9 @@ extern void llm_scan_collect_inside(LlmCallFinder *finder, Node *expr);
 /* Is there anything in it for which calls may have to stay where they are? */
 extern bool llm_scan_may_keep_calls(Node *expr);
 
+/* May an expression without calls be evaluated ahead of its row's turn? */
+extern bool llm_scan_may_move(const PlannedStmt *stmt, Node *expr);
+
 /* Would it matter, not counting the calls, when the expression is evaluated? */
 extern bool llm_scan_has_other_volatile(const PlannedStmt *stmt, Node *expr);
 
@@ -144,6 +147,12 @@ extern Plan *llm_stage_lift_append(Append *append);
 
 /* Move calls and filters out of the inner side, and out of join filters. */
 extern void llm_join_rewrite(LlmRewrite *rewrite, Join *join, LlmDemand demand);
+
+/* -- VALUES (plan_values.c) -- */
+
+/* A stage over it, for calls in the rows and those of its target list. */
+extern Plan *
+llm_values_wrap(LlmRewrite *rewrite, ValuesScan *scan, LlmDemand demand);
 
 /* -- nodes that write (plan_returning.c) -- */
 

@@ -5,6 +5,7 @@
  *	  call_finder.c		which calls may be made ahead of their row's turn
  *	  plan_stage.c		our node in a plan: how a node is split in two
  *	  plan_join.c		joins: calls move to where many rows are at hand
+ *	  plan_values.c		VALUES with calls
  *	  plan_returning.c	what RETURNING computes of rows that were written
  *	  plan_merge.c		calls in the actions of MERGE
  *	  plan_rewrite.c	the whole plan

@@ -62,7 +62,7 @@ reason_of_place(Plan *plan)
 		case T_Result:
 			return plan->lefttree == NULL ? "there is one row" : NULL;
 		case T_ValuesScan:
-			return "it is in VALUES";
+			return "its rows of VALUES differ too much, or are used as a whole";
 		case T_FunctionScan:
 		case T_TableFuncScan:
 			return "it is an argument of a function in FROM";
