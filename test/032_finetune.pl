@@ -196,6 +196,34 @@ for my $mode ('fast', 'immediate')
 		'and trains the same tensors');
 }
 
+# ---- no room for the executor's files: it may not write any more
+SKIP:
+{
+	skip 'there is no prlimit', 8 if system('prlimit --version >/dev/null 2>&1') != 0;
+	my $fill = sub {
+		my ($running) = @_;
+		my $pid = sql("SELECT executor_pid FROM llm.finetune_progress WHERE job = $running");
+		system_or_bail('prlimit', '--pid', $pid, '--fsize=100:100');
+	};
+	$job = submit('full', $options);
+	wait_job($job, 'checkpoint_step >= 2');
+	$fill->($job);
+	is(wait_state($job), 'failed', 'a job that cannot write a checkpoint fails');
+	like(job_error($job), qr/could not write ".*checkpoint"/, 'with the file');
+	sql("SELECT llm_finetune_resume($job)");
+	is(wait_state($job), 'done', 'and goes on when there is room');
+	is(tensors('full'), $whole, 'as if nothing had been');
+	$job = submit('never_full', $options =~ s/"max_steps": 14(.*)"save_steps": 2/"max_steps": 30$1"save_steps": 0/r);
+	wait_job($job, 'step >= 1');
+	$fill->($job);
+	is(wait_state($job), 'failed', 'a job that cannot write its adapter fails');
+	like(job_error($job), qr/could not write ".*adapter.safetensors"/, 'with the file');
+	is(sql("SELECT count(*) FROM llm.adapters WHERE name = 'never_full'"),
+		'0', 'and publishes nothing');
+	sql("SELECT llm_finetune_cancel($job)");
+	is_clean('a failed job without room');
+}
+
 # ---- cancel, in each state
 $job = submit('cancelled', $endless);
 wait_job($job, 'checkpoint_step >= 2');

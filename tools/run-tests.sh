@@ -21,6 +21,7 @@
 #	JOBS    how many compilers at the same time (default: 2)
 #	DEVICE  where servers run models: cpu or cuda (default: what there is);
 #	        with cuda answers do not depend on the batch (deterministic)
+#	LLM_PEFT_*, LLM_VALID_*  which the TAP scripts of these names explain
 #	PART_TIMEOUT  seconds after which a part has failed (default: 900)
 #
 # tools/run-tests.sh
@@ -206,7 +207,7 @@ run_unit_programs() {
 
 # A folder of the server's user with what the tests read and a server to run.
 prepare_server_tests() {
-	local folder
+	local folder variable
 	chmod 755 "$work"
 	make_server_tree "$work/server"
 	tests=$work/tests
@@ -235,6 +236,9 @@ prepare_server_tests() {
 		"LLM_TEST_MODEL=$tests/models/demo"
 		"LLM_FAKE_EXECUTOR=$tests/fake_executor"
 		"LLM_TEST_DEVICE=${DEVICE:-}")
+	for variable in $(compgen -e | grep -E '^LLM_(PEFT|VALID)_' || true); do
+		in_tests+=("$variable=${!variable}")
+	done
 }
 
 list_regress_tests() {

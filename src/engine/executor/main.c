@@ -38,6 +38,8 @@ set_up_signals(void)
 	sigaction(SIGPIPE, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
+	/* a file that may not grow any more is an error of the write */
+	sigaction(SIGXFSZ, &action, NULL);
 }
 
 /*
