@@ -1,11 +1,11 @@
-# 037_peft.pl
+# 039_peft.pl
 #	What jobs train is what PEFT loads: their exports, in transformers, say
 #	every learned token with the log-probability that serving gives it.
 #
 # Needs Python with peft, torch and transformers (LLM_PEFT_PYTHON says which);
 # skipped where there is none.
 #
-# test/037_peft.pl
+# test/039_peft.pl
 use strict;
 use warnings;
 
