@@ -170,7 +170,8 @@ test_part() {
 				035_accounts 036_faults 040_valid_answers"
 			;;
 		tap-4)
-			server_tests tap "032_finetune 033_many_rows 034_adapter_changes"
+			server_tests tap "032_finetune 033_many_rows 034_adapter_changes
+				038_train_beside"
 			;;
 		*) fail "no part \"$1\" of the tests" ;;
 	esac

@@ -224,7 +224,8 @@ define_executor_settings(void)
 	DefineCustomRealVariable(
 		"llm_ext.gpu_memory_utilization",
 		"Share of a GPU's memory that may be in use when a model is loaded.",
-		"The KV cache gets what weights and activations leave of it.",
+		"The KV cache gets what weights and activations leave of it; "
+		"fine-tuning jobs get what is left of the GPU.",
 		&llm_setting_gpu_memory_utilization, 0.9, 0.01, 1, PGC_SIGHUP, 0, NULL,
 		NULL, NULL);
 	DefineCustomIntVariable(

@@ -10,6 +10,7 @@
 
 #include "src/common/adapter/adapter.h"
 #include "src/common/dataset/dataset.h"
+#include "src/common/ipc/busy_sign.h"
 #include "src/engine/compute/compute.h"
 #include "test/unit/executor_rig.h"
 
@@ -611,8 +612,90 @@ test_refusals(void)
 	check_refused("qwen3", "singles", ", \"per_device_train_batch_size\": 1",
 				  "at least 2 rows");
 	check_refused("qwen3", "plain", ", \"max_tokens\": 8", "micro-batch");
+	check_refused("qwen3", "plain", ", \"yield_to_serving\": true",
+				  "busy_sign");
+	check_refused("qwen3", "plain",
+				  ", \"yield_to_serving\": true, \"busy_sign\": \"/no/sign\"",
+				  "/no/sign");
 	check_refused("qwen3", "plain", ", \"max_memory_bytes\": 10000",
 				  "0.000 GB of memory are available: states");
+}
+
+/* Until a job has said that it pauses. */
+static void
+await_pause(void)
+{
+	LlmFrameHeader header;
+	const void *payload;
+
+	while (next_frame(&header, &payload))
+	{
+		if (header.type == LLM_MESSAGE_LOG &&
+			memmem(payload, header.n_bytes, "pauses", 6) != NULL)
+			return;
+		if (header.type == LLM_MESSAGE_TRAIN_LOG ||
+			header.type == LLM_MESSAGE_TRAINED ||
+			header.type == LLM_MESSAGE_FAILED)
+			break;
+	}
+	CHECK_FAIL("the job went on beside a request");
+}
+
+/* The sign shows a request: who yields waits, but not for ever. */
+static void
+test_yielding(void)
+{
+	char options[600];
+	char forever[620];
+	LlmStrbuf outputs[3];
+	LlmBusySign sign;
+	Outcome outcome;
+	LlmError err = { 0 };
+
+	REQUIRE(llm_busy_sign_create(&sign, path_of("busy"), &err));
+	llm_busy_sign_set(&sign, 1);
+	outcome = run_job("qwen3", "plain", "rude", ", \"max_steps\": 3");
+	CHECK(outcome.is_trained);
+	snprintf(options, sizeof(options),
+			 ", \"max_steps\": 3, \"yield_to_serving\": true, "
+			 "\"busy_sign\": \"%s\", \"max_yield_ms\": ",
+			 path_of("busy"));
+	snprintf(forever, sizeof(forever), "%s2147483647", options);
+	strcat(options, "1");
+	outcome = run_job("qwen3", "plain", "bounded", options);
+	CHECK(outcome.is_trained);
+	CHECK_INT_EQ(outcome.n_logs, 3);
+
+	start_job("qwen3", "plain", "patient", forever);
+	await_pause();
+	llm_busy_sign_set(&sign, 0);
+	outcome = await_job(0);
+	CHECK(outcome.is_trained);
+	CHECK_INT_EQ(outcome.n_logs, 3);
+
+	llm_busy_sign_set(&sign, 2);
+	start_job("qwen3", "plain", "never", forever);
+	await_pause();
+	send_frame(LLM_MESSAGE_CANCEL, 0, NULL, 0);
+	outcome = await_job(0);
+	CHECK(outcome.is_failed);
+	CHECK_INT_EQ(outcome.error.code, LLM_ERROR_CANCELLED);
+	CHECK(outcome.n_logs <= 1);
+
+	/* nobody hears of a job that pauses when its channel is closed */
+	start_job("qwen3", "plain", "never", forever);
+	await_pause();
+	CHECK_INT_EQ(stop_executor(), 0);
+	llm_busy_sign_close(&sign);
+
+	outputs[0] = read_bytes("rude");
+	outputs[1] = read_bytes("bounded");
+	outputs[2] = read_bytes("patient");
+	for (int i = 1; i < 3; i++)
+		CHECK(outputs[i].len > 0 && outputs[0].len == outputs[i].len &&
+			  memcmp(outputs[0].data, outputs[i].data, outputs[0].len) == 0);
+	for (int i = 0; i < 3; i++)
+		llm_strbuf_free(&outputs[i]);
 }
 
 /* The same jobs on a GPU, where there is one. */
@@ -639,6 +722,7 @@ test_cuda(void)
 	test_best();
 	test_baseline();
 	test_going_on();
+	test_yielding();
 	test_fused();
 	test_experts();
 	device = "cpu";
@@ -666,6 +750,7 @@ main(int argc, char **argv)
 	RUN_TEST(test_fused);
 	RUN_TEST(test_stored_nf4);
 	RUN_TEST(test_experts);
+	RUN_TEST(test_yielding);
 	RUN_TEST(test_refusals);
 	RUN_TEST(test_cuda);
 	return unit_test_finish();

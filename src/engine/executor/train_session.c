@@ -301,7 +301,6 @@ session_close(TrainSession *s)
 	llm_mapped_file_close(&s->dataset_file);
 	llm_mapped_file_close(&s->eval_file);
 	llm_strbuf_free(&s->best);
-	train_yield_close(&s->yield);
 	free(s->pairs);
 	llm_executor_unload(s->executor);
 }
@@ -510,9 +509,12 @@ llm_train_session_run(LlmExecutor *executor, const char *json, size_t len)
 					  .baseline_loss = NAN },
 	};
 	LlmError err = { 0 };
+	bool ok;
 
-	if (llm_train_request_parse(json, len, &session.request, &err) &&
-		session_open(&session, &err) && session_train(&session, &err))
+	ok = llm_train_request_parse(json, len, &session.request, &err) &&
+		 session_open(&session, &err) && session_train(&session, &err);
+	train_yield_close(&session.yield);
+	if (ok)
 		send_trained(&session);
 	else
 		llm_executor_send(executor, LLM_MESSAGE_FAILED, 0, &err, sizeof(err));

@@ -95,6 +95,8 @@ extern bool train_plan_memory(LlmExecutor *executor, LlmTrainRequest *request,
 /* ---- train_yield.c ---- */
 extern bool train_yield_open(TrainYield *yield, LlmExecutor *executor,
 							 const LlmTrainRequest *request, LlmError *err);
+
+/* Tells of the pauses, too. */
 extern void train_yield_close(TrainYield *yield);
 
 /* An LlmTrainTurn; the argument is the TrainYield. */

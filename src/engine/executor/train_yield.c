@@ -30,6 +30,12 @@ train_yield_open(TrainYield *yield, LlmExecutor *executor,
 void
 train_yield_close(TrainYield *yield)
 {
+	if (yield->n_pauses > 0)
+		llm_executor_log(yield->executor, false,
+						 "the job has paused %lld times, for %.1f s in all",
+						 (long long) yield->n_pauses,
+						 (double) yield->pause_us / 1e6);
+	yield->n_pauses = 0;
 	llm_busy_sign_close(&yield->sign);
 }
 
