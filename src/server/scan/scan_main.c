@@ -65,12 +65,12 @@ is_explain(const char *query_string)
 }
 
 static bool
-wants_stages(const PlannedStmt *stmt, const char *query_string)
+wants_stages(CmdType command, const char *query_string)
 {
 	if (llm_setting_debug_wrap_plans && query_string != NULL &&
 		is_explain(query_string))
 		return false;
-	return llm_setting_enable_batching && stmt->commandType != CMD_UTILITY;
+	return llm_setting_enable_batching && command != CMD_UTILITY;
 }
 
 /* Is the next plan for EXPLAIN, and what did planning leave unbatched? */
@@ -86,13 +86,13 @@ plan_with_stages(Query *parse, const char *query_string, int cursor_options,
 	PlannedStmt *stmt;
 
 	is_explaining = false;
-	if (llm_setting_enable_batching)
+	if (wants_stages(parse->commandType, query_string))
 		llm_merge_prepare(parse);
 	if (previous_planner != NULL)
 		stmt = previous_planner(parse, query_string, cursor_options, params);
 	else
 		stmt = standard_planner(parse, query_string, cursor_options, params);
-	if (wants_stages(stmt, query_string))
+	if (wants_stages(stmt->commandType, query_string))
 		llm_plan_rewrite(stmt, cursor_options);
 	if (is_explained && llm_setting_enable_batching)
 		unbatched = llm_scan_unbatched(stmt);
