@@ -464,7 +464,7 @@ sub make_case
 		return "BEGIN;\n$change;\n$others"
 		  . "SELECT * FROM u ORDER BY id;\nSELECT line FROM log ORDER BY seq;\n"
 		  # plans follow what tables hold, dead rows included
-		  . "ROLLBACK;\nVACUUM u, pu, iu, base, log;\n";
+		  . "ROLLBACK;\nVACUUM u, pu, iu, iu1, base, log;\n";
 	}
 	my $query = pick(@queries)->();
 	return "$query;\n" if rand() < 0.8;
@@ -494,7 +494,7 @@ sub run_cases
 
 	$script .= "$_$count" foreach @cases;
 	append_to_file($file, $script);
-	$node->safe_psql('postgres', "VACUUM FULL $_") foreach qw(u pu iu base log);
+	$node->safe_psql('postgres', "VACUUM FULL $_") foreach qw(u pu iu iu1 base log);
 	$node->safe_psql('postgres', 'ANALYZE');
 	my $connection = $node->connstr('postgres');
 	my $output = `psql -X -q -t -d "$connection" -f "$file" 2>&1`;
