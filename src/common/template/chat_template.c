@@ -39,21 +39,28 @@
 /* Longer texts of variables are not kept. */
 #define KEEP_VARIABLES_BYTES ((size_t) 16384)
 
-/* The variables that were read last, since most renderings bring the same. */
-typedef struct VariableMemory
+/* More of a rendering's memory is not kept for the next. */
+#define KEEP_ARENA_BYTES ((size_t) 65536)
+
+/*
+ * What renderings leave to the next one: memory, and the variables that were
+ * read last, since most bring the same.
+ */
+typedef struct RenderMemory
 {
+	LlmArena *idle;			/* for a rendering, or NULL */
 	LlmArena *arena;		/* of all below */
-	LlmTemplateText tokens; /* what they were read from */
+	LlmTemplateText tokens; /* what the variables were read from */
 	LlmTemplateText kwargs;
 	LlmJinjaDict *variables; /* NULL: nothing */
-} VariableMemory;
+} RenderMemory;
 
 struct LlmChatTemplate
 {
 	LlmArena *arena;
 	LlmJinjaTree tree;
 	bool mentions_content;
-	VariableMemory *memory;
+	RenderMemory *memory;
 };
 
 LlmChatTemplate *
@@ -66,7 +73,7 @@ llm_chat_template_compile(const char *source, size_t len, LlmError *err)
 		chat_template->arena =
 			llm_arena_create("chat template", LLM_JINJA_MAX_TREE_BYTES);
 	if (chat_template != NULL)
-		chat_template->memory = calloc(1, sizeof(VariableMemory));
+		chat_template->memory = calloc(1, sizeof(RenderMemory));
 	if (chat_template == NULL || chat_template->arena == NULL ||
 		chat_template->memory == NULL)
 	{
@@ -92,7 +99,10 @@ llm_chat_template_free(LlmChatTemplate *chat_template)
 	if (chat_template == NULL)
 		return;
 	if (chat_template->memory != NULL)
+	{
+		llm_arena_free(chat_template->memory->idle);
 		llm_arena_free(chat_template->memory->arena);
+	}
 	free(chat_template->memory);
 	llm_arena_free(chat_template->arena);
 	free(chat_template);
@@ -337,7 +347,7 @@ keep_text(LlmArena *arena, LlmTemplateText text, LlmTemplateText *copy)
 
 /* Read them into memory of their own; false: they cannot be read, or kept. */
 static bool
-remember_variables(LlmJinjaRun *run, VariableMemory *memory,
+remember_variables(LlmJinjaRun *run, RenderMemory *memory,
 				   const LlmTemplateInput *input)
 {
 	LlmJinjaRun reading = *run;
@@ -363,7 +373,7 @@ remember_variables(LlmJinjaRun *run, VariableMemory *memory,
 
 /* Variables besides the messages; their values never change. */
 static bool
-set_variables(LlmJinjaRun *run, VariableMemory *memory,
+set_variables(LlmJinjaRun *run, RenderMemory *memory,
 			  const LlmTemplateInput *input)
 {
 	size_t n_bytes = input->special_tokens.len + input->kwargs.len;
@@ -520,6 +530,30 @@ render(LlmJinjaRun *run, const LlmChatTemplate *chat_template,
 	return !input->continue_final_message || cut_at_tag(run, final, rendered);
 }
 
+static LlmArena *
+open_arena(RenderMemory *memory)
+{
+	LlmArena *arena = memory->idle;
+
+	memory->idle = NULL;
+	if (arena == NULL)
+		arena = llm_arena_create("chat template rendering",
+								 LLM_JINJA_MAX_MEMORY_BYTES);
+	return arena;
+}
+
+static void
+close_arena(RenderMemory *memory, LlmArena *arena)
+{
+	if (llm_arena_used_bytes(arena) > KEEP_ARENA_BYTES)
+	{
+		llm_arena_free(arena);
+		return;
+	}
+	llm_arena_reset(arena);
+	memory->idle = arena;
+}
+
 bool
 llm_chat_template_render(const LlmChatTemplate *chat_template,
 						 const LlmTemplateInput *input, LlmStrbuf *out,
@@ -532,8 +566,7 @@ llm_chat_template_render(const LlmChatTemplate *chat_template,
 	LlmStrbuf rendered;
 	bool ok;
 
-	run.arena =
-		llm_arena_create("chat template rendering", LLM_JINJA_MAX_MEMORY_BYTES);
+	run.arena = open_arena(chat_template->memory);
 	if (run.arena == NULL)
 		return llm_error_no_memory(err, sizeof(run), "chat template");
 	llm_jinja_init_buffer(&rendered);
@@ -553,6 +586,6 @@ llm_chat_template_render(const LlmChatTemplate *chat_template,
 			ok = llm_error_no_memory(err, rendered.len, "rendered chat");
 	}
 	llm_strbuf_free(&rendered);
-	llm_arena_free(run.arena);
+	close_arena(chat_template->memory, run.arena);
 	return ok;
 }

@@ -366,8 +366,9 @@ start_in(MemoryContext context, LlmCallSite *site)
 static LlmAnswer *
 start(LlmAnswers *answers, LlmCallSite *site, bool has_key)
 {
+	/* a call takes some kilobytes: one block, which PostgreSQL uses again */
 	MemoryContext context = AllocSetContextCreate(answers->context, "llm call",
-												  ALLOCSET_SMALL_SIZES);
+												  ALLOCSET_DEFAULT_SIZES);
 	LlmBatchCall *call = start_in(context, site);
 	LlmAnswer *answer;
 
