@@ -9,8 +9,7 @@
  * multiply what has arrived, each its 64 columns, as cuda_skinny.cu does.  So
  * memory is never idle, neither at the start nor at the end of a tile of 16
  * outputs.  The ring leaves no room for a second such block: with blocks of two
- * products on a multiprocessor some get more of them than others, and finish
- * late.
+ * products on a multiprocessor whole steps were slower.
  *
  * x comes to registers some pieces ahead: under the stream's load a read takes
  * as long as several pieces.

@@ -17,6 +17,7 @@
  *
  * cuda/cuda_train_product.cu
  */
+#include "cuda/cuda_linear.cuh"
 #include "cuda/cuda_train.cuh"
 
 #include <stdlib.h>
@@ -55,16 +56,6 @@ struct ProductPlans
 	int n_plans;
 	int next; /* the oldest one, which is forgotten first */
 };
-
-#define CUBLAS_TRY(call)                                             \
-	do                                                               \
-	{                                                                \
-		cublasStatus_t status_ = (call);                             \
-		if (status_ != CUBLAS_STATUS_SUCCESS)                        \
-			return llm_error_set(err, LLM_ERROR_INTERNAL,            \
-								 "cuBLASLt failed in %s: %s", #call, \
-								 cublasLtGetStatusString(status_));  \
-	} while (0)
 
 static void
 free_plan(ProductPlan *plan)
